@@ -1,0 +1,1 @@
+"""After the runs: tables, fronts, figures, report, export."""

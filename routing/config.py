@@ -1,0 +1,273 @@
+"""``RunConfig``: the one schema of a run.
+
+    config = RunConfig.from_yaml("run.yaml", ["--model.router.mode", "top_k"])
+
+Dotted keys, defaults, ranges and sentences of every key: ``routing schema run``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+
+from routing.errors import InputError, choices, nearest
+from routing.registry import DATASETS, MODELS, Registry
+from routing.section import DatasetSection, ModelSection, Section, dotted, merge, nested
+from routing.yaml_io import dump, load_file, parse_scalar
+
+
+class _UnknownName(ValueError):
+    """Carries a registry's one-line message through pydantic unchanged."""
+
+
+def _by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
+    """Return a validator that turns ``{"name": n, ...}`` into the section registered as ``n``."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = value.get("name", default)
+        if not isinstance(name, str) or name not in registry:
+            raise _UnknownName(
+                f"unknown {registry.kind} {name!r}{nearest(str(name), registry)} (valid: {choices(registry)})"
+            )
+        return registry.get(name).model_validate(value)
+
+    return parse
+
+
+Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DATASETS, "digits"))]
+Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
+
+
+class TrainingSection(Section):
+    """How a model is trained."""
+
+    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per step.")
+    num_epochs: int = Field(default=4, ge=1, le=10_000, description="Passes over the training split.")
+    learning_rate: float = Field(default=3e-3, gt=0, le=10, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(default=1e-4, ge=0, le=10, description="Decoupled weight decay of AdamW.")
+    lr_schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="cosine: linear warm-up, then cosine to zero, per step."
+    )
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
+    grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
+
+
+class EvaluationSection(Section):
+    """How a trained model is evaluated."""
+
+    batch_size: int = Field(default=256, ge=1, le=65536, description="Images per forward pass.")
+    operating_points: bool = Field(default=True, description="Evaluate the trained model along its compute knob.")
+
+
+class RunConfig(Section):
+    """One run: data, model, training, evaluation. Frozen; an unknown key is an error."""
+
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of initial weights, batches and random routers.")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda[:N], mps.")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast; the router stays fp32.")
+    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of the run; results are exact per count.")
+    dataset: Dataset = Field(default_factory=lambda: DATASETS.get("digits")())
+    model: Model = Field(default_factory=lambda: MODELS.get("attention_routing")())
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, (dict, RunConfig)):
+            raise ValueError(f"a run is a mapping of keys to values, not {type(value).__name__}")
+        return value
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], where: str = "config") -> RunConfig:
+        """Check nested or dotted values.
+
+        Raises:
+            InputError: one line naming the key, the value and what would be valid.
+        """
+        if not isinstance(values, dict):
+            raise InputError(f"{where}: a run is a mapping of keys to values, not {type(values).__name__}")
+        if not all(isinstance(key, str) for key in values):
+            bad = next(key for key in values if not isinstance(key, str))
+            raise InputError(f"{where}: key {bad!r} is not a string")
+        tree = nested(values)
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise InputError(f"{where}: {explain(error, tree)}") from None
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> RunConfig:
+        """Read a run from a YAML file (``None``: all defaults), then lay overrides over it.
+
+        Args:
+            path: YAML file of nested or dotted keys.
+            overrides: ``["--seed", "1"]``, ``["--seed=1"]`` or ``["seed=1"]``; hyphens in keys count as underscores.
+        """
+        values: Any = {}
+        if path is not None:
+            values = load_file(path)[0]
+            values = {} if values is None else values
+            if not isinstance(values, dict):
+                raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
+        changes = parse_overrides(overrides)
+        where = str(path) if path is not None else "command line"
+        tree = switch_names(nested(_string_keys(values, where)), changes)
+        return cls.from_dict(merge(tree, nested(changes)), where)
+
+    def dotted(self) -> dict[str, Any]:
+        """Return ``{"dataset.name": "digits", "seed": 0, ...}``, JSON-ready."""
+        return dotted(self)
+
+    def to_yaml(self) -> str:
+        """Return the complete run as YAML; reading it back gives an equal ``RunConfig``."""
+        return dump(self.model_dump(mode="json"))
+
+    def replace(self, **dotted_changes: Any) -> RunConfig:
+        """Return a checked copy with dotted keys changed: ``config.replace(**{"training.num_epochs": 1})``."""
+        tree = switch_names(self.model_dump(mode="json"), dotted_changes)
+        return RunConfig.from_dict(merge(tree, nested(dotted_changes)))
+
+
+def _string_keys(values: dict[Any, Any], where: str) -> dict[str, Any]:
+    for key in values:
+        if not isinstance(key, str):
+            raise InputError(f"{where}: key {key!r} is not a string")
+    return values
+
+
+def switch_names(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Drop the keys of a section whose ``name`` a change replaces: they belong to another model or data set.
+
+    Keys that the new section also declares are kept (``model.experts`` is shared by routed model and baselines).
+    """
+    tree = dict(tree)
+    for section, registry in (("dataset", DATASETS), ("model", MODELS)):
+        old = tree.get(section)
+        name = changes.get(f"{section}.name")
+        if name is None or not isinstance(old, dict) or old.get("name") == name or name not in registry:
+            continue
+        fields = registry.get(name).model_fields
+        kept = {key: value for key, value in old.items() if key in fields and key != "name"}
+        tree[section] = {**_valid_for(registry.get(name), kept), "name": name}
+    return tree
+
+
+def _valid_for(section: type[Section], values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values the section accepts one by one (``aggregator`` of no_routing is only ``mean``)."""
+    kept = {}
+    for key, value in values.items():
+        try:
+            section.__pydantic_validator__.validate_assignment(section.model_construct(), key, value)
+        except ValidationError as error:
+            if any(item["type"] != "frozen_instance" for item in error.errors()):
+                continue
+        kept[key] = value
+    return kept
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["--model.router.mode", "top_k", "seed=1"]`` into ``{"model.router.mode": "top_k", "seed": 1}``."""
+    changes: dict[str, Any] = {}
+    words = list(overrides)
+    while words:
+        word = words.pop(0)
+        key, equals, text = word.partition("=")
+        if not equals:
+            if not word.startswith("--"):
+                raise InputError(f"'{word}' is not an override; write --dotted.key value, as in --training.num_epochs 2")
+            if not words:
+                raise InputError(f"'{word}' has no value; write {word} VALUE")
+            text = words.pop(0)
+        name = key.removeprefix("--").replace("-", "_")
+        if not name or "" in name.split("."):
+            raise InputError(f"'{key}' is not a dotted key; write --dotted.key value")
+        changes[name] = parse_scalar(text, f"value of {key}")
+    return changes
+
+
+def explain(error: ValidationError, values: dict[str, Any]) -> str:
+    """Return the first problem of a validation as one line, with the nearest valid key; and how many more."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        text = _unknown_key(key, values)
+    elif first["type"] == "missing":
+        text = f"'{key}' is missing; it has no default"
+    else:
+        message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        if first["type"] == "value_error":
+            text = message if key.split(".")[0] in message or not key else f"{key}: {message}"
+        else:
+            text = f"{key}: must be {message}, not {first['input']!r}" if first["msg"].startswith(
+                "Input should be"
+            ) else f"{key}: {message}; got {first['input']!r}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return " ".join(text.split()) + more
+
+
+def _unknown_key(key: str, values: dict[str, Any]) -> str:
+    section = key.split(".")[0]
+    for name, registry, default in (("model", MODELS, "attention_routing"), ("dataset", DATASETS, "digits")):
+        if section != name:
+            continue
+        current = values.get(name, {}).get("name", default)
+        owners = [n for n in registry if n != current and _declares(registry.get(n), key.split(".")[1:])]
+        if owners:
+            return f"key '{key}' belongs to {registry.kind} {choices(owners)}, not to '{current}'"
+    return f"unknown key '{key}'{nearest(key, valid_keys(values))}"
+
+
+def _declares(section: Any, path: list[str]) -> bool:
+    for part in path:
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None:
+            return False
+        section = field.annotation
+    return True
+
+
+def valid_keys(values: dict[str, Any] | None = None) -> list[str]:
+    """Return every dotted key that is valid beside these values' ``model.name`` and ``dataset.name``."""
+    values = values or {}
+    keys = [*_keys_of(RunConfig)]
+    for name, registry, default in (("model", MODELS, "attention_routing"), ("dataset", DATASETS, "digits")):
+        chosen = values.get(name, {})
+        chosen = chosen.get("name", default) if isinstance(chosen, dict) else default
+        keys += _keys_of(registry.get(chosen if chosen in registry else default), f"{name}.")
+    return keys
+
+
+def _keys_of(section: type[Section], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, (DatasetSection, ModelSection)):
+            continue
+        if isinstance(inner, type) and issubclass(inner, Section):
+            keys += _keys_of(inner, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a run, with one alternative per data set and per model, for YAML editors."""
+    schema = RunConfig.model_json_schema()
+    definitions = schema.setdefault("$defs", {})
+    for name, registry in (("dataset", DATASETS), ("model", MODELS)):
+        options = []
+        for entry in registry:
+            section = registry.get(entry)
+            inner = section.model_json_schema(ref_template="#/$defs/{model}")
+            definitions.update(inner.pop("$defs", {}))
+            definitions[section.__name__] = inner
+            options.append({"$ref": f"#/$defs/{section.__name__}"})
+        schema["properties"][name] = {"oneOf": options}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

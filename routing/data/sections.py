@@ -1,0 +1,64 @@
+"""Configuration of every data set, free of torch and scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field, model_validator
+
+from routing.section import DatasetSection
+
+if TYPE_CHECKING:
+    from routing.data import DataInfo, ImageData
+
+
+class DigitsSection(DatasetSection):
+    """Embedded default: scikit-learn's real 8x8 digits, enlarged, somewhere on a cluttered canvas."""
+
+    name: Literal["digits"] = "digits"
+    input_size: int = Field(default=40, ge=16, le=256, description="Height and width of the canvas in pixels.")
+    patch_grid_size: int = Field(default=5, ge=1, le=64, description="Patches per side; must divide input_size.")
+    patch_margin: int = Field(default=4, ge=0, le=64, description="Context around each patch in pixels, every side.")
+    digit_size: int = Field(default=14, ge=8, le=64, description="Height and width of the digit in pixels.")
+    fragments: int = Field(default=6, ge=0, le=64, description="Fragments of other digits drawn as clutter.")
+    num_train: int = Field(default=24_000, ge=1, le=1_000_000, description="Training images drawn.")
+    num_val: int = Field(default=3_000, ge=1, le=1_000_000, description="Validation images drawn.")
+    num_test: int = Field(default=3_000, ge=1, le=1_000_000, description="Test images drawn.")
+
+    @model_validator(mode="after")
+    def _digit_fits(self) -> DigitsSection:
+        if self.digit_size > self.input_size:
+            raise ValueError(
+                f"dataset.digit_size {self.digit_size} is larger than dataset.input_size {self.input_size}"
+            )
+        return self
+
+    def load(self) -> ImageData:
+        from routing.data import digits
+
+        return digits.load(self)
+
+    def info(self) -> DataInfo:
+        from routing.data import digits
+
+        return digits.info(self)
+
+
+class ImageFolderSection(DatasetSection):
+    """Any folder of class folders: ``root/train/<class>/*`` with optional ``val`` and ``test``."""
+
+    name: Literal["image_folder"] = "image_folder"
+    root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/.")
+    input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
+    val_fraction: float = Field(default=0.1, gt=0, lt=1, description="Cut from train by seed when there is no val/.")
+
+    def load(self) -> ImageData:
+        from routing.data import image_folder
+
+        return image_folder.load(self)
+
+    def info(self) -> DataInfo:
+        from routing.data import image_folder
+
+        return image_folder.info(self)

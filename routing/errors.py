@@ -1,0 +1,38 @@
+"""The two errors a user meets: bad input (exit code 2) and a failure while working (exit code 1)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RoutingError(Exception):
+    """Base of every error this project raises on purpose; its text is one clear line."""
+
+    exit_code = 1
+
+
+class InputError(RoutingError):
+    """What the user gave is wrong: the text says what, where, and what would be valid."""
+
+    exit_code = 2
+
+
+class TrialFailed(RoutingError):
+    """A run could not finish (NaN loss, say); a sweep records the reason and goes on."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest valid word, or ``""`` when none is close."""
+    options = [str(option) for option in valid]
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if not close:  # a dotted key is often right but for its prefix
+        tail = word.rsplit(".", 1)[-1]
+        by_tail = {option.rsplit(".", 1)[-1]: option for option in options}
+        close = [by_tail[t] for t in difflib.get_close_matches(tail, by_tail, n=1, cutoff=0.6)]
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def choices(valid: Iterable[object]) -> str:
+    """Return the valid values as one readable list."""
+    return ", ".join(str(option) for option in valid)

@@ -1,0 +1,98 @@
+"""Configuration of every model, free of torch, so that a study can be checked in milliseconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from routing.registry import AGGREGATORS, ROUTERS
+from routing.section import ModelSection, Section
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from routing.data import DataInfo
+
+RouterMode = Annotated[str, AfterValidator(ROUTERS.check), Field(json_schema_extra={"enum": list(ROUTERS)})]
+AggregatorName = Annotated[str, AfterValidator(AGGREGATORS.check), Field(json_schema_extra={"enum": list(AGGREGATORS)})]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=8)]
+
+
+class EncoderSection(Section):
+    """The light convolutional encoder that looks at the whole image at low resolution."""
+
+    pool: int = Field(default=2, ge=1, le=64, description="Average pooling before the first convolution.")
+    channels: int = Field(default=16, ge=1, le=1024, description="Channels of every convolution.")
+
+
+class ExpertsSection(Section):
+    """The two branches a patch can take."""
+
+    big: Widths = Field(default=(128, 128), description="Hidden widths of the big MLP.")
+    small: Widths = Field(default=(8,), description="Hidden widths of the small MLP.")
+    width: int = Field(default=64, ge=1, le=65536, description="Output width of both, D.")
+
+
+class BudgetSection(Section):
+    """How the router is held to its compute."""
+
+    target: float = Field(default=0.3, gt=0, le=1, description="Wanted cost / cost of full_compute (see unit).")
+    unit: Literal["flops", "ratio"] = Field(
+        default="flops", description="flops: target is a share of compute; ratio: a share of patches."
+    )
+    loss: Literal["squared", "hinge", "l1", "none"] = Field(
+        default="squared", description="squared is two-sided; hinge and l1 are ablation arms that may collapse."
+    )
+    weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the budget loss.")
+
+
+class RouterSection(Section):
+    """Which patches go to the big branch."""
+
+    mode: RouterMode = Field(default="learnable_threshold", description="How patches are chosen.")
+    threshold_init: float = Field(default=0.0, ge=-100, le=100, description="First value of the learnable threshold.")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Softness of the gate in training.")
+    training: Literal["counterfactual"] = Field(
+        default="counterfactual", description="counterfactual: small branch on all patches, big only where routed."
+    )
+    budget: BudgetSection = BudgetSection()
+
+
+class PatchSection(ModelSection):
+    """What routed model and baselines share: encoder, experts, aggregator."""
+
+    encoder: EncoderSection = EncoderSection()
+    experts: ExpertsSection = ExpertsSection()
+    aggregator: AggregatorName = Field(default="score_weighted", description="How patch features become one.")
+
+    def build(self, info: DataInfo) -> nn.Module:
+        from routing.models import patch_routing
+
+        return patch_routing.build(self, info)
+
+
+class AttentionRoutingSection(PatchSection):
+    """Attention scores send each patch to a big or a small MLP."""
+
+    name: Literal["attention_routing"] = "attention_routing"
+    router: RouterSection = RouterSection()
+
+
+class FullComputeSection(PatchSection):
+    """Every patch through the big MLP; scores still weight the aggregator."""
+
+    name: Literal["full_compute"] = "full_compute"
+
+
+class CheapComputeSection(PatchSection):
+    """Every patch through the small MLP; scores still weight the aggregator."""
+
+    name: Literal["cheap_compute"] = "cheap_compute"
+
+
+class NoRoutingSection(PatchSection):
+    """Same encoder and big MLP on every patch, no attention head and no gate: patches are averaged."""
+
+    name: Literal["no_routing"] = "no_routing"
+    aggregator: Literal["mean"] = Field(default="mean", description="Without scores only the mean is defined.")

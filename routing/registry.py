@@ -1,0 +1,95 @@
+"""Names that configurations may use, each pointing at the class behind it, imported only when asked for.
+
+A built-in entry is a ``"module:attribute"`` string, so that a configuration can be checked without importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from routing.errors import InputError, choices, nearest
+
+T = TypeVar("T")
+
+
+class Registry:
+    """A table from a configuration's word (``top_k``) to what it stands for (``TopKRouter``).
+
+    Args:
+        kind: what the entries are, as an error message would call one (``"router mode"``).
+        entries: built-in entries, ``name -> "module:attribute"``.
+    """
+
+    def __init__(self, kind: str, entries: dict[str, str]) -> None:
+        self.kind = kind
+        self._entries: dict[str, Any] = dict(entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that adds a class or function under ``name``; a taken name is an error."""
+
+        def add(entry: T) -> T:
+            if name in self._entries:
+                raise InputError(f"{self.kind} '{name}' is registered already")
+            self._entries[name] = entry
+            return entry
+
+        return add
+
+    def check(self, name: str) -> str:
+        """Return ``name`` when it is known, else raise ``InputError`` with the nearest valid name."""
+        if name not in self._entries:
+            raise InputError(f"unknown {self.kind} '{name}'{nearest(name, self)} (valid: {choices(self)})")
+        return name
+
+    def get(self, name: str) -> Any:
+        """Return the entry of ``name``, importing its module on first use."""
+        entry = self._entries[self.check(name)]
+        if isinstance(entry, str):
+            module, _, attribute = entry.partition(":")
+            entry = self._entries[name] = getattr(importlib.import_module(module), attribute)
+        return entry
+
+
+DATASETS = Registry(
+    "data set",
+    {
+        "digits": "routing.data.sections:DigitsSection",
+        "image_folder": "routing.data.sections:ImageFolderSection",
+    },
+)
+
+MODELS = Registry(
+    "model",
+    {
+        "attention_routing": "routing.models.sections:AttentionRoutingSection",
+        "full_compute": "routing.models.sections:FullComputeSection",
+        "cheap_compute": "routing.models.sections:CheapComputeSection",
+        "no_routing": "routing.models.sections:NoRoutingSection",
+    },
+)
+
+ROUTERS = Registry(
+    "router mode",
+    {
+        "learnable_threshold": "routing.models.routers:LearnableThreshold",
+        "sigmoid_gate": "routing.models.routers:SigmoidGate",
+        "top_k": "routing.models.routers:TopK",
+        "random": "routing.models.routers:Random",
+    },
+)
+
+AGGREGATORS = Registry(
+    "aggregator",
+    {
+        "mean": "routing.models.aggregators:Mean",
+        "score_weighted": "routing.models.aggregators:ScoreWeighted",
+    },
+)
