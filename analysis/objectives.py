@@ -1,0 +1,91 @@
+"""Objectives of a study, and the one place where signs flip: everywhere else in ``analysis`` lower is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from routing.errors import InputError
+
+Goal = Literal["maximize", "minimize"]
+
+COSTS = ("flops", "flops_p5", "flops_p95", "latency_ms", "params", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One column of points.csv that a study optimises, its direction and its reference value."""
+
+    metric: str
+    goal: Goal
+    reference: float | None = None
+
+    @property
+    def sign(self) -> float:
+        """Return the factor that turns the metric into a loss and a loss back into the metric."""
+        return -1.0 if self.goal == "maximize" else 1.0
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether the metric spans orders of magnitude and is read on a logarithmic axis."""
+        return self.metric in COSTS
+
+
+DEFAULT = (Objective("val_accuracy", "maximize", 0.0), Objective("flops", "minimize"))
+
+
+def objectives_of(study: dict[str, Any]) -> tuple[Objective, ...]:
+    """Return the objectives a resolved study declares; accuracy against FLOPs when it declares none.
+
+    Raises:
+        InputError: an objective without a metric, or with a goal that is neither maximize nor minimize.
+    """
+    declared = study.get("objectives")
+    if not declared:
+        return DEFAULT
+    if not isinstance(declared, list):
+        raise InputError(f"study.yaml: objectives is a list of metric, goal and reference, not {declared!r}")
+    return tuple(_objective(entry) for entry in declared)
+
+
+def _objective(entry: Any) -> Objective:
+    if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
+        raise InputError(f"study.yaml: objectives: {entry!r} names no metric")
+    goal = entry.get("goal")
+    if goal not in ("maximize", "minimize"):
+        raise InputError(f"study.yaml: objectives: goal of {entry['metric']} is {goal!r} (valid: maximize, minimize)")
+    reference = entry.get("reference")
+    if isinstance(reference, bool) or not isinstance(reference, (int, float, type(None))):
+        raise InputError(f"study.yaml: objectives: reference of {entry['metric']} is not a number: {reference!r}")
+    return Objective(entry["metric"], goal, None if reference is None else float(reference))
+
+
+def measured(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.bool_]:
+    """Return which rows (N,) have a number for every objective."""
+    columns = [objective.metric for objective in objectives]
+    if any(column not in table for column in columns):
+        return np.zeros(len(table), dtype=bool)
+    return table[columns].apply(pd.to_numeric, errors="coerce").notna().all(axis=1).to_numpy(dtype=bool)
+
+
+def losses(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Return the loss vectors (N, M) of the rows, lower is better in every column."""
+    values = table[[objective.metric for objective in objectives]].to_numpy(dtype=float)
+    return values * [objective.sign for objective in objectives]
+
+
+def metrics(loss_vectors: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Return loss vectors (N, M) as metric values again: the inverse of ``losses``."""
+    return np.asarray(loss_vectors, dtype=float) * [objective.sign for objective in objectives]
+
+
+def reference_losses(loss_vectors: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Return the reference point (M,) as losses; an undeclared reference is the worst value seen."""
+    worst = loss_vectors.max(axis=0) if len(loss_vectors) else np.zeros(len(objectives))
+    declared = [np.nan if o.reference is None else o.reference * o.sign for o in objectives]
+    return np.where(np.isnan(declared), worst, declared)

@@ -1,0 +1,73 @@
+"""Exported configs run again, and picks choose what they say."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.export import choose, export
+from analysis.summary import summarise
+from analysis.table import read_results
+from routing.config import RunConfig
+from routing.errors import InputError
+
+
+def test_trial_pick_writes_all_three_files(make_results):
+    folder = make_results()
+    (written,) = export(folder, ["trial=3"])
+    assert written == folder / "best" / "trial=3"
+    assert RunConfig.from_yaml(written / "config.yaml") == RunConfig.from_yaml(folder / "trials" / "3" / "config.yaml")
+    assert (written / "model.safetensors").read_bytes() == b"weights of trial 3"
+    assert "attention_routing on digits" in (written / "card.md").read_text()
+
+
+def test_trial_pick_is_the_trials_default_point(make_results):
+    summary = summarise(read_results(make_results()))
+    assert bool(choose(summary, "trial=4")["is_default"])
+
+
+def test_best_and_budget(make_results):
+    summary = summarise(read_results(make_results()))
+    points = summary.results.points
+    assert choose(summary, "best")["val_accuracy"] == points["val_accuracy"].max()
+    within = points[points["flops"] <= 4e5]
+    assert choose(summary, "budget=4e5")["val_accuracy"] == within["val_accuracy"].max()
+
+
+def test_knob_of_a_point_that_is_not_the_default(make_results):
+    folder = make_results()
+    summary = summarise(read_results(folder))
+    row = choose(summary, "budget=4e5")
+    assert not row["is_default"]
+    (written,) = export(folder, ["budget=4e5"])
+    config = RunConfig.from_yaml(written / "config.yaml")
+    assert config.dotted()["evaluation.knob_value"] == float(row["knob_value"])
+
+
+def test_without_kept_weights_the_card_says_how_to_get_them(make_results, tmp_path):
+    folder = make_results(weights=False)
+    (written,) = export(folder, ["trial=0"], tmp_path / "out")
+    assert written == tmp_path / "out" / "trial=0"
+    assert not (written / "model.safetensors").exists()
+    assert "routing train --config config.yaml" in (written / "card.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("pick", "match"),
+    [
+        ("nee", "unknown pick 'nee'; did you mean 'knee'"),
+        ("budget", "unknown pick 'budget'"),
+        ("budget=cheap", "'cheap' is not a number"),
+        ("budget=10", "no point has flops <= 10; the cheapest"),
+        ("trial=400", "trial 400 has no finished point"),
+    ],
+)
+def test_bad_picks(make_results, pick, match):
+    folder = make_results()
+    with pytest.raises(InputError, match=match):
+        export(folder, [pick])
+    assert not (folder / "best").exists()
+
+
+def test_nothing_to_export_yet(make_results):
+    with pytest.raises(InputError, match="no finished trial"):
+        export(make_results(trials=0))

@@ -1,0 +1,51 @@
+"""Signs flip here and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.objectives import DEFAULT, Objective, losses, measured, metrics, objectives_of, reference_losses
+from routing.errors import InputError
+
+ACCURACY, FLOPS = Objective("val_accuracy", "maximize", 0.1), Objective("flops", "minimize", 2e6)
+TABLE = pd.DataFrame({"val_accuracy": [0.5, 0.9, None], "flops": [1e5, 1e6, 1e6]})
+
+
+def test_losses_and_back():
+    rows = TABLE[:2]
+    np.testing.assert_array_equal(losses(rows, [ACCURACY, FLOPS]), [[-0.5, 1e5], [-0.9, 1e6]])
+    np.testing.assert_array_equal(metrics(losses(rows, [ACCURACY, FLOPS]), [ACCURACY, FLOPS]), rows.to_numpy())
+
+
+def test_reference_declared_or_worst_seen():
+    vectors = losses(TABLE[:2], [ACCURACY, FLOPS])
+    np.testing.assert_array_equal(reference_losses(vectors, [ACCURACY, FLOPS]), [-0.1, 2e6])
+    np.testing.assert_array_equal(reference_losses(vectors, [ACCURACY, Objective("flops", "minimize")]), [-0.1, 1e6])
+
+
+def test_measured_needs_every_objective():
+    assert measured(TABLE, [ACCURACY, FLOPS]).tolist() == [True, True, False]
+    assert measured(TABLE, [ACCURACY, Objective("latency_ms", "minimize")]).tolist() == [False] * 3
+    assert measured(TABLE.iloc[:0], [ACCURACY, FLOPS]).tolist() == []
+
+
+def test_objectives_of_a_study():
+    study = {"objectives": [{"metric": "val_srcc", "goal": "maximize", "reference": 0}]}
+    assert objectives_of(study) == (Objective("val_srcc", "maximize", 0.0),)
+    assert objectives_of({}) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("objectives", "match"),
+    [
+        ("val_accuracy", "list of metric"),
+        ([{"goal": "maximize"}], "names no metric"),
+        ([{"metric": "flops", "goal": "less"}], "goal of flops is 'less'"),
+        ([{"metric": "flops", "goal": "minimize", "reference": "big"}], "reference of flops is not a number"),
+    ],
+)
+def test_bad_objectives(objectives, match):
+    with pytest.raises(InputError, match=match):
+        objectives_of({"objectives": objectives})

@@ -1,0 +1,72 @@
+"""``analyze`` on whole, empty and damaged folders."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.report import analyze
+from routing.errors import InputError
+
+
+def test_analyze_writes_front_figures_and_report(make_results):
+    folder = make_results()
+    found = analyze([folder])
+    front = pd.read_csv(folder / "front.csv")
+    assert front["flops"].is_monotonic_increasing
+    assert front["val_accuracy"].is_monotonic_increasing
+    assert len(front) == len(found.front) > 3
+    assert found.knee is not None
+    assert found.knee["flops"] in front["flops"].to_numpy()
+    assert found.hypervolume > 0
+    assert {path.name for path in found.figures} == {"front.png", "hypervolume.png"}
+    assert all(path.stat().st_size > 5000 for path in found.figures)
+    assert found.report.read_text(encoding="utf-8").count("<tr") > len(front)
+    assert found.states["FAIL"] == 1
+
+
+def test_front_holds_no_dominated_point(make_results):
+    found = analyze([make_results()])
+    points = pd.read_csv(found.folder / "points.csv")
+    for _, row in found.front.iterrows():
+        better = (points["val_accuracy"] >= row["val_accuracy"]) & (points["flops"] <= row["flops"])
+        strictly = (points["val_accuracy"] > row["val_accuracy"]) | (points["flops"] < row["flops"])
+        assert not (better & strictly).any()
+
+
+@pytest.mark.parametrize("formats", [("svg",), ("pdf", "png")])
+def test_formats(make_results, formats):
+    found = analyze([make_results(trials=7)], formats=formats)
+    assert {path.suffix[1:] for path in found.figures} == set(formats)
+
+
+def test_unknown_format(make_results):
+    with pytest.raises(InputError, match=r"'jpeg'.*valid: png, svg, pdf"):
+        analyze([make_results(trials=7)], formats=("jpeg",))
+
+
+def test_nothing_finished_yet(make_results):
+    folder = make_results(trials=0)
+    found = analyze([folder])
+    assert found.knee is None
+    assert len(found.front) == 0
+    assert "no front yet" in found.report.read_text(encoding="utf-8")
+
+
+def test_one_point(make_results):
+    found = analyze([make_results(trials=1, unfinished=False)])
+    assert len(found.front) == 1
+
+
+def test_study_name_is_escaped(make_results):
+    found = analyze([make_results(trials=7, name="<script>alert(1)</script> $x_$")])
+    text = found.report.read_text(encoding="utf-8")
+    assert "<script>alert(1)" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def test_several_folders(make_results):
+    first, second = make_results("a", trials=7), make_results("b", trials=7, seed=1)
+    found = analyze([first, second])
+    assert [found.folder, *(other.folder for other in found.others)] == [first, second]
+    assert (second / "report.html").exists()

@@ -1,0 +1,33 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis.words import axis_label, count, shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1.00 k"),
+        (312_400, "312 k"),
+        (1.4e6, "1.40 M"),
+        (4.599e9, "4.60 G"),
+        (999_999, "1.00 M"),
+    ],
+)
+def test_count(value, text):
+    assert count(value) == text
+
+
+def test_shown():
+    assert shown("val_accuracy", 0.8751) == "87.51 %"
+    assert shown("flops", 312_400.0) == "312 k"
+    assert shown("reason", None) == ""
+    assert shown("routing_ratio", float("nan")) == ""
+    assert shown("latency_ms", 1.5) == "1.5 ms per image"
+    assert axis_label("flops") == "compute (multiply-adds per image)"
+    assert axis_label("my_metric") == "my metric"
