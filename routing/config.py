@@ -62,13 +62,18 @@ class EvaluationSection(Section):
 
     batch_size: int = Field(default=256, ge=1, le=65536, description="Images per forward pass.")
     operating_points: bool = Field(default=True, description="Evaluate the trained model along its compute knob.")
+    knob_value: float | str | None = Field(
+        default=None, description="Evaluate the trained model at this value of its knob instead of the trained one."
+    )
 
 
 class RunConfig(Section):
     """One run: data, model, training, evaluation. Frozen; an unknown key is an error."""
 
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of initial weights, batches and random routers.")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda[:N], mps.")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda[:N], mps."
+    )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast; the router stays fp32.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of the run; results are exact per count.")
     dataset: Dataset = Field(default_factory=lambda: DATASETS.get("digits")())
@@ -180,7 +185,9 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         if not equals:
             if not word.startswith("--"):
-                raise InputError(f"'{word}' is not an override; write --dotted.key value, as in --training.num_epochs 2")
+                raise InputError(
+                    f"'{word}' is not an override; write --dotted.key value, as in --training.num_epochs 2"
+                )
             if not words:
                 raise InputError(f"'{word}' has no value; write {word} VALUE")
             text = words.pop(0)
@@ -205,9 +212,11 @@ def explain(error: ValidationError, values: dict[str, Any]) -> str:
         if first["type"] == "value_error":
             text = message if key.split(".")[0] in message or not key else f"{key}: {message}"
         else:
-            text = f"{key}: must be {message}, not {first['input']!r}" if first["msg"].startswith(
-                "Input should be"
-            ) else f"{key}: {message}; got {first['input']!r}"
+            text = (
+                f"{key}: must be {message}, not {first['input']!r}"
+                if first["msg"].startswith("Input should be")
+                else f"{key}: {message}; got {first['input']!r}"
+            )
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return " ".join(text.split()) + more
 

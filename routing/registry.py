@@ -93,3 +93,10 @@ AGGREGATORS = Registry(
         "score_weighted": "routing.models.aggregators:ScoreWeighted",
     },
 )
+
+TASKS = Registry(
+    "task",
+    {
+        "classification": "routing.tasks:Classification",
+    },
+)

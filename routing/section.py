@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from routing.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from routing.data import DataInfo, ImageData
+    from routing.models.base import VisionModel
 
 
 class Section(BaseModel):
@@ -53,7 +52,7 @@ class ModelSection(Section):
 
     name: str = Field(description="Name of the model.")
 
-    def build(self, info: DataInfo) -> nn.Module:
+    def build(self, info: DataInfo) -> VisionModel:
         """Return the untrained module for data of this shape."""
         raise InputError(f"model '{self.name}' has no builder")
 

@@ -1,1 +1,85 @@
-"""placeholder"""
+"""Images as models and training meet them: uint8 tensors in named splits, normalised on the device batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What a model must know of its data.
+
+    ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``patch_grid_size`` and ``patch_margin`` are how
+    patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task).
+    """
+
+    task: str
+    channels: int
+    input_size: int
+    num_outputs: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...] = ()
+    patch_grid_size: int = 1
+    patch_margin: int = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: ``images`` uint8 (N, C, H, W), ``targets`` (N,), ``extra`` per-image facts such as digit boxes."""
+
+    images: Tensor
+    targets: Tensor
+    extra: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device) -> Split:
+        """Return the split on a device; on the CPU a memory-mapped split stays memory-mapped."""
+        if device.type == "cpu":
+            return self
+        extra = {key: value.to(device) for key, value in self.extra.items()}
+        return Split(self.images.to(device), self.targets.to(device), extra)
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """All splits of a data set and what a model must know of it."""
+
+    info: DataInfo
+    splits: dict[str, Split]
+
+    def __getitem__(self, split: str) -> Split:
+        return self.splits[split]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``images`` float (B, C, H, W), normalised; ``targets`` (B,); ``indices`` (B,) into the split."""
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+def normalise(images: Tensor, info: DataInfo) -> Tensor:
+    """Turn uint8 (B, C, H, W) into float32 with zero mean and unit variance per channel."""
+    mean = torch.tensor(info.mean, device=images.device).view(1, -1, 1, 1) * 255
+    scale = 1 / (torch.tensor(info.std, device=images.device).view(1, -1, 1, 1) * 255)
+    return (images.float() - mean) * scale
+
+
+def batches(split: Split, info: DataInfo, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+    """Yield normalised batches in ``order`` (indices (M,)), or in the order of the split; the last may be smaller."""
+    if order is None:
+        order = torch.arange(len(split))
+    for indices in order.split(batch_size):
+        where = indices.to(split.targets.device)
+        yield Batch(normalise(split.images[where], info), split.targets[where], indices)

@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Evaluation: metrics and realised compute of a split, operating points, certificate, latency."""

@@ -10,9 +10,8 @@ from routing.registry import AGGREGATORS, ROUTERS
 from routing.section import ModelSection, Section
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from routing.data import DataInfo
+    from routing.models.base import VisionModel
 
 RouterMode = Annotated[str, AfterValidator(ROUTERS.check), Field(json_schema_extra={"enum": list(ROUTERS)})]
 AggregatorName = Annotated[str, AfterValidator(AGGREGATORS.check), Field(json_schema_extra={"enum": list(AGGREGATORS)})]
@@ -66,11 +65,6 @@ class PatchSection(ModelSection):
     experts: ExpertsSection = ExpertsSection()
     aggregator: AggregatorName = Field(default="score_weighted", description="How patch features become one.")
 
-    def build(self, info: DataInfo) -> nn.Module:
-        from routing.models import patch_routing
-
-        return patch_routing.build(self, info)
-
 
 class AttentionRoutingSection(PatchSection):
     """Attention scores send each patch to a big or a small MLP."""
@@ -78,11 +72,21 @@ class AttentionRoutingSection(PatchSection):
     name: Literal["attention_routing"] = "attention_routing"
     router: RouterSection = RouterSection()
 
+    def build(self, info: DataInfo) -> VisionModel:
+        from routing.models.patch_routing import AttentionRouting
+
+        return AttentionRouting(self, info)
+
 
 class FullComputeSection(PatchSection):
     """Every patch through the big MLP; scores still weight the aggregator."""
 
     name: Literal["full_compute"] = "full_compute"
+
+    def build(self, info: DataInfo) -> VisionModel:
+        from routing.models.patch_routing import FullCompute
+
+        return FullCompute(self, info)
 
 
 class CheapComputeSection(PatchSection):
@@ -90,9 +94,19 @@ class CheapComputeSection(PatchSection):
 
     name: Literal["cheap_compute"] = "cheap_compute"
 
+    def build(self, info: DataInfo) -> VisionModel:
+        from routing.models.patch_routing import CheapCompute
+
+        return CheapCompute(self, info)
+
 
 class NoRoutingSection(PatchSection):
-    """Same encoder and big MLP on every patch, no attention head and no gate: patches are averaged."""
+    """Every patch through the big MLP, then the average: no scores, no gate."""
 
     name: Literal["no_routing"] = "no_routing"
     aggregator: Literal["mean"] = Field(default="mean", description="Without scores only the mean is defined.")
+
+    def build(self, info: DataInfo) -> VisionModel:
+        from routing.models.patch_routing import NoRouting
+
+        return NoRouting(self, info)

@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Training: the loop, budgets, checkpoints, seeding."""

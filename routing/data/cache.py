@@ -1,0 +1,78 @@
+"""Arrays built once per machine and shared by all its trials: memory-mapped files in the user's cache folder.
+
+The folder is ``$ROUTING_CACHE``, else ``$XDG_CACHE_HOME/routing-sweeps``, else ``~/.cache/routing-sweeps``. It may be
+deleted at any time; what is missing is built again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from routing.data import Split
+from routing.errors import RoutingError
+
+Arrays = dict[str, dict[str, np.ndarray]]
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached arrays."""
+    if "ROUTING_CACHE" in os.environ:
+        return Path(os.environ["ROUTING_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "routing-sweeps"
+
+
+def cached_splits(name: str, key: dict[str, Any], build: Callable[[], Arrays]) -> dict[str, Split]:
+    """Return splits from the cache, calling ``build`` once per machine when they are not there yet.
+
+    Args:
+        name: data set, for the folder's name.
+        key: everything that decides the arrays; a change of any value is another cache entry.
+        build: returns ``{"train": {"images": uint8 (N, C, H, W), "targets": (N,), ...}, ...}``.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    folder = cache_folder() / f"{name}-{digest}"
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.is_dir():
+                    _write(folder, build())
+        except OSError as error:
+            raise RoutingError(f"{folder}: the data cache cannot be written: {error}; set ROUTING_CACHE") from None
+    return {entry.name: _read(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+def _write(folder: Path, arrays: Arrays) -> None:
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for split, columns in arrays.items():
+            (temporary / split).mkdir()
+            for column, values in columns.items():
+                np.save(temporary / split / f"{column}.npy", values, allow_pickle=False)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _read(folder: Path) -> Split:
+    columns = {path.stem: _map(path) for path in sorted(folder.glob("*.npy"))}
+    images, targets = columns.pop("images"), columns.pop("targets")
+    return Split(images, targets.clone(), columns)
+
+
+def _map(path: Path) -> Tensor:
+    # copy-on-write, so that torch gets a writable buffer and the pages stay shared between processes
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -1,0 +1,110 @@
+"""What a model does on a whole split: its metrics, and the multiply-adds it really executed for every image.
+
+Shapes: M images of the split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from routing.data import Batch, DataInfo, Split, batches
+from routing.models.base import KnobValue, ModelOutput, VisionModel
+from routing.record import OperatingPoint
+from routing.tasks import Task
+
+
+@dataclass
+class Evaluation:
+    """Metrics of a split; ``flops`` int64 (M,) and ``routing_ratio`` (M,) or None are per image."""
+
+    metrics: dict[str, float]
+    flops: Tensor
+    routing_ratio: Tensor | None
+    model_metrics: dict[str, float] = field(default_factory=dict)
+
+    def compute_summary(self) -> dict[str, float]:
+        """Return mean, 5th and 95th percentile of multiply-adds per image."""
+        flops = self.flops.double()
+        low, high = torch.quantile(flops, torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
+        return {"flops": float(flops.mean()), "flops_p5": low, "flops_p95": high}
+
+    def mean_ratio(self) -> float | None:
+        """Return the mean routing ratio, or None where nothing is routed."""
+        return None if self.routing_ratio is None else float(self.routing_ratio.double().mean())
+
+    def point(self, knob: str, value: KnobValue | None, is_default: bool, params: int, split: str) -> OperatingPoint:
+        """Return the evaluation as one operating point."""
+        metrics = {f"{split}_{name}": metric for name, metric in self.metrics.items()}
+        return OperatingPoint(
+            knob=knob,
+            knob_value=value,
+            is_default=is_default,
+            routing_ratio=self.mean_ratio(),
+            params=params,
+            metrics=metrics,
+            **self.compute_summary(),
+        )
+
+
+class _Collector:
+    """Gathers the outputs of one operating point, batch by batch."""
+
+    def __init__(self, model: VisionModel) -> None:
+        self.model = model
+        self.predictions: list[Tensor] = []
+        self.flops: list[Tensor] = []
+        self.ratios: list[Tensor] = []
+        self.model_metrics: dict[str, float] = {}
+
+    def add(self, output: ModelOutput, batch_size: int) -> None:
+        self.predictions.append(output.prediction.float())
+        self.flops.append(self.model.closed_form(output.units_executed, batch_size))
+        if output.routing_ratio is not None:
+            self.ratios.append(output.routing_ratio.cpu())
+        self.model_metrics = output.metrics
+
+    def evaluation(self, task: Task, targets: Tensor) -> Evaluation:
+        ratios = torch.cat(self.ratios) if self.ratios else None
+        metrics = task.metrics(torch.cat(self.predictions), targets)
+        return Evaluation(metrics, torch.cat(self.flops), ratios, self.model_metrics)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates a model on one split, always in the same batches."""
+
+    split: Split
+    info: DataInfo
+    task: Task
+    batch_size: int
+    autocast: torch.autocast
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the split's batches in its own order."""
+        return batches(self.split, self.info, self.batch_size)
+
+    def run(self, model: VisionModel, forward: Callable[[Batch], ModelOutput] | None = None) -> Evaluation:
+        """Evaluate the model as it is, or another way of running it (``forward``), without gradients."""
+        return self._collect(model, 1, lambda batch: [model(batch.images) if forward is None else forward(batch)])[0]
+
+    def along_knob(self, model: VisionModel, values: Sequence[KnobValue]) -> list[Evaluation]:
+        """Evaluate every knob value in one pass over the split."""
+        return self._collect(model, len(values), lambda batch: model.along_knob(batch.images, values))
+
+    @torch.no_grad()
+    def _collect(
+        self, model: VisionModel, count: int, outputs_of: Callable[[Batch], Iterator[ModelOutput] | list[ModelOutput]]
+    ) -> list[Evaluation]:
+        was_training = model.training
+        model.eval()
+        collectors = [_Collector(model) for _ in range(count)]
+        with self.autocast:
+            for batch in self.batches():
+                for collector, output in zip(collectors, outputs_of(batch), strict=True):
+                    collector.add(output, len(batch.targets))
+        model.train(was_training)
+        return [collector.evaluation(self.task, self.split.targets) for collector in collectors]

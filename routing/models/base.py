@@ -1,0 +1,115 @@
+"""What training, evaluation and the compute ledger ask of every model.
+
+Shapes: B batch, N units (patches, tokens, scales), D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+KnobValue = float | str
+
+
+@dataclass
+class ModelOutput:
+    """What one forward pass returns.
+
+    prediction: logits (B, classes), or quality (B,).
+    losses: auxiliary loss terms, weighted already; the task's own loss is added by training.
+    metrics: scalars for the history (threshold, temperature, ...).
+    units_executed: rows each conditional part really processed, per image: name -> (B,); a part that is not named
+        here runs once per image. This is what the compute ledger multiplies by.
+    routing_ratio: share of units on the expensive path per image (B,), or None where nothing is routed.
+    """
+
+    prediction: Tensor
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    units_executed: dict[str, Tensor] = field(default_factory=dict)
+    routing_ratio: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class CountedPart:
+    """A piece of a model whose multiply-adds are counted on its own.
+
+    module: what is traced; ``inputs`` are example inputs of **one** unit (batch dimension 1).
+    per_unit: closed form, multiply-adds of one unit, written down independently of the trace.
+    static_units: units per image of a part that always runs; None where ``units_executed`` decides.
+    """
+
+    module: nn.Module
+    inputs: tuple[Tensor, ...]
+    per_unit: int
+    static_units: int | None = 1
+
+
+class VisionModel(nn.Module):
+    """Base of every model.
+
+    ``knob`` names the compute knob that can be moved after training (``threshold``, ``share``), or is None.
+    """
+
+    knob: str | None = None
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        """Predict from normalised images (B, C, H, W)."""
+        raise TypeError(f"{type(self).__name__} has no forward pass")
+
+    def counted_parts(self) -> dict[str, CountedPart]:
+        """Return every part that costs multiply-adds, by name."""
+        raise TypeError(f"{type(self).__name__} does not say what it costs")
+
+    def nominal_units(self) -> dict[str, float]:
+        """Return the units per image expected of every conditional part before training (from the budget)."""
+        return {}
+
+    @property
+    def default_knob_value(self) -> KnobValue | None:
+        """The knob's value as trained."""
+        return None
+
+    def knob_values(self, images: Sequence[Tensor]) -> list[KnobValue]:
+        """Return the values worth evaluating, chosen on normalised validation batches; without the default."""
+        return []
+
+    def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
+        """Yield one output per knob value; what does not depend on the knob is computed once."""
+        raise TypeError(f"{type(self).__name__} has no compute knob")
+
+    def set_knob(self, value: KnobValue) -> None:
+        """Make ``value`` the default operating point."""
+        raise TypeError(f"{type(self).__name__} has no compute knob")
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the named parts that a training schedule can freeze; together they hold every parameter."""
+        return {name: [child] for name, child in self.named_children()}
+
+    def num_parameters(self) -> int:
+        """Return the number of parameters."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @torch.no_grad()
+    def closed_form(self, units_executed: dict[str, Tensor], batch_size: int) -> Tensor:
+        """Return multiply-adds per image (B,), int64: the sum over parts of units times cost of one unit."""
+        total = torch.zeros(batch_size, dtype=torch.int64)
+        for name, part in self.counted_parts().items():
+            if part.static_units is None:
+                total += units_executed[name].to("cpu", torch.int64) * part.per_unit
+            else:
+                total += part.static_units * part.per_unit
+        return total
+
+    def expected_flops(self) -> float:
+        """Return multiply-adds per image expected before training: closed form at the nominal units."""
+        nominal = self.nominal_units()
+        return float(
+            sum(
+                part.per_unit * (nominal[name] if part.static_units is None else part.static_units)
+                for name, part in self.counted_parts().items()
+            )
+        )

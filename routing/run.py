@@ -1,0 +1,153 @@
+"""``run``: the whole of one trial. Configuration in, trial record out; no Ray, no search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from routing.compute import measure
+from routing.config import RunConfig
+from routing.data import ImageData
+from routing.evaluation.certificate import certify
+from routing.evaluation.evaluate import Evaluation, Evaluator
+from routing.evaluation.operating_points import operating_points
+from routing.models import build_model
+from routing.models.base import VisionModel
+from routing.models.patch_routing import AttentionRouting
+from routing.record import CONFIG_FILE, MODEL_FILE, TrialRecord, write_history, write_text
+from routing.tasks import task_of
+from routing.training.checkpoint import (
+    CHECKPOINT_FILE,
+    Progress,
+    restore_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+from routing.training.loop import make_optimizer, train_epoch
+from routing.training.seeding import pick_device, prepare_process
+
+Report = Callable[[dict[str, float]], None]
+
+
+def run(config: RunConfig, report: Report | None = None, out: Path | None = None) -> TrialRecord:
+    """Train and evaluate one configuration.
+
+    Args:
+        config: the run.
+        report: called after every epoch with its history row; an exception it raises ends the run.
+        out: folder for config.yaml, history.csv, a checkpoint per epoch, and at the end model.safetensors and
+            metrics.json. A checkpoint of the same training found there is continued.
+
+    Raises:
+        TrialFailed: the loss is not a number.
+        InputError: the configuration cannot be met by this data or machine.
+    """
+    started = time.perf_counter()
+    prepare_process(config.seed, config.threads)
+    device = pick_device(config.device)
+    if out is not None:
+        write_text(out / CONFIG_FILE, config.to_yaml())
+    data = config.dataset.load()
+    model = build_model(config.model, data.info).to(device)
+    evaluator = make_evaluator(config, data, "val", device)
+    history = _train(config, model, data, evaluator, report, out)
+    if config.evaluation.knob_value is not None:
+        model.set_knob(config.evaluation.knob_value)
+    record = _evaluate(config, model, evaluator, history)
+    record.metrics["seconds"] = time.perf_counter() - started
+    if out is not None:
+        save_tensors(out / MODEL_FILE, model.state_dict(), {"model": config.model.name})
+        record.write(out)
+        (out / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return record
+
+
+def make_evaluator(config: RunConfig, data: ImageData, split: str, device: torch.device) -> Evaluator:
+    """Return the evaluator of one split as the configuration asks for it."""
+    return Evaluator(
+        split=data[split].to(device),
+        info=data.info,
+        task=task_of(data.info.task),
+        batch_size=config.evaluation.batch_size,
+        autocast=_autocast(config, device),
+    )
+
+
+def _autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def _train(
+    config: RunConfig,
+    model: VisionModel,
+    data: ImageData,
+    evaluator: Evaluator,
+    report: Report | None,
+    out: Path | None,
+) -> list[dict[str, float]]:
+    """Train to the last epoch, from the checkpoint in ``out`` where there is one; return the history."""
+    device = evaluator.split.targets.device
+    optimizer = make_optimizer(model, config.training)
+    progress = Progress(0, [])
+    if out is not None:
+        progress = restore_checkpoint(out, config, model, optimizer) or progress
+    train_split = data["train"].to(device)
+    while progress.epoch < config.training.num_epochs:
+        epoch = progress.epoch + 1
+        losses = train_epoch(
+            model,
+            train_split,
+            data.info,
+            evaluator.task,
+            optimizer,
+            config.training,
+            epoch=epoch,
+            seed=config.seed,
+            autocast=evaluator.autocast,
+        )
+        before = progress.history[-1]["train_seconds"] if progress.history else 0.0
+        row = {"epoch": epoch, **losses, "train_seconds": before + losses["epoch_seconds"]}
+        row |= _headline(evaluator.run(model))
+        progress = Progress(epoch, [*progress.history, row])
+        if out is not None:
+            write_history(out, progress.history)
+            save_checkpoint(out, config, model, optimizer, progress)
+        if report is not None:
+            report(row)
+    return progress.history
+
+
+def _headline(evaluation: Evaluation) -> dict[str, float]:
+    """Return the scalars of an evaluation of the validation split."""
+    row = {f"val_{name}": value for name, value in evaluation.metrics.items()}
+    row |= evaluation.compute_summary()
+    ratio = evaluation.mean_ratio()
+    if ratio is not None:
+        row["routing_ratio"] = ratio
+    return row | evaluation.model_metrics
+
+
+def _evaluate(
+    config: RunConfig, model: VisionModel, evaluator: Evaluator, history: list[dict[str, float]]
+) -> TrialRecord:
+    """Evaluate the trained model: headline, operating points, certificate, and the compute ledger's cross-check."""
+    final = evaluator.run(model)
+    metrics: dict[str, Any] = {
+        **_headline(final),
+        "flops_dense": getattr(model, "dense_flops", None) or final.compute_summary()["flops"],
+        "params": model.num_parameters(),
+        "epochs": len(history),
+        "train_seconds": history[-1]["train_seconds"],
+        "train_loss": history[-1]["train_loss"],
+    }
+    measure(model, next(evaluator.batches()).images)
+    certificate = None
+    if isinstance(model, AttentionRouting):
+        certificate = certify(model, evaluator, final)
+        metrics |= {"router_state": certificate["state"], "gap_closed": certificate["gap_closed"]}
+    points = operating_points(model, evaluator, final, curve=config.evaluation.operating_points)
+    return TrialRecord(config, metrics, points, history, certificate)

@@ -1,0 +1,120 @@
+"""Saved weights and training states: safetensors only, so that reading one never runs code.
+
+``model.safetensors`` is what a finished run leaves; ``checkpoint.safetensors`` is what a running one needs to go on
+after its last epoch: weights, optimiser state, random state, history.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from routing.config import RunConfig
+from routing.errors import InputError
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a run stands: epochs finished, and one history row for each."""
+
+    epoch: int
+    history: list[dict[str, float]]
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Replace ``path`` in one step by a safetensors file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file; a missing, truncated or foreign file is an ``InputError``."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: not a readable safetensors file: {str(error).splitlines()[0]}") from None
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load ``model.safetensors`` into a model of the same shapes."""
+    tensors, _ = load_tensors(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"{path}: the weights do not fit this model: {' '.join(str(error).split())[:200]}") from None
+
+
+def identity(config: RunConfig) -> str:
+    """Return a digest of everything that decides a training; a checkpoint of another training is not resumed."""
+    content = config.model_dump(mode="json", exclude={"evaluation"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def save_checkpoint(
+    folder: Path, config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Save all that is needed to go on after this epoch."""
+    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    metadata = {"epoch": str(progress.epoch), "history": json.dumps(progress.history), "config": identity(config)}
+    save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
+
+
+def restore_checkpoint(
+    folder: Path, config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> Progress | None:
+    """Bring model, optimiser and random state back to the last finished epoch.
+
+    Returns:
+        Where the run stands, or None when there is nothing usable (no file, a truncated one, another configuration):
+        the run then starts at the first epoch.
+    """
+    path = folder / CHECKPOINT_FILE
+    if not path.is_file():
+        return None
+    try:
+        tensors, metadata = load_tensors(path)
+        if metadata.get("config") != identity(config):
+            return None
+        progress = Progress(int(metadata["epoch"]), json.loads(metadata["history"]))
+        weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+        model.load_state_dict(weights)
+    except (InputError, KeyError, ValueError, RuntimeError):
+        return None
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return progress

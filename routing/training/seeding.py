@@ -1,0 +1,44 @@
+"""Everything that must be set anew before a run, so that a reused process gives what a fresh one gives."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import torch
+
+from routing.errors import InputError
+
+
+def prepare_process(seed: int, threads: int) -> None:
+    """Seed Python, numpy and torch, set the thread count, and undo switches a former run may have left."""
+    torch.set_num_threads(threads)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - libraries still read the global generator
+    torch.manual_seed(seed)
+    torch.set_grad_enabled(True)
+    torch.set_default_dtype(torch.float32)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.cuda.empty_cache()
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device of ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``; one that is absent is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{name}': this machine has {torch.cuda.device_count()} CUDA devices (valid: cpu)")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device 'mps': not available on this machine (valid: cpu)")
+    return device
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
+    """Return the order of training images in an epoch; depends on seed and epoch only, so that a resumed run agrees."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(count, generator=generator)
