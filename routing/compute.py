@@ -42,21 +42,21 @@ class ComputeReport:
 
 
 # Operators without products; everything that is neither here nor known to fvcore raises.
-_FREE = frozenset(
-    f"aten::{name}"
-    for name in """abs add add_ adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d alias argmax argsort avg_pool2d
-    bernoulli bernoulli_ bitwise_not bmm_ broadcast_tensors cat chunk clamp clamp_min clone constant_pad_nd contiguous copy
-    copy_ cos cumsum detach div div_ dropout elu eq exp expand expand_as fill_ flatten flip floor floor_divide gather ge
-    gelu gt hardtanh hardtanh_ index index_add index_add_ index_put_ index_select instance_norm layer_norm le leaky_relu
-    leaky_relu_ linspace log log_softmax logical_not lt masked_fill masked_fill_ max max_pool2d maximum mean min minimum
-    movedim mul mul_ narrow ne neg new_full new_ones new_zeros nonzero norm ones ones_like pad permute pow
-    prod rand rand_like reciprocal relu relu_ repeat repeat_interleave reshape roll rsqrt rsub scatter scatter_ select
-    select_scatter sigmoid sigmoid_ silu silu_ sin slice softmax softplus sort split split_with_sizes sqrt squeeze stack
-    std sub sub_ sum t tanh to topk transpose tril triu type_as unbind unflatten unfold unsqueeze upsample_bicubic2d
-    upsample_bilinear2d upsample_nearest2d var view view_as where zeros zeros_like batch_norm group_norm
-    feature_dropout native_layer_norm linalg_vector_norm meshgrid arange full full_like lift_fresh
-    __and__ __or__ im2col""".split()
-)
+_FREE_OPERATORS = """
+    __and__ __or__ abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d add add_ alias arange argmax
+    argsort avg_pool2d batch_norm bernoulli bernoulli_ bitwise_not broadcast_tensors cat chunk clamp clamp_min
+    clone constant_pad_nd contiguous copy copy_ cos cumsum detach div div_ dropout elu eq exp expand expand_as
+    feature_dropout fill_ flatten flip floor floor_divide full full_like gather ge gelu group_norm gt hardtanh
+    hardtanh_ im2col index index_add index_add_ index_put_ index_select le leaky_relu leaky_relu_ lift_fresh
+    linalg_vector_norm linspace log log_softmax logical_not lt masked_fill masked_fill_ max max_pool2d maximum
+    mean meshgrid min minimum movedim mul mul_ narrow native_layer_norm ne neg new_full new_ones new_zeros
+    nonzero norm ones ones_like pad permute pow prod rand rand_like reciprocal relu relu_ repeat
+    repeat_interleave reshape roll rsqrt rsub scatter scatter_ select select_scatter sigmoid sigmoid_ silu silu_
+    sin slice softmax softplus sort split split_with_sizes sqrt squeeze stack std sub sub_ sum t tanh to topk
+    transpose tril triu type_as unbind unflatten unfold unsqueeze upsample_bicubic2d upsample_bilinear2d
+    upsample_nearest2d var view view_as where zeros zeros_like
+"""
+_FREE = frozenset(f"aten::{name}" for name in _FREE_OPERATORS.split())
 
 
 def _zero(inputs: list[Any], outputs: list[Any]) -> int:

@@ -41,8 +41,9 @@ def _walk(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, where: str
             if name in seen:
                 raise InputError(f"{where}:{key.start_mark.line + 1}: key '{name}' is given twice")
             seen.add(name)
-            _walk(value, (*path, name), lines, where)
-            lines[(*path, name)] = key.start_mark.line + 1
+            key_path = (*path, name)
+            _walk(value, key_path, lines, where)
+            lines[key_path] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _walk(item, (*path, index), lines, where)

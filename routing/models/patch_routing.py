@@ -274,7 +274,7 @@ class AttentionRouting(PatchModel):
         if not self.training and isinstance(getattr(self.router, "threshold", None), nn.Parameter):
             output.metrics["threshold"] = float(self.router.threshold)
         if self.training and self.budget.weight > 0:
-            rate = decision.gate_BN.mean()
+            rate = decision.rate()
             output.losses["budget"] = self.budget(self._cost_share(rate) if self.budget_in_flops else rate)
         return output
 

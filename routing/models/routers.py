@@ -18,13 +18,19 @@ class RoutingDecision:
     """A router's answer.
 
     hard_BN: bool, the patch takes the big branch.
-    gate_BN: float; equals ``hard_BN`` in value except for ``sigmoid_gate`` in training, and carries the gradient.
+    gate_BN: float, scales the big branch in training; ``hard_BN`` in value unless the router trains a soft gate.
+    rate_BN: float, ``hard_BN`` in value, differentiable: what a budget loss holds to its target.
     metrics: scalars for the history.
     """
 
     hard_BN: Tensor
     gate_BN: Tensor
+    rate_BN: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    def rate(self) -> Tensor:
+        """Return the realised routing ratio of the batch (scalar), with a gradient where the router has one."""
+        return (self.gate_BN if self.rate_BN is None else self.rate_BN).mean()
 
 
 class Router(nn.Module):
@@ -91,6 +97,7 @@ class SigmoidGate(Router):
         """Gate = sigmoid((score - t) / temperature) in training, its rounding at inference."""
         decision = super().at_threshold(scores_BN, threshold)
         if torch.is_grad_enabled() and self.training:
+            decision.rate_BN = decision.gate_BN
             decision.gate_BN = torch.sigmoid((scores_BN - threshold) / self.temperature)
         return decision
 
