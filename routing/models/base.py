@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from routing.errors import InputError
+
 KnobValue = float | str
 
 
@@ -20,6 +22,8 @@ class ModelOutput:
 
     prediction: logits (B, classes), or quality (B,).
     losses: auxiliary loss terms, weighted already; the task's own loss is added by training.
+    auxiliary: further predictions for the same targets, name -> (weight, prediction); training adds weight times the
+        task's loss of each as a term of that name.
     metrics: scalars for the history (threshold, temperature, ...).
     units_executed: rows each conditional part really processed, per image: name -> (B,); a part that is not named
         here runs once per image. This is what the compute ledger multiplies by.
@@ -28,6 +32,7 @@ class ModelOutput:
 
     prediction: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     units_executed: dict[str, Tensor] = field(default_factory=dict)
     routing_ratio: Tensor | None = None
@@ -85,9 +90,25 @@ class VisionModel(nn.Module):
         """Make ``value`` the default operating point."""
         raise TypeError(f"{type(self).__name__} has no compute knob")
 
-    def parts(self) -> dict[str, list[nn.Module]]:
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
         """Return the named parts that a training schedule can freeze; together they hold every parameter."""
-        return {name: [child] for name, child in self.named_children()}
+        children: dict[str, list[nn.Module | nn.Parameter]] = {name: [child] for name, child in self.named_children()}
+        return children | {name: [parameter] for name, parameter in self.named_parameters(recurse=False)}
+
+    def alternation(self) -> dict[str, tuple[str, ...]]:
+        """Return the phases of ``training.schedule: alternating``, name -> trainable parts; none by default."""
+        return {}
+
+    def loss_terms(self) -> tuple[str, ...]:
+        """Return the names of the loss terms the model trains on: the task's and its own."""
+        return ("task",)
+
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the attention of every layer that has one, name -> (B, H, T, T): from query (row) to key.
+
+        The T tokens are the cells of a square grid, row by row; a class token, where the model has one, is token 0.
+        """
+        raise InputError(f"{type(self).__name__} has no attention to look at")
 
     def num_parameters(self) -> int:
         """Return the number of parameters."""

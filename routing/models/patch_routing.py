@@ -264,6 +264,10 @@ class AttentionRouting(PatchModel):
         """Ask the router."""
         return self.router.decide(scores_BN)
 
+    def loss_terms(self) -> tuple[str, ...]:
+        """The task's, and the budget's where it has a weight."""
+        return ("task", "budget") if self.budget.weight > 0 else ("task",)
+
     def nominal_ratio(self) -> float:
         """The budget's."""
         return self.target_ratio
