@@ -12,6 +12,7 @@ copies and comparisons count as 0, as in ``torch.utils.flop_counter``.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -103,13 +104,16 @@ def count_module(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     Raises:
         ComputeError: an operator that fvcore has no formula for and that is not known to be free of products.
     """
-    from fvcore.nn import FlopCountAnalysis
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # fvcore imports torch.jit.script, deprecated since torch 2.9
+        from fvcore.nn import FlopCountAnalysis
 
     was_training = module.training
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # a fused encoder layer shows one operator that hides its products
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer's remarks on shapes it holds fixed
             analysis = FlopCountAnalysis(module.eval(), inputs).set_op_handle(**_HANDLES)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             total = int(analysis.total())

@@ -74,7 +74,7 @@ class TrialRecord:
             "points": [point.row() for point in self.points],
             "certificate": self.certificate,
         }
-        write_text(folder / METRICS_FILE, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
+        write_json(folder / METRICS_FILE, content)
 
 
 def write_history(folder: Path, history: list[dict[str, float]]) -> None:
@@ -99,6 +99,11 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
         raise InputError(f"{path}: not a metrics file: it has no 'metrics'")
     return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace ``path`` by JSON in one step; NaN and infinities become null."""
+    write_text(path, json.dumps(_plain(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

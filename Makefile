@@ -1,0 +1,49 @@
+# One command each; everything lives in .venv beside this file.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+STUDY  ?= digits
+WORKERS ?= 2
+
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install sweep test test-fast check format bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+# Installed again only when what is declared changes; nothing is installed outside .venv.
+$(STAMP): setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "needs Python >= 3.10 (PYTHON=... make)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+install: $(STAMP)  ## create .venv and install the project with its development tools
+
+sweep: $(STAMP)  ## run the default study (STUDY=name for another): front, figures, report
+	@$(BIN)/routing sweep $(STUDY)
+
+test: $(STAMP)  ## the whole suite: fast tests in parallel, then the slow ones
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+	@$(BIN)/python -m pytest -m slow
+
+test-fast: $(STAMP)  ## only the fast tests
+	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+
+check: $(STAMP)  ## ruff, mypy, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 12
+
+format: $(STAMP)  ## let ruff format and fix what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:  ## remove .venv and caches (results stay)
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,7 @@
+"""``python -m routing`` is ``routing``."""
+
+import sys
+
+from routing.cli import main
+
+sys.exit(main())

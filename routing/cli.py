@@ -1,0 +1,189 @@
+"""The command line: subcommands only. Each imports what it needs when it runs, so that ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from routing import __version__
+from routing.errors import InputError, RoutingError
+
+OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
+
+FRONT_COLUMNS = {
+    "trial": "trial",
+    "model.name": "model",
+    "model.router.mode": "router",
+    "knob": "knob",
+    "knob_value": "value",
+    "routing_ratio": "routing ratio",
+    "val_accuracy": "val accuracy",
+    "val_srcc": "val SRCC",
+    "val_plcc": "val PLCC",
+    "test_accuracy": "test accuracy",
+    "test_srcc": "test SRCC",
+    "flops": "multiply-adds",
+    "flops_p95": "p95",
+    "params": "parameters",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="routing")
+def cli() -> None:
+    """Declare a study, run it on Ray, get an honest accuracy-versus-FLOPs front and a best config you can ship."""
+
+
+@cli.command(context_settings=OVERRIDES)
+@click.option("--config", "config_file", type=click.Path(), help="YAML file of the run; all defaults without it.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/<data>-<model>-seed<n>.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def train(config_file: str | None, out: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train and evaluate one run. Any key of `routing schema run` can follow: --model.router.mode top_k"""
+    from routing.config import RunConfig
+    from routing.console import say
+    from routing.training.command import train as train_run
+
+    config = RunConfig.from_yaml(config_file, overrides)
+    train_run(config, out, say)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--operating-points", is_flag=True, help="Every value of the compute knob, not only the default.")
+def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool) -> None:
+    """Evaluate saved runs side by side."""
+    from routing.console import say, table
+    from routing.saved import evaluate_saved, read_config, save_evaluation
+
+    rows = []
+    for run in runs:
+        points = evaluate_saved(run, split, curve=operating_points)
+        say(f"wrote {save_evaluation(run, split, points)}")
+        keys = read_config(run).dotted()
+        rows += [{"run": str(run), **keys, **point.row()} for point in points]
+    table(rows, {"run": "run", **FRONT_COLUMNS})
+
+
+@cli.command()
+@click.argument("study_file", metavar="STUDY")
+@click.option("--out", type=click.Path(path_type=Path), help="Results folder; default results/<study>.")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the study's.")
+@click.option("--time-budget", help="Start no trial after this long: 90s, 30m, 2h.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
+@click.option("--address", help="A running Ray cluster; default: start one on this machine.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep in --out; also extends a finished one.")
+@click.option(
+    "--warm-start", multiple=True, type=click.Path(path_type=Path), help="Results whose trials inform this one."
+)
+@click.option("--force", is_flag=True, help="Resume although the study file has changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; run nothing.")
+def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> None:
+    """Run a study (a file, or the name of a shipped one) and analyze it."""
+    import search_spaces
+    from routing.console import say
+
+    study = search_spaces.load_study(study_file)
+    if dry_run:
+        say(search_spaces.dry_run(study, trials=options["trials"], concurrency=options["concurrency"]))
+        return
+    results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
+    _analyze([results], ("png",))
+
+
+@cli.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "formats", multiple=True, default=("png",), help="Figures as png, svg or pdf; repeatable.")
+def analyze(results: tuple[Path, ...], formats: tuple[str, ...]) -> None:
+    """Tables, figures and report.html of one or more results folders."""
+    _analyze(results, formats)
+
+
+def _analyze(results: Any, formats: tuple[str, ...]) -> None:
+    from analysis.report import analyze as analyze_results
+    from routing.console import say, table
+
+    found = analyze_results(list(results), formats=formats)
+    for analysis in (found, *found.others):
+        front = analysis.front.astype(object).where(analysis.front.notna(), None)
+        table(front.to_dict("records"), FRONT_COLUMNS, title=f"Front of {analysis.folder}")
+        if analysis.knee is not None:
+            say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}")
+        for line in analysis.problems:
+            say(f"note: {line}")
+        for path in (*analysis.figures, analysis.report):
+            say(f"wrote {path}")
+
+
+@cli.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "--pick", "picks", multiple=True, default=("knee",), help="knee, best, budget=FLOPS, trial=ID; repeatable."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Default RESULTS/best.")
+def export(results: Path, picks: tuple[str, ...], out: Path | None) -> None:
+    """Take points of a front away: config.yaml that reproduces, weights, card."""
+    from analysis.export import export as export_picks
+    from routing.console import say
+
+    for folder in export_picks(results, picks, out):
+        say(f"wrote {folder}")
+
+
+@cli.command()
+def studies() -> None:
+    """The shipped studies: question, trials, cost."""
+    import search_spaces
+    from routing.console import table
+
+    columns = {"name": "study", "kind": "kind", "trials": "trials", "cost": "cost", "question": "question"}
+    table(search_spaces.studies(), columns)
+
+
+@cli.command()
+@click.argument("what", type=click.Choice(["run", "study"]))
+def schema(what: str) -> None:
+    """Print the JSON Schema of a run or of a study, for completion in an editor."""
+    if what == "run":
+        from routing.config import json_schema
+    else:
+        from search_spaces.schema import json_schema
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; bad input is one line and exit code 2, a failure one line and exit code 1."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    return _guarded(lambda: cli.main(arguments, prog_name="routing", standalone_mode=False))
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    try:
+        command()
+    except RoutingError as error:
+        return _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        return _fail(error.format_message(), InputError.exit_code)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", 130)
+    except OSError as error:
+        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"routing: {' '.join(message.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

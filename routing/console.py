@@ -1,0 +1,58 @@
+"""Printing for people: tables and numbers with units. Nothing is computed here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str | None = None) -> None:
+    """Print rows under ``columns`` (key -> heading); a column without any value is left out, a line never wraps."""
+    shown = {key: heading for key, heading in columns.items() if any(_given(row.get(key)) for row in rows)}
+    view = Table(box=None, pad_edge=False)
+    for key, heading in shown.items():
+        numeric = all(isinstance(row.get(key), (int, float)) for row in rows if _given(row.get(key)))
+        view.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        view.add_row(*(text(key, row.get(key)) for key in shown))
+    console = Console(highlight=False)
+    console.width = max(console.width, Console(width=10_000).measure(view).maximum)
+    if title:
+        console.print(title, style="bold", markup=False)
+    console.print(view)
+
+
+def say(line: str) -> None:
+    """Print one line as it is."""
+    Console(highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+
+
+def text(key: str, value: Any) -> str:
+    """Return a value as a person reads it: multiply-adds in M, shares with three digits."""
+    if not _given(value):
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        if key.startswith("flops"):
+            return si(float(value))
+        if isinstance(value, float) and not value.is_integer():
+            return f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
+        return f"{value:,.0f}"
+    return str(value)
+
+
+def si(value: float) -> str:
+    """Return a count with its SI prefix: 1_565_840 -> ``1.566 M``."""
+    for limit, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3f}{prefix}"
+    return f"{value:.0f}"

@@ -1,0 +1,38 @@
+"""What every test shares: its own data cache, one thread, tiny configurations."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TINY_DIGITS: dict[str, Any] = {
+    "dataset.num_train": 256,
+    "dataset.num_val": 96,
+    "dataset.num_test": 64,
+    "training.num_epochs": 1,
+    "training.batch_size": 32,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["ROUTING_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    """Dotted keys of a digits run that takes a fraction of a second."""
+    return dict(TINY_DIGITS)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder whose path has a space in it."""
+    path = tmp_path / "a folder"
+    path.mkdir()
+    return path

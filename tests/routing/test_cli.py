@@ -1,0 +1,85 @@
+"""The command line: exit codes, one-line errors, instant help."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from routing.cli import cli, main
+
+TINY = "--dataset.num_train 64 --dataset.num_val 32 --dataset.num_test 32 --training.num_epochs 1".split()
+
+
+def run_main(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--model.router.mod", "x"], "did you mean 'model.router.mode'?"),
+        (["train", "--config", "none.yaml"], "none.yaml: no such file"),
+        (["train", "word"], "'word' is not an override"),
+        (["trian"], "No such command 'trian'"),
+        (["evaluate", "nowhere"], "nowhere: no such folder"),
+        (["analyze", "nowhere"], "nowhere"),
+        (["export", "nowhere"], "nowhere"),
+        (["sweep", "no_such_study"], "no_such_study"),
+        (["schema", "model"], "'model' is not one of 'run', 'study'"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run_main(arguments, capsys)
+    assert code == 2
+    assert err.startswith("routing: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_then_evaluate(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    run = str(folder / "run")
+    code, out, _ = run_main(["train", "--out", run, *TINY, "--model.router.threshold-init", "-1.5"], capsys)
+    assert code == 0
+    assert "epoch 1/1" in out
+    code, _, err = run_main(["train", "--out", run, *TINY], capsys)
+    assert code == 2
+    assert "holds a finished run already" in err
+    code, out, _ = run_main(["evaluate", run, "--split", "test", "--operating-points"], capsys)
+    assert code == 0
+    assert "test accuracy" in out
+    assert (folder / "run" / "evaluation_test.json").is_file()
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli.commands:
+        code, out, _ = run_main([name, "--help"], capsys)
+        assert code == 0
+        assert "Usage: routing" in out
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    heavy = ("torch", "ray", "optuna", "pandas", "numpy")
+    probe = f"import sys, routing.cli; print([m for m in {heavy} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "routing", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) <= 0.5

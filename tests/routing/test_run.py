@@ -1,0 +1,137 @@
+"""One whole run: its files, its determinism, what an interruption costs, what a knob does."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from routing.config import RunConfig
+from routing.errors import InputError, TrialFailed
+from routing.record import read_metrics
+from routing.run import run
+from routing.saved import evaluate_saved, load
+from routing.tasks import Classification
+from routing.training.checkpoint import CHECKPOINT_FILE
+
+
+class Killed(Exception):
+    """Stands for a process that ends between two epochs."""
+
+
+def kill_after(epoch: int) -> Any:
+    def report(row: dict[str, float]) -> None:
+        if row["epoch"] == epoch:
+            raise Killed
+
+    return report
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in history]
+
+
+def test_files_of_a_run(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict(tiny)
+    record = run(config, out=folder)
+    expected = {"config.yaml", "history.csv", "metrics.json", "model.safetensors"}
+    assert {path.name for path in folder.iterdir()} >= expected
+    assert not (folder / CHECKPOINT_FILE).exists()
+    assert RunConfig.from_yaml(folder / "config.yaml") == config
+    content = read_metrics(folder)
+    assert content["metrics"]["val_accuracy"] == record.metrics["val_accuracy"]
+    assert [point["is_default"] for point in content["points"]].count(True) == 1
+    with (folder / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1"]
+
+
+def test_same_configuration_same_numbers_whatever_ran_before(tiny: dict[str, Any]) -> None:
+    config = RunConfig.from_dict(tiny)
+    first = run(config)
+    run(RunConfig.from_dict({**tiny, "seed": 5, "model.name": "full_compute"}))
+    torch.manual_seed(123)
+    second = run(config)
+    assert timeless(first.history) == timeless(second.history)
+    assert [point.row() for point in first.points] == [point.row() for point in second.points]
+
+
+@pytest.mark.parametrize("mode", ["learnable_threshold", "random"])
+def test_a_run_killed_between_epochs_goes_on_and_ends_the_same(tiny: dict[str, Any], folder: Path, mode: str) -> None:
+    config = RunConfig.from_dict({**tiny, "training.num_epochs": 3, "model.router.mode": mode})
+    whole = run(config)
+    with pytest.raises(Killed):
+        run(config, kill_after(2), folder)
+    epochs: list[float] = []
+    resumed = run(config, lambda row: epochs.append(row["epoch"]), folder)
+    assert epochs == [3]
+    assert timeless(resumed.history) == timeless(whole.history)
+    assert [point.row() for point in resumed.points] == [point.row() for point in whole.points]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "other run"])
+def test_a_useless_checkpoint_costs_only_the_time(tiny: dict[str, Any], folder: Path, damage: str) -> None:
+    config = RunConfig.from_dict({**tiny, "training.num_epochs": 2})
+    with pytest.raises(Killed):
+        run(config if damage != "other run" else config.replace(seed=9), kill_after(1), folder)
+    path = folder / CHECKPOINT_FILE
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    if damage == "garbage":
+        path.write_bytes(b"not a checkpoint" * 100)
+    assert timeless(run(config, out=folder).history) == timeless(run(config).history)
+
+
+def test_a_loss_that_is_not_a_number_is_said(
+    tiny: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classification, "loss", lambda self, predictions, targets: predictions.sum() * float("nan"))
+    with pytest.raises(TrialFailed, match=r"train_loss is nan in epoch 1; try a lower training\.learning_rate"):
+        run(RunConfig.from_dict(tiny), out=folder)
+    assert not (folder / "metrics.json").exists()
+
+
+def test_moving_the_knob_gives_the_point_of_the_curve_exactly(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict(tiny)
+    record = run(config, out=folder / "a")
+    point = next(point for point in record.points if not point.is_default)
+    moved = run(config.replace(**{"evaluation.knob_value": point.knob_value}), out=folder / "b")
+    assert moved.metrics["val_accuracy"] == point.metrics["val_accuracy"]
+    assert moved.metrics["flops"] == point.flops
+    assert moved.points[0].is_default
+    assert moved.points[0].knob_value == point.knob_value
+
+
+def test_a_saved_run_predicts_and_evaluates_as_it_did(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict(tiny)
+    record = run(config, out=folder)
+    again = evaluate_saved(folder, "val", curve=True)
+    assert [point.row() for point in again] == [point.row() for point in record.points]
+    test = evaluate_saved(folder, "test")
+    assert list(test[0].metrics) == ["test_accuracy", "test_loss"]
+    saved = load(folder)
+    images = config.dataset.load()["val"].images[:4]
+    assert saved.predict(images).prediction.shape == (4, 10)
+
+
+def test_loading_what_is_not_a_run(folder: Path, tiny: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        load(folder / "none")
+    with pytest.raises(InputError, match=r"not a run: it has no config\.yaml"):
+        load(folder)
+    (folder / "config.yaml").write_text(RunConfig.from_dict(tiny).to_yaml())
+    with pytest.raises(InputError, match=r"no model\.safetensors: the run has not finished"):
+        load(folder)
+
+
+def test_one_step_of_training_by_seed(tiny: dict[str, Any]) -> None:
+    """Another seed gives another run; the data stay the same."""
+    a, b = (run(RunConfig.from_dict({**tiny, "seed": seed})) for seed in (0, 1))
+    assert a.history[0]["train_loss"] != b.history[0]["train_loss"]
+
+
+def test_a_budget_below_the_floor_is_refused(tiny: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"budget\.target 0\.01 is out of reach.*valid: 0\.\d+ < target <= 1"):
+        run(RunConfig.from_dict({**tiny, "model.router.budget.target": 0.01}))
