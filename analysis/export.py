@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.card import card
 from analysis.objectives import losses
 from analysis.summary import Summary, summarise
-from analysis.table import Results, read_results
+from analysis.table import Results, default_points, read_results
 from routing.config import RunConfig
 from routing.errors import InputError, choices, nearest
 from routing.record import CONFIG_FILE, MODEL_FILE, write_text
@@ -78,19 +78,14 @@ def _default_point(results: Results, number: float) -> pd.Series:
         numbers = sorted(set(results.points["trial"]))
         valid = choices(numbers) if len(numbers) <= 20 else f"{numbers[0]} to {numbers[-1]}"
         raise InputError(f"{results.folder}: trial {number:g} has no finished point (valid: {valid or 'none yet'})")
-    default = own[is_default(own)]
+    default = own[default_points(own)]
     return (default if len(default) else own).iloc[0]
-
-
-def is_default(points: pd.DataFrame) -> pd.Series:
-    """Return which points are their trial's own setting of the knob."""
-    return points["is_default"].astype(str).str.lower().isin(("true", "1", "1.0"))
 
 
 def point_config(results: Results, row: pd.Series) -> RunConfig:
     """Return the run that gives this point when trained again, its knob set to the point's value."""
     config = RunConfig.from_yaml(results.trial_folder(int(row["trial"])) / CONFIG_FILE)
-    if bool(is_default(row.to_frame().T).iloc[0]):
+    if bool(default_points(row.to_frame().T).iloc[0]):
         return config
     return config.replace(**{"evaluation.knob_value": _knob_value(row["knob_value"])})
 

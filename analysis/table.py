@@ -88,6 +88,11 @@ def read_results(folder: str | Path) -> Results:
     return Results(root, study, environment, objectives, trials, points, problems)
 
 
+def default_points(points: pd.DataFrame) -> pd.Series:
+    """Return which points are their trial's own setting of the knob."""
+    return points["is_default"].astype(str).str.lower().isin(("true", "1", "1.0"))
+
+
 def _read_study(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         study = load_file(path)[0]
@@ -197,11 +202,13 @@ def _read_trial(folder: Path, problems: list[str]) -> tuple[dict[str, Any], list
 
 
 def _damaged(root: Path, trials: pd.DataFrame) -> list[str]:
-    """Return a line for each trial listed as complete whose metrics file is missing or garbage."""
+    """Return a line for each complete trial whose folder has no readable metrics; warm-started ones have no folder."""
     lines = []
     for number in trials.loc[trials["state"] == "COMPLETE", "number"]:
+        folder = root / TRIALS_FOLDER / str(number)
         try:
-            read_metrics(root / TRIALS_FOLDER / str(number))
+            if folder.is_dir():
+                read_metrics(folder)
         except InputError as error:
             lines.append(f"trial {number}: {error}")
     return lines

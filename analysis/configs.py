@@ -1,0 +1,44 @@
+"""The configuration columns of a results table: which there are, which vary, and their values as YAML text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+ROOT_KEYS = ("seed", "device", "precision", "threads")
+
+
+def config_keys(table: pd.DataFrame) -> list[str]:
+    """Return the columns that are keys of a run's configuration (``seed``, ``model.router.mode``, ...)."""
+    return [column for column in table.columns if column in ROOT_KEYS or "." in column]
+
+
+def varied_keys(table: pd.DataFrame) -> list[str]:
+    """Return the keys with more than one value among the rows, a missing value being one; never the seed."""
+    return [key for key in config_keys(table) if key != "seed" and len(table[key].unique()) > 1]
+
+
+def yaml_value(value: Any) -> str | None:
+    """Return a table's cell as the YAML value that a config takes, None where the cell is empty.
+
+    A whole column of integers with gaps is read as floats: 8.0 is written 8, which a float key takes as well.
+    """
+    if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NA:
+        return None
+    if isinstance(value, str):
+        return value if _is_plain(value) else json.dumps(value, ensure_ascii=False)
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return repr(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether text can stand unquoted: words, and the lists that a table cell holds."""
+    if text.startswith("[") and text.endswith("]"):
+        return not any(sign in text for sign in '{}:#\n"')
+    return text.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum() and not text[0].isdigit()

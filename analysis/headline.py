@@ -1,0 +1,109 @@
+"""The findings of a study in a few sentences and numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.objectives import Objective
+from analysis.summary import Summary
+from analysis.words import axis_label, shown
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number of the page's head: what it is, the number, and what to know about it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def cards(summary: Summary) -> list[Card]:
+    """Return the numbers a reader looks for first."""
+    objectives = summary.results.objectives
+    found = []
+    for label, row in (("Best", summary.best_row), ("Knee", summary.knee_row)):
+        if row is not None:
+            numbers = [f"{shown(o.metric, row[o.metric])} {_name(o)}" for o in objectives]
+            found.append(Card(label, numbers[0], "; ".join([*numbers[1:], _who(row)])))
+    saved = _against_full(summary)
+    if saved is not None:
+        share, full = saved
+        found.append(Card("Knee against full_compute", f"{share:.0%} of its compute", f"full_compute: {full}"))
+    states = summary.states
+    others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != "COMPLETE")
+    found.append(Card("Trials", f"{states.get('COMPLETE', 0)} finished", others or "none stopped or failed"))
+    found.append(Card("Hypervolume", f"{summary.hypervolume:.5g}", f"against {_reference(summary)}"))
+    return found
+
+
+def headline(summary: Summary) -> list[str]:
+    """Return the findings as sentences."""
+    best, knee = summary.best_row, summary.knee_row
+    if best is None or knee is None:
+        return ["No trial has finished with every objective measured: there is no front yet."]
+    objectives = summary.results.objectives
+    lines = [f"The best {_name(objectives[0])} is {_point(best, objectives)}."]
+    lines.append(f"The knee of the front, where more cost stops paying, is {_point(knee, objectives)}.")
+    saved = _against_full(summary)
+    if saved is not None:
+        lines.append(f"The knee costs {saved[0]:.1%} of full_compute ({saved[1]}).")
+    if not _is_confirmed(summary):
+        lines.append(
+            "These are validation values of the best of many trials, one seed each, so they flatter: "
+            "routing confirm trains the front again under fresh seeds and reads the test split once."
+        )
+    return lines
+
+
+def chart_label(summary: Summary) -> str:
+    """Return what the chart shows, for readers who cannot see it."""
+    if summary.front.empty:
+        return "Chart of all operating points; none has been measured yet."
+    objectives = summary.results.objectives
+    first, last = summary.front.iloc[0], summary.front.iloc[-1]
+    return (
+        f"Chart of {len(summary.results.points)} operating points. The front has {len(summary.front)} points, from "
+        f"{_point(first, objectives)} to {_point(last, objectives)}. The table below holds its values."
+    )
+
+
+def _is_confirmed(summary: Summary) -> bool:
+    return (summary.results.folder / "confirm" / "confirm.csv").exists()
+
+
+def _against_full(summary: Summary) -> tuple[float, str] | None:
+    """Return the knee's share of full_compute's FLOPs and full_compute in words, None without both."""
+    baselines, knee = summary.baselines, summary.knee_row
+    if knee is None or baselines.empty or "flops" not in baselines:
+        return None
+    full = baselines[baselines["model.name"] == "full_compute"]
+    if full.empty or not full.iloc[0]["flops"] > 0:
+        return None
+    return float(knee["flops"] / full.iloc[0]["flops"]), _point(full.iloc[0], summary.results.objectives)
+
+
+def _name(objective: Objective) -> str:
+    return axis_label(objective.metric).split(" (")[0]
+
+
+def _who(row: pd.Series) -> str:
+    model = row.get("model.name")
+    mode = row.get("model.router.mode")
+    words = [f"trial {int(row['trial'])}", *(word for word in (model, mode) if isinstance(word, str) and word)]
+    return " ".join(words)
+
+
+def _point(row: pd.Series, objectives: tuple[Objective, ...]) -> str:
+    return f"{' at '.join(shown(o.metric, row[o.metric]) + ' ' + _name(o) for o in objectives)} ({_who(row)})"
+
+
+def _reference(summary: Summary) -> str:
+    from analysis.objectives import metrics
+
+    values = metrics(summary.reference, summary.results.objectives)
+    return ", ".join(
+        f"{_name(o)} {shown(o.metric, v)}" for o, v in zip(summary.results.objectives, values, strict=True)
+    )

@@ -1,0 +1,65 @@
+"""Parameter importance as Optuna estimates it from the ledger: a hint where to look, not an ablation."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.table import Results
+
+LEDGER_FILE = "ledger.journal"
+MIN_TRIALS = 20
+MAX_TRIALS = 1000
+NOTE = (
+    "Importance is estimated from the trials the search happened to run (Optuna's fANOVA). It is not an ablation: a "
+    "parameter without any effect can score high because a search samples unevenly. Use an ablation study to claim "
+    "an effect."
+)
+
+
+def importances(results: Results) -> pd.DataFrame:
+    """Return the importance of every searched parameter for every objective; empty with too few trials.
+
+    Columns: ``parameter`` and one per objective, each summing to 1; sorted by the first objective. At most the last
+    1,000 finished trials are used. A ledger that cannot be read adds a line to ``results.problems``.
+    """
+    ledger = results.folder / LEDGER_FILE
+    if not ledger.is_file() or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
+        return pd.DataFrame()
+    try:
+        found = _from_ledger(ledger, [objective.metric for objective in results.objectives])
+    except Exception as error:  # another version's or a damaged ledger fails in many ways; none may end the report
+        results.problems.append(f"{ledger}: no importance: {type(error).__name__}: {error}".splitlines()[0])
+        return pd.DataFrame()
+    if found.empty:
+        return found
+    return found.sort_values(found.columns[0], ascending=False).rename_axis("parameter").reset_index()
+
+
+def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
+    import optuna
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(logging.WARNING)
+    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(ledger))))
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-MAX_TRIALS:]
+    if len(trials) < MIN_TRIALS:
+        return pd.DataFrame()
+    sample = optuna.create_study(directions=study.directions)
+    sample.add_trials(trials)
+    columns: dict[str, dict[str, float]] = {}
+    for index, metric in enumerate(metrics[: len(study.directions)]):
+        columns[metric] = get_param_importances(
+            sample, evaluator=FanovaImportanceEvaluator(seed=0), target=_value(index)
+        )
+    return pd.DataFrame(columns)
+
+
+def _value(index: int) -> Any:
+    return lambda trial: trial.values[index]

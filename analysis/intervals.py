@@ -1,0 +1,45 @@
+"""Intervals: of a mean over repeats, and of a share over images."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+LEVEL = 0.95
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval; the bounds are NaN where there is only one value."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+    """Return the mean of values (n,) with Student's t interval; NaN bounds for n = 1, all NaN for n = 0."""
+    sample = np.asarray(values, dtype=float)
+    if not len(sample):
+        return Interval(math.nan, math.nan, math.nan)
+    mean = float(sample.mean())
+    if len(sample) == 1:
+        return Interval(mean, math.nan, math.nan)
+    half = float(stats.t.ppf((1 + level) / 2, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample)))
+    return Interval(mean, mean - half, mean + half)
+
+
+def share_interval(share: float, n: int, level: float = LEVEL) -> Interval:
+    """Return a share of ``n`` images with Wilson's interval: the sampling of images, not of seeds.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    if n <= 0:
+        return Interval(share, math.nan, math.nan)
+    z = float(stats.norm.ppf((1 + level) / 2))
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, centre - half, centre + half)
