@@ -1,0 +1,137 @@
+"""``RunTrainable``: one process that trains one run after another for Ray Tune (the only file here that names Ray).
+
+Every epoch is one ``step``: the run works in a thread of its own and waits at each report until Ray asks for the next,
+so that a trial can be stopped exactly at an epoch and the warm process is handed to the next trial.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from routing.config import RunConfig
+from routing.errors import InputError, RoutingError
+from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics, write_text
+from routing.yaml_io import load_text
+
+ERROR_FILE = "error.txt"
+RunFunction = Callable[..., TrialRecord]
+
+
+class RunStopped(BaseException):
+    """Raised inside a run at its next report when nobody wants it any more; no ``except Exception`` can hold it."""
+
+
+class RunTrainable(tune.Trainable):
+    """Trains runs for Ray Tune, several in a row in one process (``reuse_actors``).
+
+    A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``. Every step
+    returns the history row of an epoch; the last one has ``done`` and either ``final`` (JSON of metrics and points) or
+    ``failed`` (the reason in one line; a run that raises does not cost the process).
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._handover = _Handover(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._handover.stop()
+        _reset_process()
+        self._handover = _Handover(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return self._handover.next()
+
+    def cleanup(self) -> None:
+        self._handover.stop()
+
+
+class _Handover:
+    """Runs one trial in a thread and hands its rows over one at a time."""
+
+    def __init__(self, trial: dict[str, Any]) -> None:
+        self._trial = trial
+        self._rows: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._wanted = threading.Semaphore(0)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, daemon=True, name="run")
+        self._thread.start()
+
+    def next(self) -> dict[str, Any]:
+        """Let the run go on to its next report, and return it."""
+        self._wanted.release()
+        return self._rows.get()
+
+    def stop(self) -> None:
+        """End the run at its next report and wait for it."""
+        self._stopping = True
+        self._wanted.release()
+        self._thread.join()
+
+    def _report(self, row: dict[str, float]) -> None:
+        self._rows.put(dict(row))
+        self._wait()
+
+    def _wait(self) -> None:
+        self._wanted.acquire()
+        if self._stopping:
+            raise RunStopped
+
+    def _work(self) -> None:
+        try:
+            self._wait()
+            self._rows.put({"done": True, "final": json.dumps(self._result())})
+        except RunStopped:
+            return
+        except BaseException as error:
+            self._rows.put({"done": True, "failed": self._reason(error)})
+
+    def _result(self) -> dict[str, Any]:
+        """Return metrics and points of the run; one that has finished already is not trained again."""
+        out = Path(self._trial["out"])
+        config = RunConfig.from_dict(json.loads(self._trial["config"]))
+        if not _is_finished(out, config):
+            module, _, name = self._trial["run"].partition(":")
+            run: RunFunction = getattr(importlib.import_module(module), name)
+            run(config, self._report, out)
+        content = read_metrics(out)
+        return {"metrics": content["metrics"], "points": content.get("points", [])}
+
+    def _reason(self, error: BaseException) -> str:
+        """Return one line on what went wrong; the traceback of the unexpected goes to error.txt."""
+        text = " ".join(str(error).split())
+        if isinstance(error, RoutingError):
+            return text
+        write_text(Path(self._trial["out"]) / ERROR_FILE, "".join(traceback.format_exception(error)))
+        return f"{type(error).__name__}: {text}"[:500].rstrip(": ")
+
+
+def _is_finished(out: Path, config: RunConfig) -> bool:
+    """Return whether ``out`` holds the whole result of this run; an unreadable one is removed."""
+    if not (out / METRICS_FILE).exists():
+        return False
+    try:
+        read_metrics(out)
+        found = load_text((out / CONFIG_FILE).read_text(encoding="utf-8"))[0]
+        return RunConfig.from_dict(found) == config
+    except (InputError, OSError, UnicodeDecodeError):
+        (out / METRICS_FILE).unlink(missing_ok=True)
+        return False
+
+
+def _reset_process() -> None:
+    """Free what the last run held; seeds, threads and switches are set anew by every run itself."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,116 @@
+"""From the ledger and the trial folders to trials.csv and points.csv, whole files replaced in one step."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.record import CONFIG_FILE, read_metrics, write_text
+from routing.yaml_io import load_file
+from search_spaces.ledger import REASON, WARM_START, fixed_params
+from search_spaces.results import trial_folder
+
+TRIALS_FILE = "trials.csv"
+POINTS_FILE = "points.csv"
+_CONTEXT = ("arm",)
+_STOPPED = ("rung", "rank", "peers")
+_COSTS = ("seconds", "expected_flops")
+
+
+class Collector:
+    """Builds the tables of a results folder; the rows of finished trials are read once.
+
+    Args:
+        out: results folder.
+        configure: ledger parameters of a trial -> its run; raises ``InputError`` for settings of an older study.
+    """
+
+    def __init__(self, out: Path, configure: Callable[[dict[str, Any]], RunConfig]) -> None:
+        self.out, self.configure = out, configure
+        self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+
+    def write(self, trials: Iterable[FrozenTrial]) -> None:
+        """Replace trials.csv and points.csv."""
+        rows, points = [], []
+        for trial in trials:
+            row, own_points = self._read(trial)
+            rows.append(row)
+            points += own_points
+        write_table(self.out / TRIALS_FILE, rows, first=("number", "state", "reason", "seed", *_CONTEXT))
+        write_table(
+            self.out / POINTS_FILE, points, first=("trial", "seed", *_CONTEXT, "knob", "knob_value", "is_default")
+        )
+
+    def _read(self, trial: FrozenTrial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if trial.number not in self._rows:
+            built = self._build(trial)
+            if not trial.state.is_finished():
+                return built
+            self._rows[trial.number] = built
+        return self._rows[trial.number]
+
+    def _build(self, trial: FrozenTrial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        config = self._config(trial)
+        context = {key: trial.params[key] for key in _CONTEXT if key in trial.params}
+        seed = config.get("seed", "")
+        keys = {key: value for key, value in config.items() if key != "seed"}
+        row: dict[str, Any] = {
+            "number": trial.number,
+            "state": trial.state.name,
+            "reason": trial.user_attrs.get(REASON, ""),
+            "seed": seed,
+            **context,
+            **keys,
+        }
+        metrics: dict[str, Any] = {}
+        points: list[dict[str, Any]] = []
+        if trial.state == TrialState.COMPLETE and WARM_START not in trial.user_attrs:
+            try:
+                content = read_metrics(trial_folder(self.out, trial.number))
+                metrics = content["metrics"]
+                certificate = content.get("certificate") or {}
+                row["router_state"] = certificate.get("state", "")
+                points = [
+                    {"trial": trial.number, "seed": seed, **context, **point, **keys}
+                    for point in content.get("points", [])
+                ]
+            except InputError as error:
+                row["state"], row["reason"] = TrialState.FAIL.name, str(error)
+        else:
+            metrics = {key: trial.user_attrs[key] for key in ("epochs", "train_seconds") if key in trial.user_attrs}
+            metrics |= trial.user_attrs.get("last", {})
+        row |= {"epochs": metrics.get("epochs", ""), "train_seconds": metrics.get("train_seconds", "")}
+        row |= {key: value for key, value in metrics.items() if key not in row and not isinstance(value, (dict, list))}
+        row |= {key: trial.user_attrs.get(key, "") for key in (*_STOPPED, *_COSTS) if key not in row}
+        return row, points
+
+    def _config(self, trial: FrozenTrial) -> dict[str, Any]:
+        """Return the dotted run of a trial: from its parameters, or from its folder when the study has changed."""
+        if trial.state == TrialState.WAITING:
+            return dict(fixed_params(trial))
+        try:
+            return self.configure(trial.params).dotted()
+        except (InputError, KeyError):
+            path = trial_folder(self.out, trial.number) / CONFIG_FILE
+            try:
+                return RunConfig.from_dict(load_file(path)[0]).dotted()
+            except InputError:
+                return dict(trial.params)
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], first: tuple[str, ...] = ()) -> None:
+    """Write rows as CSV; columns are the union of all keys in order of appearance, ``first`` in front where present."""
+    union = dict.fromkeys(key for row in rows for key in row)
+    columns = [key for key in first if key in union] + [key for key in union if key not in first]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(first), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,223 @@
+"""The ledger: an Optuna study on disk, the single truth of what ran.
+
+Starting, resuming, extending and warm starting are one mechanism: open the ledger, fail what was RUNNING and enqueue it
+again with ``retry_of``, run what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from routing.errors import InputError
+
+if TYPE_CHECKING:
+    from search_spaces.schema import Objective
+
+LEDGER_FILE = "ledger.journal"
+RETRY_OF = "retry_of"
+RETRIED_AS = "retried"
+REASON = "reason"
+ENQUEUED = "enqueued"
+WARM_START = "warm_start"
+
+
+class _HeldElsewhere(JournalFileOpenLock):
+    """No lock per write: the driver's lock on the results folder already keeps every other writer out.
+
+    Optuna's own lock is a file, which a killed driver leaves behind and the next one would wait 30 s for.
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
+
+
+def open_storage(where: str) -> BaseStorage:
+    """Open ``path/ledger.journal``, ``sqlite:///file.db`` or ``postgresql://...``.
+
+    Raises:
+        InputError: a storage that cannot be opened, in one line.
+    """
+    try:
+        if "://" in where:
+            return RDBStorage(where)
+        return JournalStorage(JournalFileBackend(where, lock_obj=_HeldElsewhere(where)))
+    except Exception as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"ledger {where} cannot be opened: {line}") from None
+
+
+def mend_journal(path: Path) -> str | None:
+    """Cut a half-written last line off a journal, as a killed driver or a full disk leaves it; return what was done.
+
+    Raises:
+        InputError: a line before the last is not readable.
+    """
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    good = 0
+    for number, line in enumerate(content.splitlines(keepends=True), start=1):
+        try:
+            whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
+        except ValueError:
+            whole = False
+        if not whole:
+            if good + len(line) < len(content):
+                raise InputError(f"{path}:{number}: not a readable ledger entry; the file is damaged")
+            with path.open("r+b") as file:
+                file.truncate(good)
+                os.fsync(file.fileno())
+            return f"{path.name}: the last entry was cut off and is dropped ({len(line)} bytes)"
+        good += len(line)
+    return None
+
+
+@dataclass
+class Opened:
+    """What opening a ledger found: how many trials were requeued, and lines to tell the user."""
+
+    requeued: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+class Ledger:
+    """Reads and writes the trials of one study.
+
+    Args:
+        where: journal path or storage URL.
+        name: study name in the storage.
+        objectives: goals and names of the values, in order.
+        must_exist: refuse to create it.
+
+    Raises:
+        InputError: the storage holds another study, or one with other objectives.
+    """
+
+    def __init__(self, where: str, name: str, objectives: Sequence[Objective], must_exist: bool = False) -> None:
+        self.where, self.name = where, name
+        self.storage = open_storage(where)
+        found = [study.study_name for study in self.storage.get_all_studies()]
+        if "://" not in where and found and name not in found:
+            raise InputError(f"{where} is the ledger of another study, '{found[0]}', not of '{name}'")
+        if must_exist and name not in found:
+            raise InputError(f"{where} holds no study '{name}'")
+        directions = [objective.goal for objective in objectives]
+        if name in found:
+            known = optuna.load_study(study_name=name, storage=self.storage)
+            stored = [direction.name.lower() for direction in known.directions]
+            if stored != directions or (known.metric_names or []) != [o.metric for o in objectives]:
+                pairs = ", ".join(f"{goal} {m}" for goal, m in zip(stored, known.metric_names or ["?"], strict=False))
+                raise InputError(
+                    f"{where} was written for other objectives ({pairs}); they cannot change within a study"
+                )
+        self.study = optuna.create_study(
+            storage=self.storage, study_name=name, directions=directions, load_if_exists=True
+        )
+        if name not in found:
+            self.study.set_metric_names([objective.metric for objective in objectives])
+        self._study_id = self.storage.get_study_id_from_name(name)
+
+    def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
+        """Return the rows of the ledger, by number."""
+        return self.storage.get_all_trials(self._study_id, deepcopy=False, states=states)
+
+    def requeue_running(self, reason: str) -> int:
+        """Fail every RUNNING trial and enqueue its setting again; return how many."""
+        running = self.trials((TrialState.RUNNING,))
+        for trial in running:
+            self.requeue(trial, reason)
+        return len(running)
+
+    def requeue(self, trial: FrozenTrial, reason: str) -> None:
+        """Fail one RUNNING trial and enqueue its setting again."""
+        # the new row first: killed between the two, the setting is queued twice rather than lost
+        again = {key: value for key, value in trial.user_attrs.items() if key not in (REASON, RETRIED_AS)}
+        waiting = {t.user_attrs.get(RETRY_OF) for t in self.trials((TrialState.WAITING,))}
+        if trial.number not in waiting:
+            self.enqueue(fixed_params(trial), {**again, RETRY_OF: trial.number})
+        self.finish(trial.number, TrialState.FAIL, None, {REASON: reason, RETRIED_AS: True})
+
+    def enqueue(self, params: dict[str, Any], attrs: dict[str, Any] | None = None) -> None:
+        """Add a WAITING trial with given (perhaps partial) parameters."""
+        self.study.enqueue_trial(params, user_attrs=attrs)
+
+    def next_waiting(self) -> FrozenTrial | None:
+        """Return the first WAITING trial."""
+        waiting = self.trials((TrialState.WAITING,))
+        return waiting[0] if waiting else None
+
+    def start(
+        self,
+        params: dict[str, Any],
+        distributions: dict[str, BaseDistribution],
+        attrs: dict[str, Any],
+        waiting: FrozenTrial | None = None,
+    ) -> int:
+        """Write a RUNNING trial, a new one or the ``waiting`` one, and return its number."""
+        if waiting is None:
+            template = create_trial(
+                state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=attrs
+            )
+            trial_id = self.storage.create_new_trial(self._study_id, template_trial=template)
+            return self.storage.get_trial_number_from_id(trial_id)
+        self.storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        for name, value in params.items():
+            internal = distributions[name].to_internal_repr(value)
+            self.storage.set_trial_param(waiting._trial_id, name, internal, distributions[name])
+        self._set_attrs(waiting._trial_id, {k: v for k, v in attrs.items() if waiting.user_attrs.get(k) != v})
+        return waiting.number
+
+    def finish(
+        self, number: int, state: TrialState, values: Sequence[float] | None, attrs: dict[str, Any] | None = None
+    ) -> None:
+        """Write the end of a trial; its attributes first, since a finished row cannot change."""
+        trial_id = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._set_attrs(trial_id, attrs or {})
+        self.storage.set_trial_state_values(trial_id, state, values)
+
+    def add_finished(self, trial: FrozenTrial, source: str) -> None:
+        """Add a finished trial of another study (warm start); it informs the sampler and counts for nothing else."""
+        self.study.add_trial(
+            create_trial(
+                state=trial.state,
+                values=trial.values,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={WARM_START: f"{source} trial {trial.number}", REASON: f"warm start: {source}"},
+            )
+        )
+
+    def note(self, key: str, value: Any) -> None:
+        """Write an attribute of the study."""
+        self.study.set_user_attr(key, value)
+
+    def _set_attrs(self, trial_id: int, attrs: dict[str, Any]) -> None:
+        for key, value in attrs.items():
+            self.storage.set_trial_user_attr(trial_id, key, value)
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters of a row; those it was enqueued with when it never started."""
+    return trial.params or trial.system_attrs.get("fixed_params", {})
+
+
+def counts(trials: Iterable[FrozenTrial]) -> int:
+    """Return how many trials of the study are done: finished, not requeued, not from another study."""
+    return sum(
+        trial.state.is_finished() and RETRIED_AS not in trial.user_attrs and WARM_START not in trial.user_attrs
+        for trial in trials
+    )

@@ -1,0 +1,300 @@
+"""Study files: from YAML to a checked ``Study``; every error is one line: file, line, key, nearest valid key."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from routing.config import RunConfig, valid_keys
+from routing.errors import InputError, choices, nearest
+from routing.section import dotted, nested
+from routing.yaml_io import Lines, load_file
+from search_spaces.schema import GRID_POINTS, AblationStudy, Parameter, Study, SweepStudy
+from search_spaces.space import Space, at_quantile, contains
+
+KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
+_FOLDERS = ("sweeps", "ablations")
+
+
+def shipped() -> dict[str, Path]:
+    """Return the study files of the package by name."""
+    here = Path(__file__).parent
+    return {path.stem: path for folder in _FOLDERS for path in sorted((here / folder).glob("*.yaml"))}
+
+
+def studies() -> list[dict[str, Any]]:
+    """Return name, kind, question, trials and cost of every shipped study."""
+    from search_spaces.plan import planned_trials
+
+    rows = []
+    for name, path in shipped().items():
+        study = load_study(path)
+        rows.append(
+            {
+                "name": name,
+                "kind": study.kind,
+                "question": study.question,
+                "trials": planned_trials(study),
+                "cost": study.cost,
+            }
+        )
+    return rows
+
+
+def load_study(path: str | os.PathLike[str]) -> Study:
+    """Read a study from a file, or a shipped one by its name (``digits``).
+
+    Raises:
+        InputError: one line with file, line, key and what would be valid.
+    """
+    file = _find(path)
+    values, lines = load_file(file)
+    return parse_study(values, str(path) if Path(path).exists() else file.name, lines)
+
+
+def _find(path: str | os.PathLike[str]) -> Path:
+    file = Path(path)
+    if file.is_file():
+        return file
+    if file.is_dir() and (file / "study.yaml").is_file():
+        return file / "study.yaml"
+    known = shipped()
+    if str(path) in known:
+        return known[str(path)]
+    if file.is_dir():
+        raise InputError(f"{path}: a folder without study.yaml; give a study file or the name of a shipped study")
+    raise InputError(f"{path}: no such study{nearest(file.stem, known)} (shipped: {choices(known)})")
+
+
+def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -> Study:
+    """Check the content of a study file; see ``load_study``."""
+    place = _Places(where, lines or {})
+    if not isinstance(values, dict):
+        found = "empty" if values is None else f"a {type(values).__name__}"
+        raise InputError(f"{where}: a study is a mapping with kind, name, base, space, ...; this is {found}")
+    kind = values.get("kind")
+    if kind not in KINDS:
+        hint = nearest(str(kind), KINDS) if kind is not None else "; the key is missing"
+        raise InputError(f"{place('kind')}: unknown kind {kind!r}{hint} (valid: {choices(KINDS)})")
+    try:
+        study: Study = KINDS[kind].model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error, KINDS[kind], place)) from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
+    if isinstance(study, SweepStudy):
+        _check_sweep(study, place)
+    else:
+        _check_ablation(study, place)
+    return study
+
+
+class _Places:
+    """Turns a path of keys into ``file:line``, falling back to the nearest parent that has a line."""
+
+    def __init__(self, where: str, lines: Lines) -> None:
+        self.where, self.lines = where, lines
+
+    def __call__(self, *path: Any) -> str:
+        written = tuple(part if isinstance(part, int) else str(part) for part in path)
+        split = tuple(piece for part in written for piece in (part.split(".") if isinstance(part, str) else [part]))
+        best = max((self._known_part(keys) for keys in (written, split)), key=len)
+        return f"{self.where}:{self.lines[best]}" if best else self.where
+
+    def _known_part(self, keys: tuple[Any, ...]) -> tuple[Any, ...]:
+        while keys and keys not in self.lines:
+            keys = keys[:-1]
+        return keys
+
+
+def _explain(error: ValidationError, model: type[SweepStudy] | type[AblationStudy], place: _Places) -> str:
+    """Return the first problem as one line: where, key, what is wrong, what would be valid."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    path = first["loc"]
+    key = ".".join(str(part) for part in path)
+    message = " ".join(first["msg"].removeprefix("Value error, ").split())
+    if first["type"] == "extra_forbidden":
+        fields = _fields_at(model, path[:-1])
+        message = f"unknown key '{key}'{nearest(str(path[-1]), fields)} (valid: {choices(fields)})"
+    elif first["type"] == "missing":
+        message = f"'{key}' is missing"
+    elif first["type"] == "value_error":
+        message = message if not key or message.startswith(key) else f"{key}: {message}"
+    else:
+        message = f"{key}: {message[:1].lower()}{message[1:]}, not {_short(first['input'])}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place(*path)}: {message}{more}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _fields_at(model: type[Any], path: tuple[Any, ...]) -> list[str]:
+    """Return the keys that are valid at a path of the study."""
+    schema = TypeAdapter(model).json_schema()
+    node: dict[str, Any] = schema
+    for part in path:
+        node = _resolve(node, schema)
+        inner = node.get("properties", {}).get(part) if isinstance(part, str) else None
+        if inner is None:
+            extra = node.get("additionalProperties")
+            inner = node.get("items") or (extra if isinstance(extra, dict) else {})
+        node = inner
+    return list(_resolve(node, schema).get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in node:
+        target: dict[str, Any] = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        return target
+    for option in node.get("anyOf", []):
+        if "$ref" in option:
+            return _resolve(option, schema)
+    return node
+
+
+def _at(where: str, error: InputError) -> InputError:
+    """Return the error with its place in front."""
+    return InputError(f"{where}: {error}")
+
+
+def _flat_base(study: Study, place: _Places) -> dict[str, Any]:
+    try:
+        return dotted(nested(study.base))
+    except InputError as error:
+        raise _at(place("base"), error) from None
+
+
+def _check_keys(study: Study, names: dict[str, list[str]], keys: dict[str, str]) -> None:
+    """Every key must exist for at least one of the models and data sets the study uses."""
+    known: dict[str, None] = {}
+    for model in names["model.name"]:
+        for dataset in names["dataset.name"]:
+            known |= dict.fromkeys(valid_keys({"model": {"name": model}, "dataset": {"name": dataset}}))
+    for key, where in keys.items():
+        if key not in known:
+            raise InputError(f"{where}: {_why_unknown(key, list(known), names)}")
+
+
+def _why_unknown(key: str, known: list[str], names: dict[str, list[str]]) -> str:
+    """Name the nearest valid key, or the model that does have this one."""
+    from routing.registry import DATASETS, MODELS
+
+    for section, registry in (("model", MODELS), ("dataset", DATASETS)):
+        owners = [
+            name for name in registry if key in valid_keys({section: {"name": name}}) and key.startswith(f"{section}.")
+        ]
+        if owners:
+            mine = choices(names[f"{section}.name"])
+            return f"key '{key}' belongs to {registry.kind} {choices(owners)}, not to {mine}"
+    return f"unknown key '{key}'{nearest(key, known)}"
+
+
+def _names_used(base: dict[str, Any], space: dict[str, Parameter]) -> dict[str, list[str]]:
+    """Return the models and data sets a study can come upon."""
+    used = {}
+    for key, default in (("model.name", "attention_routing"), ("dataset.name", "digits")):
+        parameter = space.get(key)
+        if parameter is None:
+            used[key] = [str(base.get(key, default))]
+        else:
+            used[key] = [str(value) for value in (parameter.choice or [parameter.value])]
+    return used
+
+
+def _check_names(names: dict[str, list[str]], place: _Places, owner: dict[str, tuple[str, str]]) -> None:
+    from routing.registry import DATASETS, MODELS
+
+    for key, registry in (("model.name", MODELS), ("dataset.name", DATASETS)):
+        for name in names[key]:
+            try:
+                registry.check(name)
+            except InputError as error:
+                raise _at(place(*owner.get(key, ("base", key))), error) from None
+
+
+def _check_sweep(study: SweepStudy, place: _Places) -> None:
+    base = _flat_base(study, place)
+    names = _names_used(base, study.space)
+    _check_names(names, place, {key: ("space", key) for key in study.space})
+    keys = {key: place("base", key) for key in base} | {key: place("space", key) for key in study.space}
+    _check_keys(study, names, keys)
+    try:
+        space = Space(study.space, study.base)
+    except InputError as error:
+        raise _at(place("space", str(error).split(":")[0]), error) from None
+    _check_runs(space, place)
+    for index, setting in enumerate(study.enqueue):
+        _check_enqueued(space, setting, place("enqueue", index))
+    _check_grid(study, space, place)
+
+
+def _check_runs(space: Space, place: _Places) -> None:
+    """Build the runs at the corners of the space; the error names the parameter where it can."""
+    for setting in space.corners():
+        try:
+            space.config(setting)
+        except InputError as error:
+            text = str(error).removeprefix("config: ").removeprefix("base: ")
+            named = [key for key in setting if key in text] or [key for key in space.base if key in text]
+            where = place("space", named[0]) if named and named[0] in setting else place("base", *named[:1])
+            hint = ""
+            if named and " belongs to " in text:
+                hint = f"; give '{named[0]}' a when"
+            raise InputError(f"{where}: {text}{hint}") from None
+
+
+def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
+    for key, value in setting.items():
+        if key not in space.parameters:
+            known = choices(space.parameters)
+            raise InputError(f"{where}: enqueue: '{key}' is not in the space{nearest(key, space.parameters)} ({known})")
+        if not contains(space.parameters[key], value):
+            raise InputError(f"{where}: enqueue: {key} is never {value!r} in this space")
+    values = space.decide(lambda name, p: setting[name] if name in setting else at_quantile(p, 0.0))
+    inactive = [key for key in setting if key not in values]
+    if inactive:
+        raise InputError(f"{where}: enqueue: '{inactive[0]}' is given, but its when does not hold in this setting")
+
+
+def _check_grid(study: SweepStudy, space: Space, place: _Places) -> None:
+    if study.sampler.name == "grid":
+        try:
+            space.grid(study.sampler.options.get("points", GRID_POINTS))
+        except InputError as error:
+            raise _at(place("sampler"), error) from None
+
+
+def _check_ablation(study: AblationStudy, place: _Places) -> None:
+    from search_spaces.ablation import arms
+
+    base = _flat_base(study, place)
+    try:
+        declared = arms(study)
+    except InputError as error:
+        raise _at(place("factors"), error) from None
+    for arm in declared:
+        where = place("factors", *arm.path) if arm.path else place("base")
+        flat = dotted(nested({**base, **arm.changes}))
+        names = _names_used(flat, {})
+        _check_names(names, place, {"model.name": ("factors", *arm.path)} if arm.path else {})  # type: ignore[dict-item]
+        known = set(valid_keys(nested(names)))
+        for key in dotted(nested(arm.changes)):
+            if key not in known:
+                raise InputError(f"{where}: arm '{arm.name}': {_why_unknown(key, list(known), names)}")
+        try:
+            arm.config(study, study.seeds[0])
+        except InputError as error:
+            text = str(error).removeprefix("config: ").removeprefix("base: ")
+            raise InputError(f"{where}: arm '{arm.name}': {text}") from None
+
+
+def base_config(study: Study) -> RunConfig:
+    """Return the run that the shared keys alone make."""
+    return Space({}, study.base).config({})

@@ -1,0 +1,136 @@
+"""What a study will do, before it does it: trials, cost, and the space in words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from routing.config import RunConfig
+from routing.errors import InputError
+from search_spaces.ablation import arms
+from search_spaces.scheduler import rungs
+from search_spaces.schema import Parameter, SamplerSection, Study, SweepStudy
+from search_spaces.space import Space, at_quantile
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a driver needs of a study, sweep or ablation alike.
+
+    space: parameters of the ledger. configure: a setting of it -> its run. enqueue: ledger values that run first.
+    total: trials in all. sampler: chooses the rest.
+    """
+
+    space: Space
+    configure: Callable[[dict[str, Any]], RunConfig]
+    enqueue: list[dict[str, Any]]
+    total: int
+    sampler: SamplerSection
+
+
+def blueprint(study: Study) -> Blueprint:
+    """Return the blueprint of a study; an ablation is a space of arm and seed whose every combination is enqueued."""
+    if isinstance(study, SweepStudy):
+        space = Space(study.space, study.base)
+        return Blueprint(space, space.config, [space.labels(s) for s in study.enqueue], study.trials, study.sampler)
+    declared = {arm.name: arm for arm in arms(study)}
+    table = Space({"arm": Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
+    every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared]
+
+    def configure(values: dict[str, Any]) -> RunConfig:
+        return declared[values["arm"]].config(study, values["seed"])
+
+    return Blueprint(table, configure, every, len(every), SamplerSection(name="random"))
+
+
+def planned_trials(study: Study) -> int:
+    """Return how many trials a study runs."""
+    return study.trials if isinstance(study, SweepStudy) else len(arms(study)) * len(study.seeds)
+
+
+def dry_run(study: Study, trials: int | None = None) -> str:
+    """Return what would run, as text: trials, estimated cost, the space or the arms in words."""
+    total = trials or planned_trials(study)
+    lines = [f"{study.kind} '{study.name}': {total} trials"]
+    lines += [f"question: {study.question}"] if study.question else []
+    lines += [f"cost: {study.cost}"] if study.cost else []
+    lines += _estimate(study, total)
+    goals = ", ".join(f"{o.goal} {o.metric} (reference {o.reference:g})" for o in study.objectives)
+    lines.append(f"objectives: {goals}")
+    if isinstance(study, SweepStudy):
+        lines.append(f"sampler: {study.sampler.name}, seed {study.sampler.seed}")
+        lines += [f"constraint: {text}" for text in study.constraints]
+        lines.append("space:")
+        lines += [f"  {line}" for line in Space(study.space, study.base).words()]
+        if study.enqueue:
+            lines.append("first of all:")
+            lines += [f"  {', '.join(f'{k} = {v}' for k, v in setting.items())}" for setting in study.enqueue]
+    else:
+        lines.append(f"design: {study.design}, seeds {', '.join(map(str, study.seeds))}")
+        lines.append("arms:")
+        for arm in arms(study):
+            changed = ", ".join(f"{key} = {value}" for key, value in arm.changes.items())
+            lines.append(f"  {arm.name}: {changed or 'the base'}")
+    return "\n".join(lines)
+
+
+def _estimate(study: Study, total: int) -> list[str]:
+    """Return lines on epochs and FLOPs, from the closed form of settings spread over the space."""
+    from routing.compute import expected_flops
+
+    configs = _spread(study)
+    flops = []
+    for config in configs:
+        with suppress(InputError):  # some settings of a space do not make a model
+            flops.append(expected_flops(config))
+    if not flops:
+        return ["no setting of this space makes a model"]
+    epochs = median(config.training.num_epochs for config in configs)
+    lines = [
+        f"compute: {min(flops):,.0f} to {max(flops):,.0f} multiply-adds per image, half of the settings below "
+        f"{median(flops):,.0f}"
+    ]
+    scheduler = study.scheduler
+    levels = rungs(scheduler.grace_period, scheduler.reduction_factor, int(epochs)) if scheduler.name != "none" else []
+    text = f"training: {total} x {epochs:g} epochs"
+    if levels:
+        ends, share, expected = [*levels, int(epochs)], 1.0, float(levels[0])
+        for before, after in itertools.pairwise(ends):
+            share /= scheduler.reduction_factor
+            expected += share * (after - before)
+        text += f", about {total * expected:.0f} epochs when {scheduler.name} stops trials at {_words(levels)}"
+    return [*lines, text]
+
+
+def _words(levels: list[int]) -> str:
+    return f"epoch{'s' if len(levels) > 1 else ''} {', '.join(map(str, levels))}"
+
+
+def _spread(study: Study) -> list[RunConfig]:
+    """Return runs spread evenly over the space, or one per arm."""
+    if not isinstance(study, SweepStudy):
+        return [arm.config(study, study.seeds[0]) for arm in arms(study)]
+    space = Space(study.space, study.base)
+    configs = []
+    for index in range(64):
+        shares: dict[str, Any] = {
+            name: (index * step + 0.5 / 64) % 1.0
+            for name, step in zip(space.parameters, _golden_steps(len(space.parameters)), strict=True)
+        }
+        try:
+            configs.append(space.config(space.decide(lambda name, p, shares=shares: at_quantile(p, shares[name]))))  # type: ignore[misc]
+        except InputError:
+            continue
+    return configs
+
+
+def _golden_steps(count: int) -> list[float]:
+    """Return steps whose multiples fill the unit cube evenly (the generalised golden ratio, R sequence)."""
+    root = 2.0
+    for _ in range(30):
+        root = (1 + root) ** (1 / (count + 1))
+    return [(1 / root) ** (i + 1) % 1.0 for i in range(count)]

@@ -1,0 +1,110 @@
+"""What Ray Tune calls while a study runs: the scheduler, the stopper and the driver's housekeeping."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from search_spaces.scheduler import Rule
+from search_spaces.searcher import LedgerSearch
+
+if TYPE_CHECKING:
+    from search_spaces.progress import Progress
+    from search_spaces.tune import _Driver
+
+_TABLES_SECONDS = 2.0
+_TABLES_SHARE = 0.02
+
+
+class StudyScheduler(FIFOScheduler):
+    """Applies a ``Rule`` to the rows that trials report; ends a trial at a rung or at its last result."""
+
+    def __init__(self, rule: Rule, search: LedgerSearch) -> None:
+        super().__init__()
+        self.rule, self.search = rule, search
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        live = self.search.live.get(trial.trial_id)
+        if live is None or result.get("done"):
+            return TrialScheduler.CONTINUE
+        live.last = result
+        verdict = self.rule.judge(live.number, result, live.config.training.num_epochs, live.expected_flops)
+        if verdict is None or verdict.goes_on or live.to_the_end:
+            return TrialScheduler.CONTINUE
+        self.search.stopped[trial.trial_id] = verdict
+        return TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        error = trial.get_error()
+        if error is not None:
+            cause = getattr(error, "cause", None) or error
+            line = next((line for line in reversed(str(cause).strip().splitlines()) if line.strip()), "")
+            self.search.errors.setdefault(trial.trial_id, f"the worker was lost: {type(cause).__name__}: {line}"[:500])
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Leave the choice to the controller's queue; looking through all trials is slow when there are thousands."""
+        return None
+
+
+class StudyStopper(Stopper):
+    """Ends a trial at its own last result, and the study when the driver says so."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return bool(result.get("done"))
+
+    def stop_all(self) -> bool:
+        return self._should_stop()
+
+
+class StudyCallback(Callback):
+    """Housekeeping between two events: progress, tables, trials that hang, a quick end when told to stop."""
+
+    def __init__(self, driver: _Driver, search: LedgerSearch, progress: Progress, changed: threading.Event) -> None:
+        self.driver, self.search, self.progress, self.changed = driver, search, progress, changed
+        self._next_tables = 0.0
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        if self.driver.should_stop():
+            self.search.close()
+            for trial in trials:
+                if trial.trial_id in self.search.live:
+                    _kill(trial)
+            return
+        limit = self.driver.study.trial_timeout
+        if limit is None:
+            return
+        now = time.monotonic()
+        late = {key for key, live in self.search.live.items() if now - live.started > limit}
+        for trial in trials if late else ():
+            if trial.trial_id in late and trial.trial_id not in self.search.errors:
+                self.search.errors[trial.trial_id] = f"timeout: it took longer than {limit:g} s"
+                trial.max_failures = 0
+                _kill(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.progress.refresh(len(self.search.live))
+        if self.changed.is_set() and time.monotonic() >= self._next_tables:
+            self.changed.clear()
+            started = time.monotonic()
+            self.driver.collector.write(self.driver.ledger.trials())
+            spent = time.monotonic() - started
+            self._next_tables = time.monotonic() + max(_TABLES_SECONDS, spent / _TABLES_SHARE)
+
+
+def _kill(trial: Trial) -> None:
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor, no_restart=True)

@@ -1,0 +1,130 @@
+"""Ray for one study: a private local cluster bound to loopback, or a running one; quiet, and gone afterwards."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from routing.errors import InputError, RoutingError
+from search_spaces.schema import ResourcesSection
+
+_OBJECT_STORE_BYTES = 256 * 1024**2
+_WORKER_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_DRIVER_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever the verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports a reason instead of metrics
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the ledger is the truth; Ray's own state is never read
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+}
+
+
+def machine_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_gpus() -> int:
+    """Return how many CUDA devices this machine shows."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def local_concurrency(resources: ResourcesSection, concurrency: int | None) -> int:
+    """Return how many trials run at once on this machine.
+
+    Raises:
+        InputError: they need more CPUs or GPUs than it has.
+    """
+    cpus, gpus = machine_cpus(), machine_gpus() if resources.gpu else 0
+    if resources.custom:
+        names = ", ".join(resources.custom)
+        raise InputError(f"resources.custom ({names}): only a cluster has custom resources; give its --address")
+    fits = [math.floor(cpus / resources.cpu + 1e-9)] if resources.cpu else []
+    fits += [math.floor(gpus / resources.gpu + 1e-9)] if resources.gpu else []
+    most = min(fits, default=cpus)
+    if most < 1:
+        need = f"{resources.cpu:g} CPUs" + (f" and {resources.gpu:g} GPUs" if resources.gpu else "")
+        raise InputError(f"resources: a trial needs {need}; this machine has {cpus} CPUs and {gpus} GPUs")
+    if concurrency is None:
+        return most
+    if concurrency > most:
+        need = f"{concurrency * resources.cpu:g} CPUs" + (
+            f" and {concurrency * resources.gpu:g} GPUs" if resources.gpu else ""
+        )
+        has = f"{cpus} CPUs" + (f" and {gpus} GPUs" if resources.gpu else "")
+        raise InputError(
+            f"concurrency {concurrency} needs {need}; this machine has {has} (at most {most} trials at once)"
+        )
+    return concurrency
+
+
+@contextmanager
+def session(address: str | None, concurrency: int, resources: ResourcesSection) -> Iterator[Path]:
+    """Start or join Ray; yields a temporary folder for Ray Tune's own files, deleted afterwards.
+
+    Raises:
+        InputError: nothing answers at ``address``.
+    """
+    os.environ.update({**_DRIVER_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency)})
+    for key, value in _WORKER_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    scratch = Path(tempfile.mkdtemp(prefix="routing-"))
+    mine = not ray.is_initialized()
+    try:
+        if mine:
+            _start(address or os.environ.get("RAY_ADDRESS"), concurrency, resources, scratch)
+        for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        yield scratch
+    finally:
+        if mine:
+            ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(address: str | None, concurrency: int, resources: ResourcesSection, scratch: Path) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    try:
+        if address is not None and address != "local":
+            ray.init(address=address, **quiet)
+            return
+        ray.init(
+            address="local",
+            num_cpus=max(math.ceil(concurrency * resources.cpu), 1),
+            num_gpus=math.ceil(concurrency * resources.gpu - 1e-9) if resources.gpu else 0,
+            include_dashboard=False,
+            dashboard_host="127.0.0.1",
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(scratch / "ray"),
+            **quiet,
+        )
+    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if address is not None and address != "local":
+            raise InputError(f"no Ray cluster answers at {address}: {line}") from None
+        raise RoutingError(f"Ray did not start: {line}") from None

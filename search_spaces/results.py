@@ -1,0 +1,156 @@
+"""The results folder: where everything is, who may write to it, and what it was made with."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from routing.errors import InputError
+from routing.record import write_text
+from routing.yaml_io import dump, load_file
+from search_spaces.schema import AblationStudy, Study, SweepStudy
+
+STUDY_FILE = "study.yaml"
+ENVIRONMENT_FILE = "environment.json"
+TRIALS_FOLDER = "trials"
+LOCK_FILE = ".lock"
+_PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
+_FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
+
+
+def trial_folder(out: Path, number: int) -> Path:
+    """Return the folder of one trial."""
+    return out / TRIALS_FOLDER / str(number)
+
+
+def dump_study(study: Study) -> dict[str, Any]:
+    """Return the resolved study, every default filled in, in the words of a study file."""
+    values = study.model_dump(mode="json", by_alias=True)
+    values = {"kind": values.pop("kind"), **values}
+    if isinstance(study, SweepStudy):
+        values["space"] = {name: parameter.dump() for name, parameter in study.space.items()}
+    return values
+
+
+def write_study(out: Path, study: Study) -> None:
+    """Write the resolved study; ``load_study`` reads it back equal."""
+    write_text(out / STUDY_FILE, dump(dump_study(study)))
+
+
+def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return what differs between two resolved studies and would make trials incomparable, one line per key."""
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        if key in _FREE_TO_CHANGE or old.get(key) == new.get(key):
+            continue
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            inner = [name for name in dict.fromkeys([*before, *after]) if before.get(name) != after.get(name)]
+            lines += [f"{key}.{name}: {_short(before.get(name))} -> {_short(after.get(name))}" for name in inner]
+        else:
+            lines.append(f"{key}: {_short(before)} -> {_short(after)}")
+    return lines
+
+
+def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:
+    """Compare with the study the folder was made for; return the accepted changes.
+
+    Raises:
+        InputError: it changed and ``force`` is not given, or the folder belongs to a study of another name.
+    """
+    old = load_file(out / STUDY_FILE)[0]
+    if not isinstance(old, dict):
+        raise InputError(f"{out / STUDY_FILE}: not a study")
+    if old.get("name") != study.name or old.get("kind") != study.kind:
+        raise InputError(
+            f"{out} holds the {old.get('kind')} '{old.get('name')}', not the {study.kind} '{study.name}'; "
+            "choose another --out"
+        )
+    found = changes(old, dump_study(study))
+    if found and not force:
+        raise InputError(f"the study changed since {out} was started: {'; '.join(found)} (accept it with --force)")
+    return found
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Hold the folder for this driver alone; the lock dies with the process, so that none is ever stale.
+
+    Raises:
+        InputError: another driver works on it.
+    """
+    path = out / LOCK_FILE
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        owner = path.read_text(encoding="utf-8") if path.exists() else ""
+        lock = FileLock(path, timeout=0, thread_local=False)
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{out} is in use by another sweep{owner and f' ({owner.strip()})'}; wait for it, or stop it"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{out} cannot be written to: {error.strerror or error}") from None
+    try:
+        path.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def write_environment(out: Path, study: Study, concurrency: int, seed: int) -> None:
+    """Write environment.json: what is needed to repeat the study; chosen keys only, never the environment's secrets."""
+    content = {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "cpu": platform.processor() or platform.machine(),
+        "device": "gpu" if study.resources.gpu else "cpu",
+        "threads": 1,
+        "concurrency": concurrency,
+        "seed": seed,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_commit": _git_commit(),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    write_text(out / ENVIRONMENT_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def study_seed(study: Study) -> int:
+    """Return the seed by which a study is repeated."""
+    return study.seeds[0] if isinstance(study, AblationStudy) else study.sampler.seed
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,163 @@
+"""Between opening a ledger and running: settle what was interrupted, queue what is due, replay the past."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from routing.errors import InputError
+from routing.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, read_metrics
+from routing.yaml_io import load_file
+from search_spaces.ledger import (
+    ENQUEUED,
+    LEDGER_FILE,
+    REASON,
+    RETRIED_AS,
+    WARM_START,
+    Ledger,
+    fixed_params,
+    mend_journal,
+)
+from search_spaces.load import load_study
+from search_spaces.results import trial_folder
+from search_spaces.samplers import Proposer
+from search_spaces.scheduler import Rule
+from search_spaces.searcher import PROPOSAL
+
+if TYPE_CHECKING:
+    from search_spaces.plan import Blueprint
+    from search_spaces.schema import Objective
+    from search_spaces.space import Space
+
+
+def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:
+    """Give every interrupted trial its due: finished on disk -> COMPLETE, otherwise FAIL and queued again.
+
+    A COMPLETE trial whose result cannot be read any more is queued again too. Returns lines to tell the user.
+    """
+    kept = requeued = 0
+    notes = []
+    for trial in ledger.trials((TrialState.RUNNING,)):
+        values = _finished_values(trial_folder(out, trial.number), objectives)
+        if values is not None:
+            ledger.finish(trial.number, TrialState.COMPLETE, values)
+            kept += 1
+        else:
+            ledger.requeue(trial, "interrupted")
+            requeued += 1
+    if kept or requeued:
+        also = f", {kept} had finished" if kept else ""
+        notes.append(f"{requeued} interrupted trials are queued again{also}")
+    again = {t.user_attrs.get("replaces") for t in ledger.trials()}
+    for trial in ledger.trials((TrialState.COMPLETE,)):
+        if WARM_START in trial.user_attrs or trial.number in again:
+            continue
+        try:
+            read_metrics(trial_folder(out, trial.number))
+        except InputError as error:
+            ledger.enqueue(fixed_params(trial), {"replaces": trial.number})
+            notes.append(f"trial {trial.number} runs again: {error}")
+    return notes
+
+
+def _finished_values(folder: Path, objectives: Sequence[Objective]) -> list[float] | None:
+    if not (folder / METRICS_FILE).exists():
+        return None
+    try:
+        metrics = read_metrics(folder)["metrics"]
+    except InputError:
+        (folder / METRICS_FILE).unlink(missing_ok=True)
+        return None
+    values = [metrics.get(objective.metric) for objective in objectives]
+    usable = all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+    return [float(v) for v in values] if usable else None
+
+
+def enqueue_missing(ledger: Ledger, settings: Sequence[dict[str, Any]]) -> None:
+    """Queue the settings that run first and are not in the ledger yet."""
+    present = {trial.user_attrs.get(ENQUEUED) for trial in ledger.trials()}
+    for setting in settings:
+        key = json.dumps(setting, sort_keys=True)
+        if key not in present:
+            ledger.enqueue(setting, {ENQUEUED: key})
+
+
+def next_proposal(ledger: Ledger) -> int:
+    """Return the index of the next proposal of the sampler."""
+    return max((trial.user_attrs.get(PROPOSAL, -1) for trial in ledger.trials()), default=-1) + 1
+
+
+def replay(
+    ledger: Ledger, proposer: Proposer, rule: Rule, out: Path, objectives: Sequence[Objective]
+) -> list[list[float]]:
+    """Tell sampler and scheduler what the ledger knows; return the points found so far, one value per objective."""
+    points = []
+    for trial in ledger.trials():
+        if not trial.state.is_finished() or RETRIED_AS in trial.user_attrs:
+            continue
+        proposer.replay(trial.params, trial.state, trial.values or _last_values(trial, objectives))
+        if WARM_START in trial.user_attrs:
+            continue
+        folder = trial_folder(out, trial.number)
+        _replay_history(rule, trial, folder)
+        points += _points(folder, objectives)
+    return points
+
+
+def _last_values(trial: FrozenTrial, objectives: Sequence[Objective]) -> list[float] | None:
+    last = trial.user_attrs.get("last", {})
+    values = [last.get(objective.metric) for objective in objectives]
+    return None if None in values else values
+
+
+def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path) -> None:
+    if rule.section.name == "none":
+        return
+    try:
+        max_epochs = load_file(folder / CONFIG_FILE)[0]["training"]["num_epochs"]
+        with (folder / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            numbers = {key: float(value) for key, value in row.items() if value}
+            rule.judge(trial.number, numbers, max_epochs, trial.user_attrs.get("expected_flops"))
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return  # a trial without a readable history takes no part in the rungs
+
+
+def _points(folder: Path, objectives: Sequence[Objective]) -> list[list[float]]:
+    try:
+        rows = read_metrics(folder).get("points", [])
+    except InputError:
+        return []
+    points = [[row.get(objective.metric) for objective in objectives] for row in rows]
+    return [point for point in points if None not in point]
+
+
+def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: Space) -> str:
+    """Take over the finished trials of another results folder for the sampler; return a line that says how many.
+
+    Raises:
+        InputError: its objectives are others.
+    """
+    source = folder.name
+    known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
+    if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
+        return f"warm start: {source} was taken over before"
+    other = load_study(folder / "study.yaml")
+    wanted = [(o.metric, o.goal) for o in objectives]
+    if [(o.metric, o.goal) for o in other.objectives] != wanted:
+        raise InputError(f"warm start: {folder} has other objectives than {', '.join(m for m, _ in wanted)}")
+    mend_journal(folder / LEDGER_FILE)
+    past = Ledger(str(folder / LEDGER_FILE), other.name, other.objectives, must_exist=True)
+    taken = 0
+    for trial in past.trials((TrialState.COMPLETE,)):
+        if REASON not in trial.user_attrs and set(trial.params) <= set(space.parameters):
+            ledger.add_finished(trial, source)
+            taken += 1
+    return f"warm start: {taken} trials of {source}"

@@ -1,0 +1,214 @@
+"""How the next trial is chosen: a ``Proposer`` is asked for settings and told what became of them.
+
+It works in memory and knows neither disk nor Ray: the ledger is replayed into it at the start. The k-th proposal of a
+study is drawn with a generator seeded by (seed, k), so that an interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from search_spaces.schema import GRID_POINTS
+from search_spaces.space import Space, at_quantile, is_constant
+
+if TYPE_CHECKING:
+    from search_spaces.schema import Objective, SamplerSection
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+GP_TRIALS = 150
+"""``auto`` asks a Gaussian process up to this many finished trials, then TPE: the process costs cubic time."""
+STARTUP_TRIALS = 10
+"""Finished trials before a model-based sampler stops drawing at random."""
+_MODEL_ATTEMPTS = {"gp": 1, "tpe": 3, "nsga2": 3}
+_MAX_ATTEMPTS = 200
+_REPEATS_ACCEPTED_AFTER = 100
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A setting to run. ``index`` counts proposals; ``handle`` is what ``Proposer.observe`` wants back."""
+
+    values: dict[str, Any]
+    index: int | None
+    handle: int
+    refused: str | None = None
+
+
+class Proposer:
+    """Chooses settings of a space from what earlier ones gave.
+
+    Args:
+        space: what may be chosen.
+        objectives: their goals, in the order of the values told.
+        section: sampler, seed, options.
+    """
+
+    def __init__(self, space: Space, objectives: Sequence[Objective], section: SamplerSection) -> None:
+        self.space, self.section = space, section
+        self.directions = [objective.goal for objective in objectives]
+        self.next_index = 0
+        self.refused = 0
+        self.exhausted: str | None = None
+        self._memory = optuna.create_study(directions=self.directions, sampler=RandomSampler(seed=section.seed))
+        self._truncated: dict[int, list[float]] = {}
+        self._gp = _gaussian_process(section)
+        self._seen: set[str] = set()
+        self._grid = space.grid(section.options.get("points", GRID_POINTS)) if section.name == "grid" else None
+
+    def replay(self, labels: dict[str, Any], state: TrialState, values: Sequence[float] | None) -> None:
+        """Add a trial of the past, given as the ledger stores it; one outside the space is left out."""
+        distributions = self.space.distributions()
+        if set(labels) - set(distributions) or not all(
+            _holds(distributions[name], value) for name, value in labels.items()
+        ):
+            return
+        self._seen.add(_key(self.space.restore(labels)))
+        told = list(values) if values is not None and state == TrialState.COMPLETE else None
+        past = create_trial(
+            state=state,
+            values=told,
+            params=labels,
+            distributions={name: distributions[name] for name in labels},
+            system_attrs=self._generation(len(self._memory.get_trials(deepcopy=False))),
+        )
+        self._memory.add_trial(past)
+        if state == TrialState.PRUNED and values is not None:
+            self._truncated[len(self._memory.get_trials(deepcopy=False)) - 1] = list(values)
+
+    def observe(self, handle: int, state: TrialState, values: Sequence[float] | None) -> None:
+        """Tell what became of a proposal; a PRUNED one may come with the values at which it stopped."""
+        if state == TrialState.PRUNED and values is not None:
+            self._truncated[handle] = list(values)
+        self._memory.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
+
+    def propose(
+        self, accept: Callable[[dict[str, Any]], str | None], fixed: dict[str, Any] | None = None
+    ) -> Proposal | None:
+        """Return the next setting, or None when there is nothing left (``exhausted`` says why).
+
+        Args:
+            accept: returns why a setting may not run, or None. Refused ones are drawn again, untrained.
+            fixed: ledger values that are given (an enqueued setting); refused, it is returned with ``refused`` set.
+        """
+        if fixed is not None:
+            values, handle = self._ask(RandomSampler(seed=self._seed(0)), fixed)
+            self._seen.add(_key(values))
+            return Proposal(values, None, handle, accept(values))
+        index, reason = self.next_index, None
+        for attempt in range(_MAX_ATTEMPTS):
+            drawn = self._draw(index, attempt)
+            if drawn is None:
+                self.exhausted = "every combination of the grid has been proposed"
+                return None
+            values, handle = drawn
+            repeated = _key(values) in self._seen and attempt < _REPEATS_ACCEPTED_AFTER
+            reason = "the setting has been tried" if repeated else accept(values)
+            if reason is None:
+                self._seen.add(_key(values))
+                self.next_index = index + 1
+                return Proposal(values, index, handle)
+            self.refused += not repeated
+            self._memory.tell(handle, state=TrialState.FAIL if repeated else TrialState.PRUNED)
+            if self._grid is not None:
+                index += 1
+        self.exhausted = f"{_MAX_ATTEMPTS} proposals in a row were refused; the last one: {reason}"
+        return None
+
+    def current(self) -> str:
+        """Return the name of the sampler in charge now (``auto`` resolves to ``gp`` or ``tpe``)."""
+        if self.section.name != "auto":
+            return self.section.name
+        finished = sum(t.state.is_finished() for t in self._memory.get_trials(deepcopy=False))
+        return "gp" if finished < self.section.options.get("gp_trials", GP_TRIALS) else "tpe"
+
+    def _draw(self, index: int, attempt: int) -> tuple[dict[str, Any], int] | None:
+        name = self.current()
+        if self._grid is not None:
+            if index >= len(self._grid):
+                return None
+            return self._ask(RandomSampler(seed=0), self.space.labels(self._grid[index]))
+        if name == "qmc" and attempt == 0:
+            return self._ask(RandomSampler(seed=0), self.space.labels(self._quasi_random(index)))
+        seed = self._seed(index, attempt)
+        if attempt >= _MODEL_ATTEMPTS.get(name, 0):
+            return self._ask(RandomSampler(seed=seed))
+        if name == "gp":
+            return self._ask(RandomSampler(seed=seed), self._ask_gaussian_process(seed))
+        return self._ask(self._sampler(name, seed))
+
+    def _ask(self, sampler: BaseSampler, fixed: dict[str, Any] | None = None) -> tuple[dict[str, Any], int]:
+        self._memory.sampler = sampler
+        if fixed is not None:
+            self._memory.enqueue_trial(fixed)
+        trial = self._memory.ask()
+        return self.space.sample(trial), trial.number
+
+    def _sampler(self, name: str, seed: int) -> BaseSampler:
+        options = self.section.options if self.section.name == name else {}
+        if name == "nsga2":
+            return NSGAIISampler(seed=seed, **{"population_size": 20, **options})
+        return TPESampler(seed=seed, **{"constant_liar": True, "n_startup_trials": STARTUP_TRIALS, **options})
+
+    def _ask_gaussian_process(self, seed: int) -> dict[str, Any]:
+        """Return a setting of the flattened space; a stopped trial counts with the values at which it stopped."""
+        distributions = self.space.distributions()
+        flat = optuna.create_study(directions=self.directions, sampler=self._gp)
+        for past in self._memory.get_trials(deepcopy=False):
+            values = past.values if past.state == TrialState.COMPLETE else self._truncated.get(past.number)
+            if values is None and past.state != TrialState.RUNNING:
+                continue
+            flat.add_trial(
+                create_trial(
+                    state=TrialState.COMPLETE if values is not None else TrialState.RUNNING,
+                    values=values,
+                    params=self.space.flattened(past.params),
+                    distributions=distributions,
+                )
+            )
+        return dict(flat.ask(fixed_distributions=distributions).params)
+
+    def _quasi_random(self, index: int) -> dict[str, Any]:
+        from scipy.stats.qmc import Sobol
+
+        names = [name for name, p in self.space.parameters.items() if not is_constant(p)]
+        engine = Sobol(len(names), scramble=self.section.options.get("scramble", True), rng=self.section.seed)
+        engine.fast_forward(index)
+        point = dict(zip(names, engine.random(1)[0], strict=True))
+        return self.space.decide(lambda name, parameter: at_quantile(parameter, float(point[name])))
+
+    def _seed(self, *parts: int) -> int:
+        return int(np.random.SeedSequence([self.section.seed, *parts]).generate_state(1)[0] >> 1)
+
+    def _generation(self, position: int) -> dict[str, Any]:
+        """Return the mark by which NSGA-II finds the generation of a trial."""
+        if self.section.name != "nsga2":
+            return {}
+        size = self.section.options.get("population_size", 20)
+        return {NSGAIISampler._get_generation_key(): position // size}
+
+
+def _gaussian_process(section: SamplerSection) -> BaseSampler:
+    startup = section.options.get("n_startup_trials", STARTUP_TRIALS)
+    return GPSampler(seed=section.seed, n_startup_trials=startup, warn_independent_sampling=False)
+
+
+def _holds(distribution: optuna.distributions.BaseDistribution, label: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(label)))
+    except (ValueError, TypeError):
+        return False
+
+
+def _key(values: dict[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=repr)

@@ -1,0 +1,307 @@
+"""``LedgerSearch``: Ray Tune's view of the ledger. Asks ahead in a thread, starts and ends trials in the ledger.
+
+It is an ``OptunaSearch`` over the ledger's storage; asking and telling are its own, because Ray's wrapper asks only when
+a worker is idle, tells stopped trials as complete, and leaves a zombie behind when a value is NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from routing.config import RunConfig
+from routing.training.checkpoint import CHECKPOINT_FILE
+from search_spaces.ledger import ENQUEUED, REASON, RETRY_OF, Ledger, counts, fixed_params
+from search_spaces.results import trial_folder
+from search_spaces.samplers import Proposal, Proposer
+from search_spaces.scheduler import Verdict
+
+PROPOSAL = "proposal"
+EXPECTED_FLOPS = "expected_flops"
+_FIRST_ASK_SECONDS = 60.0
+
+
+@dataclass
+class Live:
+    """A trial that Ray is running; ``to_the_end``: no scheduler stops it."""
+
+    number: int
+    handle: int
+    config: RunConfig
+    started: float
+    expected_flops: float
+    last: dict[str, Any]
+    to_the_end: bool
+
+
+@dataclass
+class _Ready:
+    proposal: Proposal
+    config: RunConfig | None
+    expected_flops: float
+    waiting: FrozenTrial | None
+
+
+class LedgerSearch(OptunaSearch):
+    """Hands trials of the ledger to Ray Tune and writes down what became of them.
+
+    Args:
+        ledger: where trials are written.
+        proposer: chooses settings; the ledger's past has been replayed into it.
+        out: results folder.
+        target: trials to have in all, earlier ones included.
+        concurrency: trials that may run at once.
+        check: setting -> its run and expected FLOPs, or the reason why it may not run.
+        run: ``module:function`` that trains a run.
+        on_finished: called with (number, state, words, final content or None) after each end.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        proposer: Proposer,
+        out: Path,
+        target: int,
+        concurrency: int,
+        check: Callable[[dict[str, Any]], tuple[RunConfig, float] | str],
+        run: str,
+        on_finished: Callable[[int, TrialState, str, dict[str, Any] | None], None],
+    ) -> None:
+        goals = [direction.name.lower()[:3] for direction in ledger.study.directions]
+        super().__init__(
+            space=proposer.space.sample,
+            metric=list(ledger.study.metric_names or []),
+            mode=goals,
+            sampler=ledger.study.sampler,
+            storage=ledger.storage,
+            study_name=ledger.name,
+        )
+        self.ledger, self.proposer, self.out, self.run = ledger, proposer, out, run
+        self.check, self.on_finished = check, on_finished
+        self.concurrency, self.target = concurrency, target
+        self.live: dict[str, Live] = {}
+        self.stopped: dict[str, Verdict] = {}
+        self.errors: dict[str, str] = {}
+        self.closed = False
+        self._left = max(target - counts(ledger.trials()), 0)
+        self._ready: deque[_Ready] = deque()
+        self._claimed: set[int] = set()
+        self._condition = threading.Condition()
+        self._failure: BaseException | None = None
+        self._asker = threading.Thread(target=self._ask_ahead, daemon=True, name="asker")
+        self._asker.start()
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Tell Ray that this searcher keeps count itself."""
+        self.concurrency = max_concurrent
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the next trial for Ray, None while there is none to start now, FINISHED when there will be none."""
+        while True:
+            with self._condition:
+                if self._failure is not None:
+                    raise self._failure
+                if self._left <= 0 or self.closed or (self.proposer.exhausted and not self._ready):
+                    return Searcher.FINISHED
+                if len(self.live) >= self.concurrency:
+                    return None
+                if not self._ready and not self.live:
+                    self._condition.wait(_FIRST_ASK_SECONDS)
+                if not self._ready:
+                    return None
+                ready = self._ready.popleft()
+                self._left -= 1
+                self._condition.notify_all()
+            trial = self._start(trial_id, ready)
+            if trial is not None:
+                return trial
+
+    def _start(self, trial_id: str, ready: _Ready) -> dict[str, Any] | None:
+        """Write the trial as RUNNING and prepare its folder; a refused one is written as such, and None returned."""
+        proposal = ready.proposal
+        attrs: dict[str, Any] = dict(ready.waiting.user_attrs) if ready.waiting is not None else {}
+        if proposal.index is not None:
+            attrs[PROPOSAL] = proposal.index
+        if ready.config is not None:
+            attrs[EXPECTED_FLOPS] = ready.expected_flops
+        labels = self.proposer.space.labels(proposal.values)
+        distributions = self.proposer.space.distributions()
+        number = self.ledger.start(labels, {n: distributions[n] for n in labels}, attrs, ready.waiting)
+        if ready.config is None:
+            self._end(number, proposal.handle, TrialState.PRUNED, None, {REASON: f"refused: {proposal.refused}"}, None)
+            return None
+        folder = trial_folder(self.out, number)
+        self._prepare(folder, attrs.get(RETRY_OF))
+        self.live[trial_id] = Live(
+            number, proposal.handle, ready.config, time.monotonic(), ready.expected_flops, {}, ENQUEUED in attrs
+        )
+        config = json.dumps(ready.config.model_dump(mode="json"))
+        return {"run": self.run, "config": config, "out": str(folder.resolve())}
+
+    def _prepare(self, folder: Path, retry_of: int | None) -> None:
+        """Give a repeated trial the folder of its first attempt; anybody else's leftovers go."""
+        earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
+        if earlier is not None and earlier.exists() and earlier != folder:
+            shutil.rmtree(folder, ignore_errors=True)
+            earlier.rename(folder)
+        elif folder.exists() and retry_of is None:
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the last row of a running trial."""
+        if trial_id in self.live:
+            self.live[trial_id].last = result
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Write the end of a trial: COMPLETE, PRUNED with rung and rank, or FAIL with its reason."""
+        live = self.live.pop(trial_id, None)
+        if live is None:
+            return
+        attrs: dict[str, Any] = {"seconds": round(time.monotonic() - live.started, 3)}
+        last = _row(result or live.last)
+        verdict = self.stopped.pop(trial_id, None)
+        final: dict[str, Any] | None = None
+        values: list[float] | None = None
+        if verdict is not None:
+            state = TrialState.PRUNED
+            place = f"rank {verdict.rank + 1} of {verdict.peers} at epoch {verdict.rung}"
+            attrs |= {"rung": verdict.rung, "rank": verdict.rank, "peers": verdict.peers, REASON: f"stopped: {place}"}
+            values = self._values(last, live)
+        elif not error and result is not None and "final" in result:
+            final = json.loads(result["final"])
+            values = self._values(final["metrics"], None)
+            state = TrialState.COMPLETE if values is not None else TrialState.FAIL
+            if values is None:
+                attrs[REASON] = self._not_finite(final["metrics"])
+        else:
+            state = TrialState.FAIL
+            reason = (result or {}).get("failed") or self.errors.pop(trial_id, None)
+            attrs[REASON] = reason or "the worker was lost"
+        if state != TrialState.COMPLETE:
+            attrs |= _unfinished(last)
+            (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
+        self._end(live.number, live.handle, state, values, attrs, final)
+
+    def _end(
+        self,
+        number: int,
+        handle: int,
+        state: TrialState,
+        values: list[float] | None,
+        attrs: dict[str, Any],
+        final: dict[str, Any] | None,
+    ) -> None:
+        self.ledger.finish(number, state, values if state == TrialState.COMPLETE else None, attrs)
+        self.proposer.observe(handle, state, values)
+        self.on_finished(number, state, str(attrs.get(REASON) or _words(self.metric, values)), final)
+
+    def _values(self, metrics: dict[str, Any], live: Live | None) -> list[float] | None:
+        values = []
+        for name in self.metric:
+            value = metrics.get(name)
+            if value is None and live is not None and name == "flops":
+                value = live.expected_flops
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                return None
+            values.append(float(value))
+        return values
+
+    def _not_finite(self, metrics: dict[str, Any]) -> str:
+        bad = [f"{name} is {metrics.get(name, 'missing')}" for name in self.metric if self._bad(metrics.get(name))]
+        return f"no usable result: {', '.join(bad)}"
+
+    @staticmethod
+    def _bad(value: Any) -> bool:
+        return not isinstance(value, (int, float)) or not math.isfinite(value)
+
+    def close(self) -> None:
+        """Start no more trials."""
+        with self._condition:
+            self.closed = True
+            self._condition.notify_all()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger is on disk."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore: the ledger is on disk."""
+
+    def _ask_ahead(self) -> None:
+        """Keep one proposal per worker ready, so that a slow sampler never leaves a worker idle."""
+        try:
+            while True:
+                with self._condition:
+                    while not self.closed and (self._ready_enough() and self._left > 0):
+                        self._condition.wait()
+                    if self.closed or self._left <= 0:
+                        return
+                ready = self._ask()
+                with self._condition:
+                    if ready is not None:
+                        self._ready.append(ready)
+                    self._condition.notify_all()
+                    if ready is None:
+                        return
+        except BaseException as error:
+            with self._condition:
+                self._failure = error
+                self._condition.notify_all()
+
+    def _ready_enough(self) -> bool:
+        return len(self._ready) >= min(self.concurrency if not self.live else 1, self._left)
+
+    def _ask(self) -> _Ready | None:
+        waiting = next((t for t in self.ledger.trials((TrialState.WAITING,)) if t.number not in self._claimed), None)
+        accepted: dict[str, tuple[RunConfig, float]] = {}
+
+        def accept(values: dict[str, Any]) -> str | None:
+            verdict = self.check(values)
+            if isinstance(verdict, str):
+                return verdict
+            accepted["last"] = verdict
+            return None
+
+        fixed = fixed_params(waiting) if waiting is not None else None
+        proposal = self.proposer.propose(accept, fixed)
+        if proposal is None:
+            return None
+        if waiting is not None:
+            self._claimed.add(waiting.number)
+        config, flops = accepted["last"] if proposal.refused is None else (None, 0.0)
+        return _Ready(proposal, config, flops, waiting)
+
+
+def _row(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the history row inside a Ray result."""
+    return {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+
+
+def _unfinished(last: dict[str, Any]) -> dict[str, Any]:
+    """Return what a trial that did not finish had reached."""
+    attrs: dict[str, Any] = {}
+    if "epoch" in last:
+        attrs["epochs"] = int(last["epoch"])
+        attrs["last"] = {
+            k: v for k, v in last.items() if k.startswith(("val_", "flops", "routing_")) and math.isfinite(v)
+        }
+    if "train_seconds" in last:
+        attrs["train_seconds"] = last["train_seconds"]
+    return attrs
+
+
+def _words(names: list[str], values: list[float] | None) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values or [], strict=False))
