@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 from routing.errors import InputError, choices, nearest
 from routing.registry import DATASETS, MODELS, Registry
 from routing.section import DatasetSection, ModelSection, Section, dotted, merge, nested
+from routing.training.sections import PhaseSection, check_phases
 from routing.yaml_io import dump, load_file, parse_scalar
 
 
@@ -55,6 +56,22 @@ class TrainingSection(Section):
     )
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
     grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
+    patience: int | None = Field(
+        default=None, ge=1, le=10_000, description="Stop after so many epochs without a better validation; null: never."
+    )
+    schedule: Literal["joint", "alternating"] = Field(
+        default="joint",
+        description="joint: all parts at once, or the declared phases once and in order; alternating: the declared "
+        "phases, or else the model's own, again and again.",
+    )
+    phases: tuple[PhaseSection, ...] = Field(
+        default=(), max_length=64, description="Declared phases; num_epochs stays the limit of the whole run."
+    )
+
+    @model_validator(mode="after")
+    def _phases_fill_the_run(self) -> TrainingSection:
+        check_phases(self.phases, self.schedule == "alternating", self.num_epochs)
+        return self
 
 
 class EvaluationSection(Section):

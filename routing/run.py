@@ -28,9 +28,10 @@ from routing.training.checkpoint import (
     save_tensors,
 )
 from routing.training.loop import make_optimizer, train_epoch
+from routing.training.phases import make_schedule
 from routing.training.seeding import pick_device, prepare_process
 
-Report = Callable[[dict[str, float]], None]
+Report = Callable[[dict[str, Any]], None]
 
 
 def run(config: RunConfig, report: Report | None = None, out: Path | None = None) -> TrialRecord:
@@ -88,16 +89,16 @@ def _train(
     evaluator: Evaluator,
     report: Report | None,
     out: Path | None,
-) -> list[dict[str, float]]:
-    """Train to the last epoch, from the checkpoint in ``out`` where there is one; return the history."""
+) -> list[dict[str, Any]]:
+    """Train phase by phase to the end, from the checkpoint in ``out`` where there is one; return the history."""
     device = evaluator.split.targets.device
+    schedule = make_schedule(config.training, model, evaluator.task)
     optimizer = make_optimizer(model, config.training)
     progress = Progress(0, [])
     if out is not None:
         progress = restore_checkpoint(out, config, model, optimizer) or progress
     train_split = data["train"].to(device)
-    while progress.epoch < config.training.num_epochs:
-        epoch = progress.epoch + 1
+    while (turn := schedule.turn(progress.history)) is not None:
         losses = train_epoch(
             model,
             train_split,
@@ -105,14 +106,14 @@ def _train(
             evaluator.task,
             optimizer,
             config.training,
-            epoch=epoch,
+            turn=turn,
             seed=config.seed,
             autocast=evaluator.autocast,
         )
         before = progress.history[-1]["train_seconds"] if progress.history else 0.0
-        row = {"epoch": epoch, **losses, "train_seconds": before + losses["epoch_seconds"]}
-        row |= _headline(evaluator.run(model))
-        progress = Progress(epoch, [*progress.history, row])
+        row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
+        row |= {"train_seconds": before + losses["epoch_seconds"], **_headline(evaluator.run(model))}
+        progress = Progress(turn.epoch, [*progress.history, row])
         if out is not None:
             write_history(out, progress.history)
             save_checkpoint(out, config, model, optimizer, progress)
@@ -132,7 +133,7 @@ def _headline(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _evaluate(
-    config: RunConfig, model: VisionModel, evaluator: Evaluator, history: list[dict[str, float]]
+    config: RunConfig, model: VisionModel, evaluator: Evaluator, history: list[dict[str, Any]]
 ) -> TrialRecord:
     """Evaluate the trained model: headline, operating points, certificate, and the compute ledger's cross-check."""
     final = evaluator.run(model)

@@ -268,6 +268,10 @@ class AttentionRouting(PatchModel):
         """The task's, and the budget's where it has a weight."""
         return ("task", "budget") if self.budget.weight > 0 else ("task",)
 
+    def alternation(self) -> dict[str, tuple[str, ...]]:
+        """First what looks at patches, then what chooses among them."""
+        return {"branches": ("big", "small", "head"), "routing": ("encoder", "attention", "router")}
+
     def nominal_ratio(self) -> float:
         """The budget's."""
         return self.target_ratio

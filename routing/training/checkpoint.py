@@ -30,7 +30,7 @@ class Progress:
     """Where a run stands: epochs finished, and one history row for each."""
 
     epoch: int
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from routing.config import TrainingSection
 from routing.data import DataInfo, Split, batches
-from routing.errors import TrialFailed
+from routing.errors import InputError, TrialFailed, choices
 from routing.models.base import ModelOutput, VisionModel
 from routing.tasks import Task
+from routing.training.phases import Phase, Turn, training_mode
 from routing.training.seeding import epoch_order
 
 
@@ -37,10 +38,15 @@ def learning_rate(settings: TrainingSection, step: int, total_steps: int) -> flo
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def total_loss(output: ModelOutput, task: Task, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the sum of the task's loss and the model's own terms, and every term by name."""
+def total_loss(
+    output: ModelOutput, task: Task, targets: Tensor, wanted: tuple[str, ...] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the sum of the task's loss and the model's own terms (of those ``wanted``), and every term by name."""
     terms = {"task": task.loss(output.prediction, targets), **output.losses}
-    return torch.stack([term.reshape(()) for term in terms.values()]).sum(), terms
+    for name, (weight, prediction) in output.auxiliary.items():
+        terms[name] = weight * task.loss(prediction, targets)
+    summed = [term.reshape(()) for name, term in terms.items() if wanted is None or name in wanted]
+    return torch.stack(summed).sum(), terms
 
 
 def train_epoch(
@@ -51,36 +57,48 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     settings: TrainingSection,
     *,
-    epoch: int,
+    turn: Turn,
     seed: int,
     autocast: torch.autocast,
 ) -> dict[str, float]:
-    """Train one epoch (from 1) and return its mean loss terms and its seconds.
+    """Train one epoch of a phase and return its mean loss terms and its seconds.
 
     Raises:
         TrialFailed: the loss is NaN or infinite.
+        InputError: the phase's loss does not depend on anything it trains.
     """
-    model.train()
     steps = math.ceil(len(split) / settings.batch_size)
-    total_steps = steps * settings.num_epochs
+    total_steps, first_step = steps * turn.num_epochs, steps * (turn.epoch - turn.first_epoch)
     started = time.perf_counter()
     sums: dict[str, Tensor] = {}
-    order = epoch_order(seed, epoch, len(split))
-    for index, batch in enumerate(batches(split, info, settings.batch_size, order)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, (epoch - 1) * steps + index, total_steps)
-        with autocast:
-            output = model(batch.images)
-            loss, terms = total_loss(output, task, batch.targets)
-        optimizer.zero_grad()
-        loss.backward()
-        if settings.grad_clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-        optimizer.step()
-        for name, value in {"train_loss": loss, **{f"train_loss_{name}": term for name, term in terms.items()}}.items():
-            sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + value.detach() * len(batch.targets)
-    means = {name: float(value) / len(split) for name, value in sums.items()}
+    order = epoch_order(seed, turn.epoch, len(split))
+    with training_mode(model, turn.phase):
+        for index, batch in enumerate(batches(split, info, settings.batch_size, order)):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, first_step + index, total_steps)
+            with autocast:
+                output = model(batch.images)
+                loss, terms = total_loss(output, task, batch.targets, turn.phase.losses)
+            _step(model, loss, optimizer, settings.grad_clip, turn.phase)
+            for name, value in {"": loss, **{f"_{name}": term for name, term in terms.items()}}.items():
+                total = sums.get(name, torch.zeros((), device=loss.device))
+                sums[name] = total + value.detach() * len(batch.targets)
+    means = {f"train_loss{name}": float(value) / len(split) for name, value in sums.items()}
     if not math.isfinite(means["train_loss"]):
         bad = next((name for name, value in means.items() if not math.isfinite(value)), "train_loss")
-        raise TrialFailed(f"{bad} is {means[bad]} in epoch {epoch}; try a lower training.learning_rate")
+        raise TrialFailed(f"{bad} is {means[bad]} in epoch {turn.epoch}; try a lower training.learning_rate")
     return {**means, "epoch_seconds": time.perf_counter() - started}
+
+
+def _step(model: VisionModel, loss: Tensor, optimizer: torch.optim.Optimizer, grad_clip: float, phase: Phase) -> None:
+    """Update the parameters that train; the optimiser leaves those without a gradient, frozen ones, as they are."""
+    if not loss.requires_grad:
+        raise InputError(
+            f"training.phases '{phase.name}': the loss ({choices(phase.losses or ['all terms'])}) does not depend on "
+            f"what is trained ({choices(phase.parts or ['all parts'])})"
+        )
+    optimizer.zero_grad()
+    loss.backward()
+    if grad_clip:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
+    optimizer.step()
