@@ -16,8 +16,8 @@ def config_keys(table: pd.DataFrame) -> list[str]:
 
 
 def varied_keys(table: pd.DataFrame) -> list[str]:
-    """Return the keys with more than one value among the rows, a missing value being one; never the seed."""
-    return [key for key in config_keys(table) if key != "seed" and len(table[key].unique()) > 1]
+    """Return the keys with more than one value among the rows that have them; never the seed."""
+    return [key for key in config_keys(table) if key != "seed" and len(table[key].dropna().unique()) > 1]
 
 
 def yaml_value(value: Any) -> str | None:
@@ -42,3 +42,11 @@ def _is_plain(text: str) -> bool:
     if text.startswith("[") and text.endswith("]"):
         return not any(sign in text for sign in '{}:#\n"')
     return text.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum() and not text[0].isdigit()
+
+
+def knob_value(value: Any) -> Any:
+    """Return a knob's value as the number or the text it was: a column that holds both is read as text."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from analysis.card import card
+from analysis.configs import knob_value
 from analysis.objectives import losses
 from analysis.summary import Summary, summarise
 from analysis.table import Results, default_points, read_results
@@ -87,15 +87,7 @@ def point_config(results: Results, row: pd.Series) -> RunConfig:
     config = RunConfig.from_yaml(results.trial_folder(int(row["trial"])) / CONFIG_FILE)
     if bool(default_points(row.to_frame().T).iloc[0]):
         return config
-    return config.replace(**{"evaluation.knob_value": _knob_value(row["knob_value"])})
-
-
-def _knob_value(value: Any) -> Any:
-    """Return a knob's value as the number or the text it was: a column of both is read as text."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return value
+    return config.replace(**{"evaluation.knob_value": knob_value(row["knob_value"])})
 
 
 def _write(summary: Summary, pick: str, row: pd.Series, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.configs import config_keys, varied_keys, yaml_value
+from analysis.configs import config_keys, knob_value, varied_keys, yaml_value
 from analysis.summary import Summary
 from analysis.table import default_points
 from analysis.words import axis_label, scale
@@ -35,7 +35,7 @@ def page_data(summary: Summary) -> dict[str, Any]:
         "points": {
             "trial": points["trial"].tolist(),
             "knob": _dictionary(points["knob"]),
-            "knob_value": _dictionary(points["knob_value"]),
+            "knob_value": _dictionary(points["knob_value"].map(knob_value, na_action="ignore")),
             "is_default": [bool(value) for value in default_points(points)],
             "front": [bool(index in front) for index in points.index],
             "knee": [bool(index == summary.knee) for index in points.index],

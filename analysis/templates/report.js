@@ -60,11 +60,16 @@
     return lines.join("\n") + "\n";
   }
 
+  const brief = [...new Set([...data.objectives, "routing_ratio", "params"])].filter((name) => axes.has(name));
   const escaped = (text) => String(text).replace(/[&<>]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;" })[c]);
   function hoverText(index) {
     const row = rowOf.get(points.trial[index]);
     const lines = ["<b>trial " + points.trial[index] + "</b> " + escaped(groupOf(row))];
-    for (const [name, value] of facts(index)) lines.push(escaped(name) + ": " + escaped(value));
+    for (const name of brief) {
+      const value = shown(name, points.values[name][index]);
+      if (value !== "") lines.push(escaped(axes.get(name).label) + ": " + escaped(value));
+    }
+    if (knobText(index)) lines.push(escaped(knobText(index)));
     for (const key of trials.varied.slice(0, 12)) {
       if (keyOf(key, row) !== "" && key !== "model.name" && key !== "model.router.mode") {
         lines.push(escaped(key) + ": " + escaped(keyOf(key, row)));
@@ -121,6 +126,12 @@
     }, extra);
   }
 
+  function logTicks(values) {
+    const positive = values.filter((value) => value > 0);
+    const span = positive.reduce((a, b) => Math.max(a, b), 0) / positive.reduce((a, b) => Math.min(a, b), Infinity);
+    return span > 500 ? 1 : span > 4 ? "D2" : "D1"; // decades; 1, 2, 5; every digit
+  }
+
   function draw() {
     const x = byId("axis-x").value, y = byId("axis-y").value;
     const kept = points.trial.map((_, index) => index).filter(visible);
@@ -146,7 +157,8 @@
     traces.push(trace(knee, x, y, { name: "knee", type: "scatter", hoverinfo: "skip", hovertemplate: null,
       marker: { size: 22, color: "rgba(0,0,0,0)", line: { width: 3, color: "#b34700" } } }));
     const axis = (name, log) => ({ title: { text: axes.get(name).label }, type: log ? "log" : "linear",
-      gridcolor: "#e6e8eb", zeroline: false, exponentformat: "SI", automargin: true, dtick: undefined });
+      gridcolor: "#e6e8eb", zeroline: false, exponentformat: "SI", automargin: true, tickangle: 0,
+      dtick: log ? logTicks(kept.map((i) => points.values[name][i])) : undefined });
     const layout = { uirevision: x + y, xaxis: axis(x, byId("log-x").checked), yaxis: axis(y, byId("log-y").checked),
       hovermode: "closest", hoverlabel: { align: "left", bgcolor: "#ffffff", font: { size: 12, color: "#1b1f24" } },
       legend: { orientation: "h", y: -0.2, itemclick: false, itemdoubleclick: false },
