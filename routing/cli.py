@@ -76,13 +76,14 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool) -> None
 @click.argument("study_file", metavar="STUDY")
 @click.option("--out", type=click.Path(path_type=Path), help="Results folder; default results/<study>.")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the study's.")
-@click.option("--time-budget", help="Start no trial after this long: 90s, 30m, 2h.")
+@click.option("--time-budget", help="Stop after this long: 90s, 30m, 2h; --resume goes on.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
 @click.option("--address", help="A running Ray cluster; default: start one on this machine.")
 @click.option("--resume", is_flag=True, help="Go on with the sweep in --out; also extends a finished one.")
 @click.option(
     "--warm-start", multiple=True, type=click.Path(path_type=Path), help="Results whose trials inform this one."
 )
+@click.option("--storage", help="sqlite:///file.db or postgresql://..., instead of the journal in --out.")
 @click.option("--force", is_flag=True, help="Resume although the study file has changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; run nothing.")
 def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> None:
@@ -92,7 +93,7 @@ def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> N
 
     study = search_spaces.load_study(study_file)
     if dry_run:
-        say(search_spaces.dry_run(study, trials=options["trials"], concurrency=options["concurrency"]))
+        say(search_spaces.dry_run(study, options["trials"]))
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
     _analyze([results], ("png",))
