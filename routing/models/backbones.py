@@ -1,0 +1,157 @@
+"""Convolutional backbones that give the features of every stage: our own, or a torchvision classifier by name.
+
+Shapes: images (B, C, H, W) -> one map (B, C_s, H_s, W_s) per stage, from the finest to the coarsest.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import urllib.error
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from routing.errors import InputError, choices, nearest
+
+_CLASSIFIER = ("classifier", "avgpool", "adaptive_avg_pool2d", "mean", "flatten", "fc")
+"""How torchvision names the first node after the last feature map."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Shape of a stage's features: ``channels`` x ``size`` x ``size``."""
+
+    channels: int
+    size: int
+
+
+class Backbone(nn.Module):
+    """Base of every backbone. ``stages`` are their shapes; ``multiply_adds`` the closed form of one image."""
+
+    stages: tuple[Stage, ...]
+    multiply_adds: int
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of every stage."""
+        raise TypeError(f"{type(self).__name__} has no forward pass")
+
+
+class ConvBackbone(Backbone):
+    """One 3x3 convolution of stride 2, batch norm and ReLU per stage."""
+
+    def __init__(self, channels_in: int, input_size: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        layers, stages = [], []
+        size, self.multiply_adds = input_size, 0
+        for width in channels:
+            size = (size + 1) // 2
+            conv = nn.Conv2d(channels_in, width, 3, stride=2, padding=1, bias=False)
+            layers.append(nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()))
+            stages.append(Stage(width, size))
+            self.multiply_adds += 9 * channels_in * width * size**2
+            channels_in = width
+        self.layers, self.stages = nn.ModuleList(layers), tuple(stages)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of every stage."""
+        features = []
+        for layer in self.layers:
+            images = layer(images)
+            features.append(images)
+        return tuple(features)
+
+
+class TorchvisionBackbone(Backbone):
+    """A torchvision classifier without its classifier; a grey image is given to all three of its channels.
+
+    Its stages are the last maps of the four coarsest resolutions above 1 x 1.
+    """
+
+    MAX_STAGES = 4
+
+    def __init__(self, name: str, weights: str | None, channels_in: int, input_size: int) -> None:
+        super().__init__()
+        if channels_in not in (1, 3):
+            raise InputError(f"model.backbone.name '{name}' takes images of 1 or 3 channels; these have {channels_in}")
+        from torchvision.models.feature_extraction import create_feature_extractor
+
+        model = torchvision_model(name, weights)
+        found = _last_of_each_size(model, input_size)
+        if not found:
+            raise InputError(f"model.backbone.name '{name}': no stage is left of images of {input_size} pixels")
+        self.stages = tuple(stage for _, stage in found)
+        self.layers = create_feature_extractor(model, {node: str(i) for i, (node, _) in enumerate(found)})
+        self.multiply_adds = _multiply_adds(self.layers, input_size)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of every stage."""
+        return tuple(self.layers(images.expand(-1, 3, -1, -1)).values())
+
+
+def torchvision_model(name: str, weights: str | None = None) -> nn.Module:
+    """Return a torchvision model, untrained or with named weights.
+
+    Raises:
+        InputError: unknown weights, or weights that are not on this machine and cannot be fetched.
+    """
+    from torchvision import models
+
+    if weights is None:
+        model: nn.Module = models.get_model(name, weights=None)
+        return model
+    known = models.get_model_weights(name).__members__
+    if weights not in known:
+        raise InputError(f"unknown weights '{weights}' of '{name}'{nearest(weights, known)} (valid: {choices(known)})")
+    try:
+        trained: nn.Module = models.get_model(name, weights=known[weights])
+        return trained
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        file, folder = known[weights].url.rsplit("/", 1)[-1], f"{torch.hub.get_dir()}/checkpoints"
+        why = str(getattr(error, "reason", error)).splitlines()[0]
+        raise InputError(
+            f"weights '{weights}' of '{name}' cannot be fetched ({why}); put {file} into {folder}"
+        ) from None
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    """Return a copy without data, whose forward pass costs nothing."""
+    return copy.deepcopy(module).to("meta").eval()
+
+
+def _last_of_each_size(model: nn.Module, input_size: int) -> list[tuple[str, Stage]]:
+    """Return graph node and shape of the last map of each resolution, at most four, coarsest last."""
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    in_training, in_evaluation = get_graph_node_names(model)
+    body = itertools.takewhile(lambda node: not node.startswith(_CLASSIFIER), in_evaluation)
+    nodes = [node for node in body if node in set(in_training)]
+    everything = create_feature_extractor(_on_meta(model), {node: node for node in nodes})
+    outputs = everything(torch.zeros(1, 3, input_size, input_size, device="meta"))
+    last: dict[int, tuple[str, Stage]] = {}
+    for node, value in outputs.items():
+        if isinstance(value, Tensor) and value.ndim == 4 and value.shape[2] == value.shape[3] and node != nodes[0]:
+            size = value.shape[2]
+            last[size] = (node, Stage(value.shape[1], size))
+    ordered = [last[size] for size in sorted(last, reverse=True) if 1 < size < input_size]
+    return ordered[-TorchvisionBackbone.MAX_STAGES :]
+
+
+def _multiply_adds(module: nn.Module, input_size: int) -> int:
+    """Return the closed form of a conv net: per convolution, outputs x kernel x input channels per group."""
+    total = 0
+
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += output.numel() * layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
+        elif isinstance(layer, nn.Linear):
+            total += output.numel() * layer.in_features
+
+    copied = _on_meta(module)
+    for layer in copied.modules():
+        layer.register_forward_hook(add)
+    copied(torch.zeros(1, 3, input_size, input_size, device="meta"))
+    return total
