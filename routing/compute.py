@@ -44,18 +44,19 @@ class ComputeReport:
 
 # Operators without products; everything that is neither here nor known to fvcore raises.
 _FREE_OPERATORS = """
-    __and__ __or__ abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d add add_ alias arange argmax
-    argsort avg_pool2d batch_norm bernoulli bernoulli_ bitwise_not broadcast_tensors cat chunk clamp clamp_min
-    clone constant_pad_nd contiguous copy copy_ cos cumsum detach div div_ dropout elu eq exp expand expand_as
-    feature_dropout fill_ flatten flip floor floor_divide full full_like gather ge gelu group_norm gt hardtanh
-    hardtanh_ im2col index index_add index_add_ index_put_ index_select le leaky_relu leaky_relu_ lift_fresh
-    linalg_vector_norm linspace log log_softmax logical_not lt masked_fill masked_fill_ max max_pool2d maximum
-    mean meshgrid min minimum movedim mul mul_ narrow native_layer_norm ne neg new_full new_ones new_zeros
-    nonzero norm ones ones_like pad permute pow prod rand rand_like reciprocal relu relu_ repeat
-    repeat_interleave reshape roll rsqrt rsub scatter scatter_ select select_scatter sigmoid sigmoid_ silu silu_
-    sin slice softmax softplus sort split split_with_sizes sqrt squeeze stack std sub sub_ sum t tanh to topk
-    transpose tril triu type_as unbind unflatten unfold unsqueeze upsample_bicubic2d upsample_bilinear2d
-    upsample_nearest2d var view view_as where zeros zeros_like
+    __and__ __or__ abs adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool2d add add_ alias all amax amin
+    arange argmax argsort avg_pool2d batch_norm bernoulli bernoulli_ bitwise_not broadcast_tensors cat chunk
+    clamp clamp_min clone constant_pad_nd contiguous copy copy_ cos cumsum detach div div_ dropout elu eq exp
+    expand expand_as feature_dropout fill_ flatten flip floor floor_divide full full_like gather ge gelu
+    group_norm gt hardsigmoid hardswish hardswish_ hardtanh hardtanh_ im2col index index_add index_add_
+    index_put_ index_select le leaky_relu leaky_relu_ lift_fresh linalg_vector_norm linspace log log_softmax
+    logical_not lt masked_fill masked_fill_ max max_pool2d maximum mean meshgrid min minimum movedim mul mul_
+    narrow native_layer_norm ne neg new_full new_ones new_zeros nonzero norm ones ones_like pad permute pow prod
+    rand rand_like reciprocal relu relu_ repeat repeat_interleave reshape roll rsqrt rsub scatter scatter_
+    scatter_add select select_scatter sigmoid sigmoid_ silu silu_ sin slice softmax softplus sort split
+    split_with_sizes sqrt squeeze stack std sub sub_ sum t tanh to topk transpose tril triu type_as unbind
+    unflatten unfold unsqueeze upsample_bicubic2d upsample_bilinear2d upsample_nearest2d var view view_as where
+    zeros zeros_like
 """
 _FREE = frozenset(f"aten::{name}" for name in _FREE_OPERATORS.split())
 
@@ -149,7 +150,8 @@ def measure(model: VisionModel, images: Tensor, output: ModelOutput | None = Non
     units = output.units_executed
     executed = torch.zeros(len(images), dtype=torch.int64)
     by_module: dict[str, float] = {}
-    for name, part in model.counted_parts().items():
+    parts = model.executed_parts(units)
+    for name, part in parts.items():
         count = units[name].to("cpu", torch.int64) if part.static_units is None else torch.tensor(part.static_units)
         cost = count * _traced(part, images.device)
         executed += cost
@@ -159,7 +161,7 @@ def measure(model: VisionModel, images: Tensor, output: ModelOutput | None = Non
     if not torch.equal(executed, closed):
         wrong = {
             name: (part.per_unit, _traced(part, images.device))
-            for name, part in model.counted_parts().items()
+            for name, part in parts.items()
             if part.per_unit != _traced(part, images.device)
         }
         raise ComputeError(f"closed form and executed multiply-adds differ (part: (closed, executed)): {wrong}")

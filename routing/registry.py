@@ -73,6 +73,9 @@ MODELS = Registry(
         "full_compute": "routing.models.sections:FullComputeSection",
         "cheap_compute": "routing.models.sections:CheapComputeSection",
         "no_routing": "routing.models.sections:NoRoutingSection",
+        "vit": "routing.models.vit_section:VitSection",
+        "torchvision_vit": "routing.models.vit_section:TorchvisionVitSection",
+        "aacn": "routing.models.aacn_section:AacnSection",
     },
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -48,13 +48,21 @@ class DatasetSection(Section):
 
 
 class ModelSection(Section):
-    """What every model is told. A model is a subclass with its own fields and ``build``."""
+    """What every model is told. A model is a subclass with its own fields and ``build``.
+
+    ``after_training`` names the fields that act in evaluation only: they do not tell one training from another.
+    """
+
+    after_training: ClassVar[tuple[str, ...]] = ()
 
     name: str = Field(description="Name of the model.")
 
     def build(self, info: DataInfo) -> VisionModel:
         """Return the untrained module for data of this shape."""
         raise InputError(f"model '{self.name}' has no builder")
+
+    def initialise(self, model: VisionModel) -> None:
+        """Load the weights a training starts from, where the section names any."""
 
 
 def dotted(section: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,8 +5,9 @@ Shapes: B batch, N units (patches, tokens, scales), D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,10 @@ class VisionModel(nn.Module):
         """Return every part that costs multiply-adds, by name."""
         raise TypeError(f"{type(self).__name__} does not say what it costs")
 
+    def executed_parts(self, units_executed: Mapping[str, Any]) -> dict[str, CountedPart]:
+        """Return the parts that these units belong to; a model whose parts change shape with its knob overrides it."""
+        return self.counted_parts()
+
     def nominal_units(self) -> dict[str, float]:
         """Return the units per image expected of every conditional part before training (from the budget)."""
         return {}
@@ -118,7 +123,7 @@ class VisionModel(nn.Module):
     def closed_form(self, units_executed: dict[str, Tensor], batch_size: int) -> Tensor:
         """Return multiply-adds per image (B,), int64: the sum over parts of units times cost of one unit."""
         total = torch.zeros(batch_size, dtype=torch.int64)
-        for name, part in self.counted_parts().items():
+        for name, part in self.executed_parts(units_executed).items():
             if part.static_units is None:
                 total += units_executed[name].to("cpu", torch.int64) * part.per_unit
             else:

@@ -1,0 +1,68 @@
+"""Control of token pruning: merge similar tokens instead of dropping them (ToMe, arXiv:2210.09461, section 3).
+
+ToMe merges a few tokens in every block; here all merging happens in one place, in as many rounds as it takes (a round
+merges at most half), so that it is compared with dropping at the same number of tokens in the same blocks. Attention
+is not weighted by token size.
+
+Shapes: B images, T tokens (CLS is token 0 and is never merged), E width of a head, D width of a token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def merge_tokens(tokens_BTD: Tensor, metric_BTE: Tensor, count: int) -> Tensor:
+    """Return ``count`` tokens (B, count, D): most similar pairs averaged, weighted by how many each stands for.
+
+    Args:
+        tokens_BTD: the tokens.
+        metric_BTE: what similarity is measured on; ToMe takes the keys averaged over heads.
+        count: tokens wanted, CLS included; at least 2.
+    """
+    assert count >= 2
+    sizes_BT1 = torch.ones_like(tokens_BTD[..., :1])
+    while tokens_BTD.shape[1] > count:
+        merges = min(tokens_BTD.shape[1] - count, _most(tokens_BTD.shape[1]))
+        order, target = _match(metric_BTE, merges)
+        total_BT1 = _fold(sizes_BT1, order, target)
+        tokens_BTD = _fold(tokens_BTD * sizes_BT1, order, target) / total_BT1
+        metric_BTE = _fold(metric_BTE * sizes_BT1.to(metric_BTE.dtype), order, target) / total_BT1.to(metric_BTE.dtype)
+        sizes_BT1 = total_BT1
+    return tokens_BTD
+
+
+def merged_pairs(num_tokens: int, count: int) -> int:
+    """Return how many pairs of tokens are compared in all rounds: what the matching costs, times the metric's width."""
+    pairs = 0
+    while num_tokens > count:
+        pairs += ((num_tokens + 1) // 2) * (num_tokens // 2)
+        num_tokens -= min(num_tokens - count, _most(num_tokens))
+    return pairs
+
+
+def _most(num_tokens: int) -> int:
+    """Return how many tokens one round can merge: every even one but CLS."""
+    return (num_tokens - 1) // 2
+
+
+def _match(metric_BTE: Tensor, merges: int) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """Match even with odd positions; return (even positions that stay, those that merge), and where the latter go."""
+    unit = metric_BTE / torch.linalg.vector_norm(metric_BTE, dim=2, keepdim=True).clamp(min=1e-12)
+    similarity = (unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)).float()
+    best, target = similarity.max(dim=2)
+    best[:, 0] = -torch.inf  # CLS is the first even token and stays
+    ranked = best.argsort(dim=1, descending=True, stable=True)
+    leaving, staying = ranked[:, :merges], ranked[:, merges:].sort(dim=1).values
+    return (staying, leaving), target.gather(1, leaving)
+
+
+def _fold(values: Tensor, order: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    """Add the leaving even rows to their odd targets; return staying even rows, then odd rows."""
+    staying, leaving = order
+    width = values.shape[2]
+    even, odd = values[:, ::2], values[:, 1::2]
+    moved = even.gather(1, leaving[..., None].expand(-1, -1, width))
+    odd = odd.scatter_add(1, target[..., None].expand(-1, -1, width), moved)
+    return torch.cat([even.gather(1, staying[..., None].expand(-1, -1, width)), odd], dim=1)
