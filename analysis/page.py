@@ -26,6 +26,7 @@ from analysis.summary import Summary
 from analysis.table import Results
 from analysis.tables import Column, Row, Table, table
 from analysis.words import axis_label, shown
+from routing import __version__
 
 MAX_PICTURES = 8
 PICTURE_WIDTH = 1400
@@ -64,8 +65,6 @@ def templates() -> jinja2.Environment:
 
 def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str:
     """Return the report page as one HTML text that needs no other file and no network."""
-    from routing import __version__
-
     results = summary.results
     context: dict[str, Any] = {
         "name": results.name,
@@ -85,15 +84,25 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str
         "commands": commands(results),
         "environment": environment_table(results),
         "problems": results.problems,
-        "version": __version__,
-        "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "css": _asset("report.css"),
+        **_frame(),
         "script": _asset("report.js"),
         "data": _packed(json.dumps(page_data(summary), allow_nan=False, separators=(",", ":"))),
         "library": _chart_library(),
     }
     context["sections"] = _sections(context)
     return templates().get_template("report.html.j2").render(context)
+
+
+def comparison_page(names: Sequence[str], content: Table, pictures: Sequence[Picture], problems: Sequence[str]) -> str:
+    """Return the page of several studies as one HTML text."""
+    context = {"names": names, "table": content, "pictures": pictures, "problems": problems, **_frame()}
+    return templates().get_template("comparison.html.j2").render(context)
+
+
+def _frame() -> dict[str, Any]:
+    """Return what every page has: style, version, date."""
+    written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return {"css": _asset("report.css"), "version": __version__, "written": written}
 
 
 def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:

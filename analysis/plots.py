@@ -1,86 +1,54 @@
-"""Figures of a results folder. Draws what it is given and computes nothing."""
+"""Figures of a study as a whole: front, hypervolume, ablation. Draws what it is given and computes nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from importlib.resources import as_file, files
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
-import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator
 
+from analysis.drawing import (
+    BASELINE_STYLES,
+    FRONT,
+    GREY,
+    KNEE,
+    WIDTHS,
+    ColumnWidth,
+    as_text,
+    cost_axis,
+    new_figure,
+    paper_style,
+    place_legend,
+    save,
+)
 from analysis.objectives import Objective
 from analysis.summary import Summary
 from analysis.words import axis_label, scale
 
-GREY, FRONT, KNEE = "#B0B0B0", "#0072B2", "#D55E00"
-BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for who sees none
-    "full_compute": ("s", "#000000"),
-    "dense_matched": ("P", "#CC79A7"),
-    "no_routing": ("^", "#009E73"),
-    "cheap_compute": ("D", "#E69F00"),
-}
-WIDTHS = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper
-FORMATS = ("png", "svg", "pdf")
 
+def draw_front(
+    summary: Summary,
+    formats: Iterable[str],
+    folder: Path,
+    width: ColumnWidth = "double",
+    confirmed: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Draw every point, the front, baselines and knee: first objective against the second.
 
-@contextmanager
-def paper_style() -> Iterator[None]:
-    """Draw with the style file that ships with the package."""
-    with as_file(files("analysis") / "paper.mplstyle") as path, mpl.style.context(["default", path]):
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return a figure of that size in inches that needs no display and no global state."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(figure: Figure, folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
-    """Write a figure as ``folder/name.<format>`` for every format; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in formats]
-    for path in paths:
-        figure.savefig(path, metadata={"Date": None} if path.suffix in (".svg",) else None)
-    return paths
-
-
-def cost_axis(axes: Axes, objective: Objective, values: pd.Series) -> None:
-    """Label the x axis; a positive cost is drawn on a logarithmic scale with readable ticks."""
-    axes.set_xlabel(axis_label(objective.metric) + (", log scale" if objective.is_cost else ""))
-    if not objective.is_cost or not len(values) or values.min() <= 0:
-        return
-    axes.set_xscale("log")
-    decades = values.max() / values.min()
-    steps: Any = (1, 2, 5) if decades < 300 else (1,)
-    if decades < 4:
-        steps = (1, 1.5, 2, 3, 4, 5, 6, 8)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-    axes.xaxis.set_minor_formatter("")
-
-
-def draw_front(summary: Summary, formats: Iterable[str], folder: Path, width: str = "double") -> list[Path]:
-    """Draw every point, the front, the baselines and the knee: first objective against the second."""
+    ``confirmed`` adds points with intervals: ``x``, ``y``, ``y_low``, ``y_high`` and ``label`` (one for all rows).
+    """
     if len(summary.results.objectives) < 2:
         return []
     with paper_style():
-        wide = width == "double"
-        figure = new_figure(WIDTHS[width], 3.6 if wide else 4.2)
+        figure = new_figure(WIDTHS[width], 3.6 if width == "double" else 4.2)
         axes = figure.add_subplot()
         _front_points(axes, summary)
-        axes.set_title(_plain(summary.results.name))
-        handles = {"loc": "outside right upper"} if wide else {"loc": "outside lower center", "ncols": 2}
-        figure.legend(**handles)
+        if confirmed is not None and len(confirmed):
+            _confirmed_points(axes, confirmed, scale(summary.results.objectives[0].metric))
+        axes.set_title(as_text(summary.results.name))
+        place_legend(figure, width)
         return save(figure, folder, "front", formats)
 
 
@@ -102,24 +70,13 @@ def _front_points(axes: Axes, summary: Summary) -> None:
         front[cost.metric],
         front[task.metric] * y_scale,
         drawstyle="steps-post",
+        linestyle="-" if len(objectives) == 2 else "none",
         marker="o",
         color=FRONT,
         zorder=4,
         label=f"front ({len(front)})",
     )
-    for _, row in summary.baselines.iterrows():
-        marker, colour = BASELINE_STYLES[row["model.name"]]
-        axes.scatter(
-            row[cost.metric],
-            row[task.metric] * y_scale,
-            marker=marker,
-            s=60,
-            c=colour,
-            edgecolors="white",
-            linewidths=0.8,
-            zorder=5,
-            label=row["model.name"],
-        )
+    _baselines(axes, summary.baselines, task, cost)
     knee = summary.knee_row
     if knee is not None:
         axes.scatter(
@@ -136,23 +93,94 @@ def _front_points(axes: Axes, summary: Summary) -> None:
     axes.set_ylabel(axis_label(task.metric))
 
 
-def draw_hypervolume(summary: Summary, formats: Iterable[str], folder: Path) -> list[Path]:
+def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objective) -> None:
+    for _, row in baselines.iterrows():
+        marker, colour = BASELINE_STYLES[row["model.name"]]
+        axes.scatter(
+            row[cost.metric],
+            row[task.metric] * scale(task.metric),
+            marker=marker,
+            s=60,
+            c=colour,
+            edgecolors="white",
+            linewidths=0.8,
+            zorder=5,
+            label=row["model.name"],
+        )
+
+
+def _confirmed_points(axes: Axes, confirmed: pd.DataFrame, y_scale: float) -> None:
+    y = confirmed["y"].to_numpy(dtype=float)
+    bars = np.abs(np.stack([y - confirmed["y_low"], confirmed["y_high"] - y])) * y_scale
+    axes.errorbar(
+        confirmed["x"],
+        y * y_scale,
+        yerr=bars,
+        fmt="D",
+        markersize=4,
+        color="#000000",
+        capsize=2,
+        linewidth=1,
+        zorder=7,
+        label=str(confirmed["label"].iloc[0]),
+    )
+
+
+def draw_hypervolume(
+    summary: Summary, formats: Iterable[str], folder: Path, width: ColumnWidth = "double"
+) -> list[Path]:
     """Draw how the hypervolume grew over trials and over seconds spent training."""
     history = summary.history
     if history.empty:
         return []
     with paper_style():
-        figure = new_figure(WIDTHS["double"], 2.8)
-        left, right = figure.subplots(1, 2, sharey=True)
-        left.step(history["number"], history["hypervolume"], where="post")
-        left.set_xlabel("trial number")
+        wide = width == "double"
+        figure = new_figure(WIDTHS[width], 2.8 if wide else 4.4)
+        left, right = figure.subplots(1, 2, sharey=True) if wide else figure.subplots(2, 1, sharey=True)
+        for axes, column, label in (
+            (left, "number", "trial number"),
+            (right, "train_seconds", "training, sum over trials (s)"),
+        ):
+            axes.step(history[column], history["hypervolume"], where="post")
+            axes.plot(history[column].iloc[-1:], history["hypervolume"].iloc[-1:], "o", color=FRONT)
+            axes.set_xlabel(label)
         left.set_ylabel("hypervolume")
         left.xaxis.get_major_locator().set_params(integer=True)
-        right.step(history["train_seconds"], history["hypervolume"], where="post")
-        right.set_xlabel("training, sum over trials (s)")
         return save(figure, folder, "hypervolume", formats)
 
 
-def _plain(text: str) -> str:
-    """Return text that matplotlib shows as it is: ``$`` would start a formula."""
-    return text.replace("$", r"\$")
+def draw_forest(
+    compared: pd.DataFrame,
+    objective: Objective,
+    formats: Iterable[str],
+    folder: Path,
+    width: ColumnWidth = "double",
+) -> list[Path]:
+    """Draw the paired difference of every arm to the baseline with its interval; rows of ``compare_arms``."""
+    metric = objective.metric
+    rows = compared[compared["pairs"].gt(0) & ~compared["verdict"].str.startswith("baseline")]
+    if rows.empty:
+        return []
+    factor = scale(metric)
+    with paper_style():
+        figure = new_figure(WIDTHS[width], 1.1 + 0.28 * len(rows))
+        axes = figure.add_subplot()
+        for place, (_, row) in enumerate(rows.iloc[::-1].iterrows()):
+            clear = row["verdict"] in ("better", "worse")
+            colour = FRONT if clear else "#767676"
+            bounds = [row[f"{metric}_diff_low"] * factor, row[f"{metric}_diff_high"] * factor]
+            axes.plot(bounds, [place, place], color=colour, linewidth=1.6)
+            middle = row[f"{metric}_diff"] * factor
+            axes.plot(middle, place, "o", color=colour, markerfacecolor=colour if clear else "white")
+        axes.axvline(0, color="#000000", linewidth=0.8)
+        names = [as_text(f"{arm} (n={n})") for arm, n in zip(rows["arm"], rows["pairs"], strict=True)]
+        axes.set_yticks(range(len(rows)), names[::-1])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        unit = "percentage points" if factor == 100 else axis_label(metric)
+        axes.set_xlabel(
+            f"{axis_label(metric).split(' (')[0]}: arm minus baseline ({unit}), paired by seed, 95 % interval"
+            if width == "double"
+            else f"arm minus baseline ({unit})"
+        )
+        axes.grid(axis="y", visible=False)
+        return save(figure, folder, "forest", formats)

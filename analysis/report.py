@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import plots
 from analysis.ablation import ablation_table, compare_arms
 from analysis.boundaries import boundary_warnings
 from analysis.certificates import certificate_table
+from analysis.comparison import Comparison, compare
+from analysis.confirmed import confirm_table, error_bars, read_confirmed
+from analysis.drawing import FORMATS, WIDTHS, ColumnWidth
+from analysis.figures import draw_all
 from analysis.importance import importances
 from analysis.objectives import Objective
 from analysis.page import Findings, render
 from analysis.summary import Summary, summarise
 from analysis.table import FRONT_FILE, read_results
+from analysis.tables import to_latex, to_markdown
 from routing.errors import InputError, choices, nearest
 from routing.record import write_text
 
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
+TABLES_FOLDER = "tables"
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Analysis:
     """What ``analyze`` found and wrote for one results folder.
 
     ``front`` holds the front's rows of points.csv ordered by cost, ``knee`` one of them (None without a front);
-    ``others`` are the analyses of the further folders of the same call.
+    ``others`` are the analyses of the further folders of the same call, ``comparison`` what puts them side by side.
     """
 
     folder: Path
@@ -42,56 +47,87 @@ class Analysis:
     figures: list[Path]
     report: Path
     others: tuple[Analysis, ...] = ()
+    comparison: Comparison | None = None
 
 
-def analyze(results: Sequence[str | Path], *, formats: Sequence[str] = ("png",)) -> Analysis:
+def analyze(
+    results: Sequence[str | Path], *, formats: Sequence[str] = ("png",), width: ColumnWidth = "double"
+) -> Analysis:
     """Write front.csv, figures/ and report.html into each results folder.
 
     Args:
         results: results folders; a sweep may still be running in them.
-        formats: of the figures: png, svg, pdf.
+        formats: of the figures: png, svg, pdf; PNG is always drawn too, for the page.
+        width: single or double, the column of a paper that the figures fill.
 
     Raises:
-        InputError: no folder given, not a results folder, an unknown format.
+        InputError: no folder given, not a results folder, an unknown format or width.
     """
     for kind in formats:
-        if kind not in plots.FORMATS:
-            raise InputError(
-                f"unknown figure format '{kind}'{nearest(kind, plots.FORMATS)} (valid: {choices(plots.FORMATS)})"
-            )
+        _check("figure format", kind, FORMATS)
+    _check("figure width", width, WIDTHS)
     if not results:
         raise InputError("analyze needs at least one results folder")
     summaries = [summarise(read_results(folder)) for folder in results]
-    first, *others = [_write(summary, formats) for summary in summaries]
-    return replace(first, others=tuple(others))
+    first, *others = [_write(summary, formats, width) for summary in summaries]
+    if not others:
+        return first
+    together = compare([summary.results for summary in summaries], _with_png(formats), width)
+    return replace(first, others=tuple(others), comparison=together)
 
 
-def _write(summary: Summary, formats: Sequence[str]) -> Analysis:
-    folder = summary.results.folder
-    figures = folder / FIGURES_FOLDER
+def _check(what: str, word: str, valid: Iterable[str]) -> None:
+    if word not in valid:
+        raise InputError(f"unknown {what} '{word}'{nearest(word, valid)} (valid: {choices(valid)})")
+
+
+def _with_png(formats: Sequence[str]) -> list[str]:
+    """Return the formats and PNG, which the pages show whatever else is asked for."""
+    return list(dict.fromkeys([*formats, "png"]))
+
+
+def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Analysis:
+    results, folder = summary.results, summary.results.folder
     write_text(folder / FRONT_FILE, summary.front.to_csv(index=False, lineterminator="\n"))
-    paths = plots.draw_front(summary, formats, figures) + plots.draw_hypervolume(summary, formats, figures)
+    compared, confirmed, importance = compare_arms(results), read_confirmed(results), importances(results)
+    findings = Findings(
+        certificates=certificate_table(summary),
+        ablations=() if compared.empty else (ablation_table(compared, results),),
+        confirm=confirm_table(confirmed, results),
+        importance=importance,
+        warnings=tuple(boundary_warnings(summary)),
+    )
+    paths = draw_all(
+        summary,
+        _with_png(formats),
+        folder / FIGURES_FOLDER,
+        width,
+        compared=compared,
+        confirmed=error_bars(confirmed, results),
+        importance=importance,
+    )
+    _write_tables(folder / TABLES_FOLDER, findings, compared)
     report = folder / REPORT_FILE
-    write_text(report, render(summary, paths, find(summary)))
+    write_text(report, render(summary, paths, findings))
     return Analysis(
         folder=folder,
         front=summary.front,
         knee=summary.knee_row,
         hypervolume=summary.hypervolume,
-        objectives=summary.results.objectives,
+        objectives=results.objectives,
         states=summary.states,
-        problems=summary.results.problems,
+        problems=results.problems,
         figures=paths,
         report=report,
     )
 
 
-def find(summary: Summary) -> Findings:
-    """Compute what the page shows beside front and hypervolume."""
-    compared = compare_arms(summary.results)
-    return Findings(
-        certificates=certificate_table(summary),
-        ablations=() if compared.empty else (ablation_table(compared, summary.results),),
-        importance=importances(summary.results),
-        warnings=tuple(boundary_warnings(summary)),
-    )
+def _write_tables(folder: Path, findings: Findings, compared: pd.DataFrame) -> None:
+    """Write ablation and confirm tables as Markdown and LaTeX, the ablation's numbers as CSV."""
+    named = [("ablation", content) for content in findings.ablations]
+    named += [("confirm", findings.confirm)] if findings.confirm is not None else []
+    for name, content in named:
+        write_text(folder / f"{name}.md", to_markdown(content))
+        write_text(folder / f"{name}.tex", to_latex(content))
+    if not compared.empty:
+        write_text(folder / "ablation.csv", compared.to_csv(index=False, lineterminator="\n"))

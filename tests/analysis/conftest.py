@@ -42,7 +42,7 @@ def accuracy_at(ratio: float, mode: str | None, rng: random.Random) -> float:
 def make_record(number: int, rng: random.Random) -> TrialRecord:
     """Return a finished trial: a baseline with one point, or a routed model with eight."""
     model, mode = MODELS[number % len(MODELS)]
-    keys: dict[str, Any] = {"model.name": model, "seed": number}
+    keys: dict[str, Any] = {"model.name": model, "seed": number, "dataset.patch_grid_size": (4, 5, 8)[number % 3]}
     ratios = {"full_compute": [1.0], "no_routing": [1.0], "cheap_compute": [0.0]}.get(model)
     if mode is not None:
         keys["model.router.mode"] = mode
@@ -131,11 +131,48 @@ def build_results(
     return folder
 
 
+ARMS = {"baseline": {}, "mode=top_k": {"model.router.mode": "top_k"}, "mode=random": {"model.router.mode": "random"}}
+
+
+def build_ablation(folder: Path, seeds: int = 5, seed: int = 0, name: str = "arms") -> Path:
+    """Write an ablation of three arms: the second equals the baseline on average, the third is 20 points worse."""
+    rng = random.Random(seed)
+    trial_rows: list[dict[str, Any]] = []
+    point_rows: list[dict[str, Any]] = []
+    for number, (arm, one) in enumerate((arm, one) for arm in ARMS for one in range(seeds)):
+        config = RunConfig.from_dict({**ARMS[arm], "seed": one})
+        accuracy = 0.88 - (0.2 if arm == "mode=random" else 0.0) + 0.01 * one + rng.gauss(0, 0.003)
+        flops = 3.0e5 + rng.gauss(0, 2e3)
+        point = OperatingPoint("threshold", 0.5, True, flops, flops, flops, 31_000, {"val_accuracy": accuracy}, 0.2)
+        metrics = {"val_accuracy": accuracy, "flops": flops, "params": 31_000, "epochs": 4, "train_seconds": 9.0}
+        TrialRecord(config, metrics, [point]).write(folder / "trials" / str(number))
+        trial_rows.append(
+            {"number": number, "state": "COMPLETE", "reason": "", "arm": arm, **config.dotted(), **metrics}
+        )
+        point_rows.append({"trial": number, "arm": arm, **point.row(), **config.dotted()})
+    write_csv(folder / "trials.csv", trial_rows)
+    write_csv(folder / "points.csv", point_rows)
+    study = {"kind": "ablation", "name": name, "question": "Does the mode matter?", "objectives": OBJECTIVES}
+    (folder / "study.yaml").write_text(dump(study), encoding="utf-8")
+    (folder / "environment.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def make_results(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes a synthetic results folder below a temporary path."""
 
     def make(folder: str = "results", **options: Any) -> Path:
         return build_results(tmp_path / folder, **options)
+
+    return make
+
+
+@pytest.fixture
+def make_ablation(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes a synthetic ablation below a temporary path."""
+
+    def make(folder: str = "ablation", **options: Any) -> Path:
+        return build_ablation(tmp_path / folder, **options)
 
     return make

@@ -1,0 +1,104 @@
+"""Several studies side by side: fronts over each other, attainment over repeats, one hypervolume table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.compare_plots import Surface, draw_overlay
+from analysis.drawing import ColumnWidth
+from analysis.indicators import Group, attainment, compare_groups, group_studies, joint_reference
+from analysis.objectives import Objective, metrics
+from analysis.page import comparison_page, figure_picture
+from analysis.summary import cost_columns
+from analysis.table import Results
+from analysis.tables import Column, Table, table, to_latex, to_markdown
+from analysis.words import axis_label, shown
+from routing.record import write_text
+
+COMPARISON_FOLDER = "comparison"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison wrote: a row per study, and the paths."""
+
+    studies: pd.DataFrame
+    figures: list[Path]
+    report: Path
+
+
+def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWidth) -> Comparison:
+    """Compare studies; folders of one study name are repeats of it. Writes into ``comparison/`` of the first folder.
+
+    Raises:
+        InputError: the studies have different objectives.
+    """
+    groups = [group for group in group_studies(results) if len(group.joint)]
+    objectives = results[0].objectives
+    folder = results[0].folder / COMPARISON_FOLDER
+    reference = joint_reference(results)
+    studies = compare_groups(groups, reference, cost_columns(results[0])) if groups else pd.DataFrame()
+    surfaces = [_surface(group, objectives) for group in groups] if len(objectives) == 2 else []
+    figures = draw_overlay(surfaces, objectives, formats, folder, width)
+    shown_table = comparison_table(studies, objectives, metrics(reference, objectives))
+    studies.to_csv(_made(folder) / "hypervolume.csv", index=False)
+    write_text(folder / "hypervolume.md", to_markdown(shown_table))
+    write_text(folder / "hypervolume.tex", to_latex(shown_table))
+    report = folder / "report.html"
+    pictures = [figure_picture(path) for path in figures if path.suffix == ".png"]
+    problems = [f"{one.folder}: no operating point yet" for one in results if one.points.empty]
+    write_text(report, comparison_page([group.name for group in groups], shown_table, pictures, problems))
+    return Comparison(studies, figures, report)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _surface(group: Group, objectives: tuple[Objective, ...]) -> Surface:
+    """Return the median front of a group, with the best and the worst repeat's as a band where there are repeats."""
+
+    def values(share: float) -> pd.DataFrame:
+        surface = attainment(group.fronts, share)
+        shown_values = metrics(surface, objectives) if len(surface) else np.empty((0, 2))
+        return pd.DataFrame(shown_values, columns=[o.metric for o in objectives])
+
+    repeats = len(group.fronts)
+    if repeats == 1:
+        return Surface(group.name, repeats, values(1.0), None, None)
+    return Surface(group.name, repeats, values(0.5), values(1 / repeats), values(1.0))
+
+
+def comparison_table(studies: pd.DataFrame, objectives: Sequence[Objective], reference: NDArray[np.float64]) -> Table:
+    """Return the comparison as text."""
+    rows = [
+        [
+            str(row["study"]),
+            str(int(row["n"])),
+            f"{row['hypervolume_mean']:.5g}",
+            ""
+            if math.isnan(row["hypervolume_low"])
+            else f"[{row['hypervolume_low']:.5g}, {row['hypervolume_high']:.5g}]",
+            f"{row['epsilon']:.4f}",
+        ]
+        for _, row in studies.iterrows()
+    ]
+    corner = ", ".join(
+        f"{axis_label(o.metric).split(' (')[0]} {shown(o.metric, value)}"
+        for o, value in zip(objectives, reference, strict=True)
+    )
+    headings = [Column("study"), Column("n", True), Column("hypervolume", True), Column("95 %", True)]
+    note = (
+        f"Hypervolume against one reference point for all: {corner}. n: repeats, folders of the same study name; the "
+        "interval is Student's t over them. Epsilon: how far the study's front must be moved, as a share of the joint "
+        "front's range, to cover the joint front of all; 0 misses nothing."
+    )
+    return table("Studies compared", [*headings, Column("epsilon", True)], rows, note)

@@ -1,0 +1,101 @@
+"""The confirmed front: what is left of the winners under fresh seeds and on the test split."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.table import Results
+from analysis.tables import Column, Table, table
+from analysis.words import axis_label, count, scale
+
+CONFIRM_FILE = Path("confirm") / "confirm.csv"
+NOTE = (
+    "Every configuration was trained again under n fresh seeds; the test split was read here only. Intervals are 95 % "
+    "of the mean over seeds. Selected: the validation value by which the point was chosen; what it lost since is the "
+    "winner's curse."
+)
+
+
+def read_confirmed(results: Results) -> pd.DataFrame:
+    """Return confirm.csv of a results folder, empty when there is none; a damaged one is named in ``problems``."""
+    path = results.folder / CONFIRM_FILE
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        results.problems.append(f"{path}: not readable: {str(error).splitlines()[0]}")
+        return pd.DataFrame()
+
+
+def on_test_split(metric: str) -> str:
+    """Return the test split's name of a validation metric."""
+    return metric.replace("val_", "test_", 1)
+
+
+def error_bars(confirmed: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """Return what the front's figure draws: ``x``, ``y``, ``y_low``, ``y_high``, ``label``; test values where known."""
+    if confirmed.empty or len(results.objectives) < 2:
+        return pd.DataFrame()
+    task, cost = results.objectives[0].metric, results.objectives[1].metric
+    metric = on_test_split(task) if f"{on_test_split(task)}_mean" in confirmed else task
+    x, y = _numbers(confirmed, f"{cost}_mean"), _numbers(confirmed, f"{metric}_mean")
+    bars = pd.DataFrame({"x": x.fillna(_numbers(confirmed, cost)), "y": y})
+    bars["y_low"] = _numbers(confirmed, f"{metric}_low").fillna(y)
+    bars["y_high"] = _numbers(confirmed, f"{metric}_high").fillna(y)
+    bars = bars.dropna()
+    seeds = _numbers(confirmed, "n").min()
+    n = "" if math.isnan(seeds) else f", n = {int(seeds)}"
+    return bars.assign(label=f"confirmed: {axis_label(metric).split(' (')[0]}, 95 %{n}")
+
+
+def _numbers(confirmed: pd.DataFrame, column: str) -> pd.Series:
+    """Return a column as numbers, NaN where it is missing."""
+    if column not in confirmed:
+        return pd.Series(math.nan, index=confirmed.index)
+    return pd.to_numeric(confirmed[column], errors="coerce")
+
+
+def confirm_table(confirmed: pd.DataFrame, results: Results) -> Table | None:
+    """Return the confirmed points as text, None without any: every ``m_mean`` with its ``m_low`` and ``m_high``."""
+    if confirmed.empty:
+        return None
+    columns = [str(column) for column in confirmed.columns]
+    metrics = [column.removesuffix("_mean") for column in columns if column.endswith("_mean")]
+    names = [c for c in ("trial", "model.name", "model.router.mode", "knob", "knob_value", "n") if c in confirmed]
+    rest = [
+        column
+        for column in columns
+        if column not in names and not column.endswith(("_mean", "_low", "_high")) and "." not in column
+    ]
+    rows = [
+        [_text(column, row[column]) for column in names]
+        + [_interval(row, metric) for metric in metrics]
+        + [_text(column, row[column]) for column in rest]
+        for _, row in confirmed.iterrows()
+    ]
+    headings = [Column(name, name in ("trial", "n")) for name in names]
+    headings += [Column(f"{axis_label(metric)} [95 %]", True) for metric in metrics]
+    headings += [Column(axis_label(column), True) for column in rest]
+    return table("The front, trained again under fresh seeds", headings, rows, NOTE)
+
+
+def _interval(row: pd.Series, metric: str) -> str:
+    values = [row.get(f"{metric}_{end}", math.nan) for end in ("mean", "low", "high")]
+    texts = [_text(metric, value) for value in values]
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if texts[1] and texts[2] else texts[0]
+
+
+def _text(column: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    number = float(value) if isinstance(value, (int, float)) else math.nan
+    if math.isnan(number):
+        return ""
+    if column in ("flops", "params"):
+        return count(number)
+    factor = next((scale(metric) for metric in ("val_accuracy", "test_accuracy") if metric in column), scale(column))
+    return f"{number * factor:.2f}" if factor == 100 else f"{number:.4g}"

@@ -1,0 +1,66 @@
+"""Which figures a study gets, from what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import effect_plots, plots
+from analysis.drawing import ColumnWidth
+from analysis.effects import GRID_KEY, finished, knob_curves, level_means, parallel_axes, slice_keys
+from analysis.summary import Summary
+
+MAX_LINES = 400
+
+
+def draw_all(
+    summary: Summary,
+    formats: Sequence[str],
+    folder: Path,
+    width: ColumnWidth = "double",
+    *,
+    compared: pd.DataFrame | None = None,
+    confirmed: pd.DataFrame | None = None,
+    importance: pd.DataFrame | None = None,
+) -> list[Path]:
+    """Draw every figure this study has something for; return the paths in reading order."""
+    task = summary.results.objectives[0]
+    paths = plots.draw_front(summary, formats, folder, width, confirmed)
+    paths += plots.draw_hypervolume(summary, formats, folder, width)
+    if compared is not None and not compared.empty:
+        paths += plots.draw_forest(compared, task, formats, folder, width)
+    paths += _parameter_figures(summary, formats, folder, width)
+    on_front = set(summary.front["trial"])
+    for knob, curves in knob_curves(summary).items():
+        paths += effect_plots.draw_knob_curves(knob, curves, on_front, task, formats, folder, width)
+    if importance is not None:
+        paths += effect_plots.draw_importance(importance, formats, folder, width)
+    return paths
+
+
+def _parameter_figures(summary: Summary, formats: Sequence[str], folder: Path, width: ColumnWidth) -> list[Path]:
+    """Draw slices, the grid-size curve and parallel coordinates of the finished trials."""
+    objectives = summary.results.objectives
+    on_front = set(summary.front["trial"])
+    trials = finished(summary.results)
+    if trials.empty:
+        return []
+    paths = effect_plots.draw_slices(trials, slice_keys(trials), on_front, objectives[0], formats, folder, width)
+    if GRID_KEY in trials and len(trials[GRID_KEY].dropna().unique()) > 1 and "flops" in trials:
+        tables = {metric: level_means(trials, GRID_KEY, metric) for metric in (objectives[0].metric, "flops")}
+        paths += effect_plots.draw_levels(tables, "patches per side", "grid_size", formats, folder, width)
+    lines = _front_and_some(trials, on_front)
+    axes = parallel_axes(lines, [objective.metric for objective in objectives])
+    flags = lines["number"].isin(on_front).tolist()
+    return paths + effect_plots.draw_parallel(axes, flags, formats, folder, width)
+
+
+def _front_and_some(trials: pd.DataFrame, on_front: set[int]) -> pd.DataFrame:
+    """Return the trials to draw as lines: those on the front, and evenly chosen others up to what can be read."""
+    if len(trials) <= MAX_LINES:
+        return trials
+    others = trials[~trials["number"].isin(on_front)]
+    step = -(-len(others) // MAX_LINES)
+    return pd.concat([others.iloc[::step], trials[trials["number"].isin(on_front)]])
