@@ -282,4 +282,4 @@ class AttentionAugmentedNet(VisionModel):
 def _build_backbone(section: AacnBackboneSection, info: DataInfo) -> Backbone:
     if section.name == OWN_BACKBONE:
         return ConvBackbone(info.channels, info.input_size, section.channels)
-    return TorchvisionBackbone(section.name, section.weights, info.channels, info.input_size)
+    return TorchvisionBackbone(section.name, info.channels, info.input_size)

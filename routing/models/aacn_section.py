@@ -50,7 +50,9 @@ class AacnBackboneSection(Section):
     name: BackboneName = Field(default=OWN_BACKBONE, description="conv: our own; else a torchvision conv net by name.")
     channels: Channels = Field(default=DEFAULT_CHANNELS, description="conv only: channels of each stage.")
     weights: str | None = Field(
-        default=None, max_length=80, description="torchvision only: pretrained weights (DEFAULT, IMAGENET1K_V1, ...)."
+        default=None,
+        max_length=4096,
+        description="torchvision only: its name of pretrained weights (DEFAULT: downloaded once), or a file.",
     )
 
     @model_validator(mode="after")
@@ -122,3 +124,10 @@ class AacnSection(ModelSection):
         from routing.models.aacn import AttentionAugmentedNet
 
         return AttentionAugmentedNet(self, info)
+
+    def initialise(self, model: VisionModel) -> None:
+        if self.backbone.weights is not None:
+            from routing.models.backbones import TorchvisionBackbone
+
+            assert isinstance(model.backbone, TorchvisionBackbone)
+            model.backbone.load_pretrained(self.backbone.weights)

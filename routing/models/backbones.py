@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from routing.errors import InputError, choices, nearest
+from routing.errors import InputError
+from routing.models.pretrained import one_line, pretrained_state
 
 _CLASSIFIER = ("classifier", "avgpool", "adaptive_avg_pool2d", "mean", "flatten", "fc")
 """How torchvision names the first node after the last feature map."""
@@ -72,13 +72,14 @@ class TorchvisionBackbone(Backbone):
 
     MAX_STAGES = 4
 
-    def __init__(self, name: str, weights: str | None, channels_in: int, input_size: int) -> None:
+    def __init__(self, name: str, channels_in: int, input_size: int) -> None:
         super().__init__()
         if channels_in not in (1, 3):
             raise InputError(f"model.backbone.name '{name}' takes images of 1 or 3 channels; these have {channels_in}")
+        from torchvision.models import get_model
         from torchvision.models.feature_extraction import create_feature_extractor
 
-        model = torchvision_model(name, weights)
+        self.name, model = name, get_model(name, weights=None)
         found = _last_of_each_size(model, input_size)
         if not found:
             raise InputError(f"model.backbone.name '{name}': no stage is left of images of {input_size} pixels")
@@ -90,30 +91,20 @@ class TorchvisionBackbone(Backbone):
         """Return the features of every stage."""
         return tuple(self.layers(images.expand(-1, 3, -1, -1)).values())
 
+    def load_pretrained(self, source: str) -> None:
+        """Load weights by torchvision's name or from a file; those of the classifier are left out.
 
-def torchvision_model(name: str, weights: str | None = None) -> nn.Module:
-    """Return a torchvision model, untrained or with named weights.
-
-    Raises:
-        InputError: unknown weights, or weights that are not on this machine and cannot be fetched.
-    """
-    from torchvision import models
-
-    if weights is None:
-        model: nn.Module = models.get_model(name, weights=None)
-        return model
-    known = models.get_model_weights(name).__members__
-    if weights not in known:
-        raise InputError(f"unknown weights '{weights}' of '{name}'{nearest(weights, known)} (valid: {choices(known)})")
-    try:
-        trained: nn.Module = models.get_model(name, weights=known[weights])
-        return trained
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        file, folder = known[weights].url.rsplit("/", 1)[-1], f"{torch.hub.get_dir()}/checkpoints"
-        why = str(getattr(error, "reason", error)).splitlines()[0]
-        raise InputError(
-            f"weights '{weights}' of '{name}' cannot be fetched ({why}); put {file} into {folder}"
-        ) from None
+        Raises:
+            InputError: weights that cannot be had, or of another model.
+        """
+        key = "model.backbone.weights"
+        state = pretrained_state(self.name, source, key)
+        try:
+            missing = self.layers.load_state_dict(state, strict=False).missing_keys
+        except RuntimeError as error:
+            raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
+        if missing:
+            raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
