@@ -7,6 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from routing.errors import InputError
+from routing.yaml_io import parse_scalar
+
 ROOT_KEYS = ("seed", "device", "precision", "threads")
 
 
@@ -38,10 +41,12 @@ def yaml_value(value: Any) -> str | None:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether text can stand unquoted: words, and the lists that a table cell holds."""
-    if text.startswith("[") and text.endswith("]"):
-        return not any(sign in text for sign in '{}:#\n"')
-    return text.replace("_", "").replace("-", "").replace("/", "").replace(".", "").isalnum() and not text[0].isdigit()
+    """Whether text stands for itself in YAML, or is the list that a table cell holds."""
+    try:
+        parsed = parse_scalar(text, "cell")
+    except InputError:
+        return False
+    return parsed == text or isinstance(parsed, list)
 
 
 def knob_value(value: Any) -> Any:

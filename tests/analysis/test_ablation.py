@@ -1,0 +1,104 @@
+"""Ablation statistics against hand-computed answers, and what may be claimed from few seeds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.ablation import ablation_table, compare_arms, dominance_probability, holm, paired_difference
+from analysis.intervals import mean_interval, share_interval
+from analysis.report import analyze
+from analysis.table import read_results
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .04 -> x3, x2, x1 = .03 .04 .04, running maximum, capped at 1
+    np.testing.assert_allclose(holm([0.04, 0.01, 0.02]), [0.04, 0.03, 0.04])
+    np.testing.assert_allclose(holm([0.9, 0.8]), [1, 1])
+    np.testing.assert_allclose(holm([math.nan, 0.03, 0.01]), [math.nan, 0.03, 0.02])
+    assert holm([]).shape == (0,)
+
+
+def test_mean_interval_by_hand():
+    # mean 2, sd 1, n 3: t(.975, 2) = 4.302653, half width 4.302653 / sqrt(3) = 2.484138
+    mean, low, high = mean_interval([1, 2, 3])
+    assert (mean, low, high) == pytest.approx((2, -0.484138, 4.484138), abs=1e-6)
+    assert mean_interval([5])[0] == 5
+    assert math.isnan(mean_interval([5]).low)
+    assert math.isnan(mean_interval([]).mean)
+
+
+def test_share_interval_by_hand():
+    # Wilson for 8 of 10: 0.490 to 0.943
+    assert share_interval(0.8, 10)[1:] == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert share_interval(1.0, 10).high == pytest.approx(1.0)
+
+
+def test_paired_difference_uses_common_seeds_only():
+    arm = pd.Series([3.0, 5.0, 100.0], index=[1, 2, 9])
+    baseline = pd.Series([1.0, 2.0, 0.0], index=[1, 2, 3])
+    # differences 2 and 3: mean 2.5, sd .7071, d_z 3.5355; t = 5, p with 1 degree of freedom = .1257
+    found = paired_difference(arm, baseline)
+    assert found["pairs"] == 2
+    assert found["diff"] == 2.5
+    assert found["effect"] == pytest.approx(3.535534)
+    assert found["p"] == pytest.approx(0.125666, abs=1e-6)
+
+
+def test_paired_difference_without_spread_or_seeds():
+    same = pd.Series([1.0, 2.0], index=[0, 1])
+    assert paired_difference(same, same)["p"] == 1.0
+    assert math.isnan(paired_difference(same + 1, same)["p"])
+    assert paired_difference(same, pd.Series([1.0], index=[7]))["pairs"] == 0
+
+
+def test_dominance_probability_by_hand():
+    # (1, 1) dominates (2, 2) and (1, 3); (2, 2) dominates neither (2, 2) nor (1, 3)
+    assert dominance_probability([[1, 1], [2, 2]], [[2, 2], [1, 3]]) == (0.5, 0.0)
+    assert dominance_probability([[1, 2]], [[2, 1]]) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="runs of both"):
+        dominance_probability(np.empty((0, 2)), [[1, 1]])
+
+
+def test_arms_against_the_baseline(make_ablation):
+    compared = compare_arms(read_results(make_ablation(seeds=6))).set_index("arm")
+    assert compared["n"].tolist() == [6, 6, 6]
+    assert compared.loc["mode=random", "verdict"] == "worse"
+    assert compared.loc["mode=top_k", "verdict"] == "no clear difference"
+    # seeds differ by one point each and the difference by less: pairing takes the seeds' spread out
+    width = compared.loc["mode=random", "val_accuracy_diff_high"] - compared.loc["mode=random", "val_accuracy_diff_low"]
+    unpaired = compared.loc["mode=random", "val_accuracy_high"] - compared.loc["mode=random", "val_accuracy_low"]
+    assert width < unpaired / 2
+    assert compared.loc["mode=random", "val_accuracy_diff"] == pytest.approx(-0.2, abs=0.01)
+
+
+def test_few_seeds_allow_no_claim(make_ablation):
+    results = read_results(make_ablation(seeds=3))
+    compared = compare_arms(results)
+    assert compared["verdict"].str.contains("too few").all()
+    text = " ".join(cell for row in ablation_table(compared, results).rows for cell in row.cells)
+    assert "too few seeds for a claim (3 of 5)" in text
+
+
+def test_one_seed_has_no_interval(make_ablation):
+    results = read_results(make_ablation(seeds=1))
+    rows = ablation_table(compare_arms(results), results).rows
+    assert len(rows) == 3
+    assert "nan" not in " ".join(cell for row in rows for cell in row.cells)
+
+
+def test_analyze_writes_the_tables(make_ablation):
+    found = analyze([make_ablation()])
+    folder = found.folder / "tables"
+    assert {path.name for path in folder.iterdir()} == {"ablation.csv", "ablation.md", "ablation.tex"}
+    assert len(pd.read_csv(folder / "ablation.csv")) == 3
+    assert r"mode=top\_k" in (folder / "ablation.tex").read_text()
+    assert "forest.png" in {path.name for path in found.figures}
+    assert "mode=random" in found.report.read_text()
+
+
+def test_a_sweep_has_no_arms(make_results):
+    assert compare_arms(read_results(make_results(trials=7))).empty

@@ -1,0 +1,196 @@
+"""Boundaries, importance, certificates, confirmed points, effects, tables."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from analysis.boundaries import boundary_warnings
+from analysis.certificates import certificate_table
+from analysis.configs import varied_keys, yaml_value
+from analysis.confirmed import confirm_table, error_bars, read_confirmed
+from analysis.effects import finished, knob_curves, level_means, parallel_axes
+from analysis.importance import importances
+from analysis.report import analyze
+from analysis.summary import summarise
+from analysis.table import read_results
+from analysis.tables import Column, latex, table, to_latex, to_markdown
+from routing.yaml_io import dump, load_file
+
+
+def with_space(folder, space):
+    study = load_file(folder / "study.yaml")[0]
+    (folder / "study.yaml").write_text(dump({**study, "space": space}))
+    return folder
+
+
+def test_front_at_the_edge_of_a_range_is_warned_of(make_results):
+    folder = with_space(
+        make_results(),
+        {
+            "dataset.patch_grid_size": {"int": [4, 40]},
+            "model.router.temperature": {"float": [1e-4, 1e4], "log": True},
+            "model.router.mode": {"choice": ["top_k", "random"]},
+        },
+    )
+    (line,) = boundary_warnings(summarise(read_results(folder)))
+    assert "lower edge of dataset.patch_grid_size (4)" in line
+
+
+@pytest.mark.parametrize("space", [None, "x", {"a": 1}, {"seed": {"float": [1]}}, {"seed": {"float": ["a", "b"]}}])
+def test_undeclared_or_unreadable_ranges_warn_of_nothing(make_results, space):
+    assert boundary_warnings(summarise(read_results(with_space(make_results(trials=7), space)))) == []
+
+
+def write_ledger(folder, trials):
+    """A ledger whose first objective depends on ``good`` alone."""
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "ledger.journal")))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=storage, directions=["maximize", "minimize"], sampler=optuna.samplers.RandomSampler(seed=0)
+    )
+    study.optimize(
+        lambda trial: (trial.suggest_float("good", 0, 1), trial.suggest_float("noise", 0, 1)), n_trials=trials
+    )
+
+
+def test_importance_finds_the_parameter_that_matters(make_results):
+    folder = make_results(trials=25)
+    write_ledger(folder, 40)
+    found = importances(read_results(folder)).set_index("parameter")
+    assert found.loc["good", "val_accuracy"] > 0.8
+    assert found.loc["noise", "flops"] > 0.8
+    report = analyze([folder]).report.read_text()
+    assert "It is not an ablation" in report
+
+
+def test_no_importance_from_few_trials_or_a_damaged_ledger(make_results):
+    folder = make_results(trials=25)
+    assert importances(read_results(folder)).empty
+    write_ledger(folder, 5)
+    assert importances(read_results(folder)).empty
+    (folder / "ledger.journal").write_text("garbage\n")
+    results = read_results(folder)
+    assert importances(results).empty
+    assert "no importance" in results.problems[-1]
+
+
+def test_certificates_of_the_front(make_results):
+    folder = make_results()
+    summary = summarise(read_results(folder))
+    number = next(n for n in summary.front["trial"] if (folder / f"trials/{n}/metrics.json").exists())
+    path = next(folder / f"trials/{n}/metrics.json" for n in summary.front["trial"] if n % 7 >= 3)
+    content = json.loads(path.read_text())
+    content["certificate"]["state"] = "anti"
+    path.write_text(json.dumps(content))
+    shown = certificate_table(summary)
+    assert any("picks the wrong patches" in row.cells[2] for row in shown.rows)
+    assert "All routers: 12 healthy." in shown.note
+    (folder / f"trials/{number}/metrics.json").write_text("{")
+    assert len(certificate_table(summary).rows) <= len(shown.rows)
+
+
+CONFIRM = pd.DataFrame(
+    {
+        "trial": [3, 4],
+        "n": [5, 5],
+        "flops_mean": [3e5, 4e5],
+        "val_accuracy_mean": [0.86, 0.88],
+        "val_accuracy_low": [0.85, 0.87],
+        "val_accuracy_high": [0.87, 0.89],
+        "test_accuracy_mean": [0.85, 0.87],
+        "test_accuracy_low": [0.84, 0.86],
+        "test_accuracy_high": [0.86, math.nan],
+        "selected_val_accuracy": [0.88, 0.90],
+    }
+)
+
+
+def test_confirmed_points(make_results):
+    folder = make_results()
+    assert read_confirmed(read_results(folder)).empty
+    (folder / "confirm").mkdir()
+    CONFIRM.to_csv(folder / "confirm" / "confirm.csv", index=False)
+    results = read_results(folder)
+    confirmed = read_confirmed(results)
+    bars = error_bars(confirmed, results)
+    assert bars["y"].tolist() == [0.85, 0.87]
+    assert bars["y_high"].tolist() == [0.86, 0.87]
+    assert "test accuracy" in bars["label"].iloc[0]
+    shown = confirm_table(confirmed, results)
+    assert shown is not None
+    assert "85.00 [84.00, 86.00]" in shown.rows[0].cells
+    report = analyze([folder]).report.read_text()
+    assert "Confirmed under fresh seeds" in report
+    assert "so they flatter" not in report
+
+
+def test_damaged_confirm_is_named(make_results):
+    folder = make_results(trials=7)
+    (folder / "confirm").mkdir()
+    (folder / "confirm" / "confirm.csv").write_bytes(b"\xff\xfe\x00")
+    results = read_results(folder)
+    assert read_confirmed(results).empty
+    assert "confirm.csv" in results.problems[-1]
+
+
+def test_level_means_and_curves(make_results):
+    results = read_results(make_results(trials=42))
+    means = level_means(finished(results), "dataset.patch_grid_size", "val_accuracy")
+    assert set(means["level"]) == {4, 5, 8}
+    assert means["n"].sum() == 42
+    (curves,) = knob_curves(summarise(results)).values()
+    assert len(curves) == 24
+    assert all(curve["knob_value"].is_monotonic_increasing for curve in curves)
+
+
+def test_parallel_axes_scale_numbers_and_names(make_results):
+    trials = finished(read_results(make_results()))
+    axes = parallel_axes(trials, ["val_accuracy", "flops"])
+    for axis in axes:
+        given = axis.positions[~np.isnan(axis.positions)]
+        assert given.min() == 0
+        assert given.max() == 1
+    names = [axis.label for axis in axes]
+    assert "router mode" in names
+    assert names[-1].startswith("compute")
+
+
+def test_varied_keys_ignore_missing_values():
+    trials = pd.DataFrame({"seed": [0, 1], "model.a": [1.0, None], "model.b": [1, 2], "flops": [1, 2]})
+    assert varied_keys(trials) == ["model.b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (8.0, "8"),
+        (0.25, "0.25"),
+        (True, "true"),
+        (np.int64(3), "3"),
+        ("top_k", "top_k"),
+        ("[128, 128]", "[128, 128]"),
+        ("0.5", '"0.5"'),
+        ("a: b", '"a: b"'),
+        ("on", '"on"'),
+        ("[1, 2", '"[1, 2"'),
+        ("", '""'),
+        (float("nan"), None),
+        (None, None),
+    ],
+)
+def test_yaml_value(value, text):
+    assert yaml_value(value) == text
+
+
+def test_tables_escape():
+    content = table("50 % & more", ["a_b", Column("n", True)], [["x|y", "1"]], "note #1")
+    assert r"x\|y" in to_markdown(content)
+    assert r"\caption{50 \% \& more}" in to_latex(content)
+    assert r"a\_b & n \\" in to_latex(content)
+    assert latex("\\{}") == r"\textbackslash{}\{\}"

@@ -1,0 +1,91 @@
+"""Epsilon, attainment and the comparison of studies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.indicators import attainment, epsilon
+from analysis.report import analyze
+from routing.errors import InputError
+
+
+def test_epsilon_by_hand():
+    target = [[0, 1], [1, 0]]
+    assert epsilon(target, target) == 0
+    assert epsilon([[0.25, 1], [1, 0.5]], target) == 0.5  # (1, .5) must come down by .5 to reach (1, 0)
+    assert epsilon([[0, 10], [10, 0]], [[0, 10], [10, 0], [5, 5]]) == 0.5  # scaled by the target's range
+    assert math.isnan(epsilon(np.empty((0, 2)), target))
+
+
+def test_epsilon_compares_costs_by_their_logarithm():
+    assert epsilon([[0, 100], [1, 10]], [[0, 100], [1, 1]], log_columns=[1]) == pytest.approx(0.5)
+
+
+def test_attainment_by_hand():
+    fronts = [[[1, 1]], [[2, 2]], [[3, 3]]]
+    assert attainment(fronts, 1 / 3).tolist() == [[1, 1]]
+    assert attainment(fronts, 0.5).tolist() == [[2, 2]]
+    assert attainment(fronts, 1).tolist() == [[3, 3]]
+
+
+def test_attainment_crossing_fronts():
+    # both reach only the worse corner of each
+    assert attainment([[[1, 3]], [[3, 1]]], 1).tolist() == [[3, 3]]
+    assert attainment([[[1, 3]], [[3, 1]]], 0.5).tolist() == [[3, 1], [1, 3]]
+
+
+def test_an_empty_repeat_attains_nothing():
+    fronts = [np.array([[1.0, 1.0]]), np.empty((0, 2))]
+    assert attainment(fronts, 0.5).tolist() == [[1, 1]]
+    assert attainment(fronts, 1).shape == (0, 2)
+
+
+@pytest.mark.parametrize("share", [0, 1.2, -1])
+def test_share_out_of_range(share):
+    with pytest.raises(ValueError, match=r"share must be in"):
+        attainment([[[1, 1]]], share)
+
+
+def test_every_count_of_repeats_finds_its_worst():
+    rng = np.random.default_rng(0)
+    for n in range(1, 12):
+        fronts = [rng.random((1, 2)) for _ in range(n)]
+        assert attainment(fronts, 1).tolist() == [np.concatenate(fronts).max(axis=0).tolist()]
+
+
+def test_studies_are_compared_with_repeats(make_results):
+    folders = [make_results(f"gp{s}", trials=8, seed=s, name="gp", unfinished=False) for s in range(3)]
+    folders.append(make_results("random", trials=4, seed=7, name="random", unfinished=False))
+    found = analyze(folders)
+    assert found.comparison is not None
+    studies = found.comparison.studies.set_index("study")
+    assert studies["n"].to_dict() == {"gp": 3, "random": 1}
+    assert studies.loc["gp", "hypervolume_low"] < studies.loc["gp", "hypervolume_mean"]
+    assert math.isnan(studies.loc["random", "hypervolume_low"])
+    assert studies.loc["gp", "epsilon"] < studies.loc["random", "epsilon"]
+    folder = folders[0] / "comparison"
+    assert {path.name for path in folder.iterdir()} >= {
+        "overlay.png",
+        "hypervolume.csv",
+        "hypervolume.md",
+        "report.html",
+    }
+    assert len(pd.read_csv(folder / "hypervolume.csv")) == 2
+
+
+def test_studies_with_other_objectives_cannot_be_compared(make_results):
+    first, second = make_results("a", trials=7), make_results("b", trials=7)
+    text = (second / "study.yaml").read_text().replace("metric: flops", "metric: params")
+    (second / "study.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"objectives \(maximize val_accuracy, minimize params\) differ"):
+        analyze([first, second])
+
+
+def test_a_study_without_points_is_named(make_results):
+    found = analyze([make_results("a", trials=7), make_results("b", trials=0)])
+    assert found.comparison is not None
+    assert "no operating point yet" in found.comparison.report.read_text()
