@@ -1,0 +1,134 @@
+"""Checkpoints: a run interrupted inside a phase goes on there, as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.models import build_model
+from routing.run import run
+from routing.training.checkpoint import (
+    CHECKPOINT_FILE,
+    Progress,
+    identity,
+    load_tensors,
+    load_weights,
+    restore_checkpoint,
+    save_checkpoint,
+    save_tensors,
+)
+from routing.training.loop import make_optimizer
+
+ALTERNATING = {"model.name": "aacn", "training.schedule": "alternating", "training.num_epochs": 5}
+TWO_PHASES = {
+    "model.name": "aacn",
+    "training.num_epochs": 5,
+    "training.phases": [
+        {"name": "warm-up", "parts": ["backbone", "decision"], "losses": ["task"], "epochs": 2},
+        {"name": "attention", "parts": ["attention"]},
+    ],
+}
+
+
+class Killed(Exception):
+    """Stands for a process that ends between two epochs."""
+
+
+def timeless(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in history]
+
+
+@pytest.mark.parametrize("schedule", [ALTERNATING, TWO_PHASES])
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_run_interrupted_inside_a_phase_ends_as_the_whole_one(
+    tiny: dict[str, Any], folder: Path, schedule: dict[str, Any], last: int
+) -> None:
+    config = RunConfig.from_dict({**tiny, **schedule, "evaluation.operating_points": False})
+
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == last:
+            raise Killed
+
+    run(config, out=folder / "whole")
+    with pytest.raises(Killed):
+        run(config, kill, folder / "resumed")
+    seen: list[int] = []
+    resumed = run(config, lambda row: seen.append(row["epoch"]), folder / "resumed")
+    assert seen == list(range(last + 1, 6))
+    weights, _ = load_tensors(folder / "whole" / "model.safetensors")
+    again, _ = load_tensors(folder / "resumed" / "model.safetensors")
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+    assert [row["epoch"] for row in resumed.history] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_interrupted_after_its_last_epoch_only_evaluates(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict({**tiny, "training.num_epochs": 2, "model.name": "cheap_compute"})
+
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(config, kill, folder)
+    record = run(config, lambda row: pytest.fail("an epoch was trained again"), folder)
+    assert timeless(record.history) == timeless(run(config).history)
+
+
+def test_checkpoint_round_trip(tiny: dict[str, Any], folder: Path) -> None:
+    """Weights, moments of what was trained, random state and history come back; what was frozen has no moments."""
+    config = RunConfig.from_dict({**tiny, "model.name": "aacn"})
+    info = config.dataset.info()
+    model = build_model(config.model, info)
+    optimizer = make_optimizer(model, config.training)
+    model.get_parameter("decision.heads.mix").grad = torch.ones(2)
+    optimizer.step()
+    history = [{"epoch": 1, "phase": "decision", "train_loss": 0.5, "train_seconds": 1.0}]
+    save_checkpoint(folder, config, model, optimizer, Progress(1, history))
+    expected = torch.rand(3)
+
+    other = build_model(config.model, info)
+    fresh = make_optimizer(other, config.training)
+    assert restore_checkpoint(folder, config, other, fresh) == Progress(1, history)
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    trained = other.get_parameter("decision.heads.mix")
+    assert list(fresh.state) == [trained]
+    assert torch.equal(fresh.state[trained]["exp_avg"], torch.full((2,), 0.1))  # (1 - 0.9) * gradient 1
+
+
+def test_identity_ignores_what_only_evaluation_reads(tiny: dict[str, Any]) -> None:
+    config = RunConfig.from_dict(tiny)
+    assert identity(config) == identity(config.replace(**{"evaluation.knob_value": 0.5}))
+    assert identity(config) != identity(config.replace(**{"training.schedule": "alternating"}))
+
+
+def test_writing_leaves_nothing_half_done(folder: Path) -> None:
+    save_tensors(folder / "a.safetensors", {"x": torch.arange(3)}, {"name": "first"})
+    with pytest.raises(AttributeError):
+        save_tensors(folder / "a.safetensors", {"x": "no tensor"}, {})  # type: ignore[dict-item]
+    tensors, metadata = load_tensors(folder / "a.safetensors")
+    assert tensors["x"].tolist() == [0, 1, 2]
+    assert metadata == {"name": "first"}
+    assert [path.name for path in folder.iterdir()] == ["a.safetensors"]
+
+
+def test_unreadable_weights_are_one_clear_line(tiny: dict[str, Any], folder: Path) -> None:
+    model = build_model(RunConfig.from_dict(tiny).model, RunConfig.from_dict(tiny).dataset.info())
+    with pytest.raises(InputError, match=r"model\.safetensors: no such file"):
+        load_weights(model, folder / "model.safetensors")
+    (folder / "bad").write_bytes(b"garbage")
+    with pytest.raises(InputError, match="bad: not a readable safetensors file"):
+        load_weights(model, folder / "bad")
+    save_tensors(folder / "other", {"x": torch.zeros(1)}, {})
+    with pytest.raises(InputError, match="other: the weights do not fit this model"):
+        load_weights(model, folder / "other")
+
+
+def test_no_checkpoint_is_left_behind(tiny: dict[str, Any], folder: Path) -> None:
+    run(RunConfig.from_dict({**tiny, "evaluation.operating_points": False}), out=folder)
+    assert not (folder / CHECKPOINT_FILE).exists()
