@@ -276,6 +276,8 @@ class AttentionAugmentedNet(VisionModel):
         """Make ``value`` the default keep ratio."""
         if not self.attends:
             super().set_knob(value)
+        if not isinstance(value, (int, float)) or not 0 < value <= 1:
+            raise InputError(f"evaluation.knob_value {value!r}: not a keep ratio (valid: 0 < ratio <= 1)")
         self.keep_ratio = float(value)
 
 
