@@ -94,9 +94,10 @@ def _train(
     device = evaluator.split.targets.device
     schedule = make_schedule(config.training, model, evaluator.task)
     optimizer = make_optimizer(model, config.training)
-    progress = Progress(0, [])
-    if out is not None:
-        progress = restore_checkpoint(out, config, model, optimizer) or progress
+    progress = restore_checkpoint(out, config, model, optimizer) if out is not None else None
+    if progress is None:
+        config.model.initialise(model)
+        progress = Progress(0, [])
     train_split = data["train"].to(device)
     while (turn := schedule.turn(progress.history)) is not None:
         losses = train_epoch(
@@ -145,7 +146,8 @@ def _evaluate(
         "train_seconds": history[-1]["train_seconds"],
         "train_loss": history[-1]["train_loss"],
     }
-    measure(model, next(evaluator.batches()).images)
+    batch = next(evaluator.batches(model.needs))
+    measure(model, batch.images, **batch.facts)
     certificate = None
     if isinstance(model, AttentionRouting):
         certificate = certify(model, evaluator, final)
