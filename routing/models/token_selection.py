@@ -130,13 +130,15 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     keys_BHTE = source.keys()
     anchors_BK = _anchors(source, keys_BHTE, selection.k_anchors)
     candidates_BT = _candidates(source, anchors_BK)
+    hidden_BT = source.hidden_BT()
+    compared_BT = candidates_BT if hidden_BT is None else candidates_BT & ~hidden_BT
     score_BT = torch.zeros(source.tokens.shape[:2], device=source.tokens.device)
     if selection.alpha > 0:
         importance_BT = _importance(source, keys_BHTE, anchors_BK, selection.direction)
-        score_BT = score_BT + selection.alpha * _scaled(importance_BT, candidates_BT, selection.normalize)
+        score_BT = score_BT + selection.alpha * _scaled(importance_BT, compared_BT, selection.normalize)
     if selection.alpha < 1:
         diversity_BT = _diversity(source.tokens, anchors_BK)
-        score_BT = score_BT + (1 - selection.alpha) * _scaled(diversity_BT, candidates_BT, selection.normalize)
+        score_BT = score_BT + (1 - selection.alpha) * _scaled(diversity_BT, compared_BT, selection.normalize)
     return _with_cls(anchors_BK, _best(source, score_BT, candidates_BT, selection.top_m))
 
 
@@ -166,10 +168,15 @@ def random(source: AttentionInput, selection: Selection) -> Tensor:
 
 
 def attention_rows(queries_BHRE: Tensor, keys_BHTE: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return softmax(q k^T / sqrt(E) + bias) (B, H, R, T) in float32: the rows that SDPA would use."""
+    """Return softmax(q k^T / sqrt(E) + bias) (B, H, R, T), in float32 at least: the rows that SDPA would use."""
     scale = queries_BHRE.shape[-1] ** -0.5
-    logits_BHRT = ((queries_BHRE * scale) @ keys_BHTE.transpose(-1, -2)).float()
+    logits_BHRT = _wide((queries_BHRE * scale) @ keys_BHTE.transpose(-1, -2))
     return (logits_BHRT if bias is None else logits_BHRT + bias).softmax(dim=-1)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return half precision as float32; a rounded score would change decisions."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _rows(values_BHTE: Tensor, rows_BR: Tensor) -> Tensor:
@@ -213,9 +220,9 @@ def _importance(source: AttentionInput, keys_BHTE: Tensor, anchors_BK: Tensor, d
 
 def _diversity(tokens_BTD: Tensor, anchors_BK: Tensor) -> Tensor:
     """Return D (B, T): 1 - the highest cosine to an anchor; a zero token has cosine 0 to everything."""
-    norms_BT = torch.linalg.vector_norm(tokens_BTD, dim=2, dtype=torch.float32).clamp(min=1e-12)
+    norms_BT = _wide(torch.linalg.vector_norm(tokens_BTD, dim=2)).clamp(min=1e-12)
     anchors_BKD = tokens_BTD.gather(1, anchors_BK[..., None].expand(-1, -1, tokens_BTD.shape[2]))
-    dots_BKT = (anchors_BKD @ tokens_BTD.transpose(1, 2)).float()
+    dots_BKT = _wide(anchors_BKD @ tokens_BTD.transpose(1, 2))
     cosine_BKT = dots_BKT / norms_BT.gather(1, anchors_BK)[..., None]
     return 1 - cosine_BKT.amax(dim=1) / norms_BT
 
@@ -227,12 +234,12 @@ def _candidates(source: AttentionInput, taken_BK: Tensor) -> Tensor:
     return free_BT.scatter(1, taken_BK, torch.zeros_like(taken_BK, dtype=torch.bool))
 
 
-def _scaled(values_BT: Tensor, candidates_BT: Tensor, normalize: Normalize) -> Tensor:
-    """Scale to [0, 1] per image over the candidates; values that are all equal become 0."""
+def _scaled(values_BT: Tensor, compared_BT: Tensor, normalize: Normalize) -> Tensor:
+    """Scale to [0, 1] per image over the compared tokens; values that are all equal become 0."""
     if normalize == "none":
         return values_BT
-    low_B1 = values_BT.masked_fill(~candidates_BT, torch.inf).amin(dim=1, keepdim=True)
-    high_B1 = values_BT.masked_fill(~candidates_BT, -torch.inf).amax(dim=1, keepdim=True)
+    low_B1 = values_BT.masked_fill(~compared_BT, torch.inf).amin(dim=1, keepdim=True)
+    high_B1 = values_BT.masked_fill(~compared_BT, -torch.inf).amax(dim=1, keepdim=True)
     spread_B1 = high_B1 - low_B1
     return torch.where(spread_B1 > 0, (values_BT - low_B1) / spread_B1, torch.zeros_like(values_BT))
 
