@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +25,16 @@ from routing.errors import InputError
 if TYPE_CHECKING:
     from search_spaces.schema import Objective
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
 LEDGER_FILE = "ledger.journal"
 RETRY_OF = "retry_of"
 RETRIED_AS = "retried"
 REASON = "reason"
 ENQUEUED = "enqueued"
+PROPOSAL = "proposal"
+EXPECTED_FLOPS = "expected_flops"
 WARM_START = "warm_start"
 
 

@@ -238,16 +238,19 @@ def _check_sweep(study: SweepStudy, place: _Places) -> None:
 def _check_runs(space: Space, place: _Places) -> None:
     """Build the runs at the corners of the space; the error names the parameter where it can."""
     for setting in space.corners():
+        names = {key: [str(value)] for key, value in space.names(setting).items()}
+        known = valid_keys(nested({key: used[0] for key, used in names.items()}))
+        for key in setting:
+            if key not in known:
+                why = _why_unknown(key, known, names)
+                raise InputError(f"{place('space', key)}: {why}; give '{key}' a when")
         try:
             space.config(setting)
         except InputError as error:
             text = str(error).removeprefix("config: ").removeprefix("base: ")
-            named = [key for key in setting if key in text] or [key for key in space.base if key in text]
-            where = place("space", named[0]) if named and named[0] in setting else place("base", *named[:1])
-            hint = ""
-            if named and " belongs to " in text:
-                hint = f"; give '{named[0]}' a when"
-            raise InputError(f"{where}: {text}{hint}") from None
+            named = next((key for key in [*setting, *space.base] if key in text), None)
+            where = place("space", named) if named in setting else place("base", *([named] if named else []))
+            raise InputError(f"{where}: {text}") from None
 
 
 def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
@@ -284,7 +287,7 @@ def _check_ablation(study: AblationStudy, place: _Places) -> None:
         flat = dotted(nested({**base, **arm.changes}))
         names = _names_used(flat, {})
         _check_names(names, place, {"model.name": ("factors", *arm.path)} if arm.path else {})  # type: ignore[dict-item]
-        known = set(valid_keys(nested(names)))
+        known = set(valid_keys(nested({key: used[0] for key, used in names.items()})))
         for key in dotted(nested(arm.changes)):
             if key not in known:
                 raise InputError(f"{where}: arm '{arm.name}': {_why_unknown(key, list(known), names)}")

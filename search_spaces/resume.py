@@ -16,7 +16,9 @@ from routing.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, read_metrics
 from routing.yaml_io import load_file
 from search_spaces.ledger import (
     ENQUEUED,
+    EXPECTED_FLOPS,
     LEDGER_FILE,
+    PROPOSAL,
     REASON,
     RETRIED_AS,
     WARM_START,
@@ -28,7 +30,6 @@ from search_spaces.load import load_study
 from search_spaces.results import trial_folder
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Rule
-from search_spaces.searcher import PROPOSAL
 
 if TYPE_CHECKING:
     from search_spaces.plan import Blueprint
@@ -125,7 +126,7 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path) -> None:
             rows = list(csv.DictReader(file))
         for row in rows:
             numbers = {key: float(value) for key, value in row.items() if value}
-            rule.judge(trial.number, numbers, max_epochs, trial.user_attrs.get("expected_flops"))
+            rule.judge(trial.number, numbers, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return  # a trial without a readable history takes no part in the rungs
 

@@ -7,7 +7,6 @@ study is drawn with a generator seeded by (seed, k), so that an interrupted stud
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,9 +21,6 @@ from search_spaces.space import Space, at_quantile, is_constant
 
 if TYPE_CHECKING:
     from search_spaces.schema import Objective, SamplerSection
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 GP_TRIALS = 150
 """``auto`` asks a Gaussian process up to this many finished trials, then TPE: the process costs cubic time."""

@@ -61,14 +61,14 @@ def similar(costs: Losses, index: int, reduction_factor: float) -> NDArray[np.in
     distance = np.abs(np.log(np.maximum(costs, 1e-12)) - math.log(max(costs[index], 1e-12)))
     wanted = min(len(costs), max(math.ceil(len(costs) / 3), math.ceil(reduction_factor)))
     radius = np.sort(distance)[wanted - 1]
-    return np.flatnonzero(distance <= radius)
+    return np.flatnonzero(distance <= radius + 1e-9)
 
 
 def domination_rank(losses: Losses) -> NDArray[np.intp]:
     """Return the front each row of ``losses`` (N, M) lies on: 0 for those nothing dominates, 1 for the next, ..."""
     not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
     better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    dominates: NDArray[np.bool_] = not_worse & better
+    dominates = np.logical_and(not_worse, better)
     ranks = np.full(len(losses), -1, dtype=np.intp)
     level = 0
     while (ranks < 0).any():

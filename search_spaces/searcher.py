@@ -1,7 +1,7 @@
 """``LedgerSearch``: Ray Tune's view of the ledger. Asks ahead in a thread, starts and ends trials in the ledger.
 
-It is an ``OptunaSearch`` over the ledger's storage; asking and telling are its own, because Ray's wrapper asks only when
-a worker is idle, tells stopped trials as complete, and leaves a zombie behind when a value is NaN.
+It is an ``OptunaSearch`` over the storage of the ledger. Asking and telling are its own: the wrapper of Ray asks when a
+worker is idle, tells stopped trials as complete, and leaves a zombie behind when a value is NaN.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from routing.config import RunConfig
-from routing.training.checkpoint import CHECKPOINT_FILE
-from search_spaces.ledger import ENQUEUED, REASON, RETRY_OF, Ledger, counts, fixed_params
+from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger, counts, fixed_params
 from search_spaces.results import trial_folder
 from search_spaces.samplers import Proposal, Proposer
 from search_spaces.scheduler import Verdict
 
-PROPOSAL = "proposal"
-EXPECTED_FLOPS = "expected_flops"
 _FIRST_ASK_SECONDS = 60.0
 
 
@@ -192,6 +189,8 @@ class LedgerSearch(OptunaSearch):
             reason = (result or {}).get("failed") or self.errors.pop(trial_id, None)
             attrs[REASON] = reason or "the worker was lost"
         if state != TrialState.COMPLETE:
+            from routing.training.checkpoint import CHECKPOINT_FILE  # imports torch, which the driver has by now
+
             attrs |= _unfinished(last)
             (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
         self._end(live.number, live.handle, state, values, attrs, final)

@@ -86,13 +86,17 @@ class Space:
         """Inverse of ``labels``: the setting of a trial read from the ledger."""
         return self.decide(lambda name, parameter: from_label(parameter, labels[name]))
 
+    def names(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return ``model.name`` and ``dataset.name`` of a setting."""
+        return {key: values.get(key, self.base.get(key, _DEFAULT_NAMES[key])) for key in _SECTION_NAMES}
+
     def config(self, values: dict[str, Any]) -> RunConfig:
         """Return the checked run of a setting.
 
         Raises:
             InputError: the values do not make a valid run together.
         """
-        names = {key: values.get(key, self.base.get(key, _DEFAULT_NAMES[key])) for key in _SECTION_NAMES}
+        names = self.names(values)
         key = (names["model.name"], names["dataset.name"])
         if key not in self._bases:
             self._bases[key] = self._base_of(names)

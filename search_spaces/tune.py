@@ -155,7 +155,7 @@ class _Driver:
     def drive(self) -> Path:
         """Run what is missing; the tables are whole however it ends."""
         self._check_folder()
-        with locked(self.out), _signals(self._interrupt):
+        with locked(self.out), _signals(self._interrupt) as self.catch_signals:
             notes = self._check_study()
             write_study(self.out, self.study)
             mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
@@ -219,6 +219,7 @@ class _Driver:
 
     def _run_missing(self, notes: list[str]) -> None:
         with session(self.address, self.concurrency or 1, self.study.resources) as scratch:
+            self.catch_signals()  # Ray has put its own handlers in place
             concurrency = self.concurrency or _cluster_room(self.study)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
             section = self.plan.sampler
@@ -292,10 +293,13 @@ def _cluster_room(study: Study) -> int:
 
 
 @contextmanager
-def _signals(interrupt: Callable[[int], None]) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a clean stop; a second one acts as it always did."""
+def _signals(interrupt: Callable[[int], None]) -> Iterator[Callable[[], None]]:
+    """Turn the first SIGINT or SIGTERM into a clean stop; a second one acts as it always did.
+
+    Yields the function that puts the handlers in place (again).
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -304,10 +308,13 @@ def _signals(interrupt: Callable[[int], None]) -> Iterator[None]:
         for each, handler in before.items():
             signal.signal(each, handler)
 
-    for number in before:
-        signal.signal(number, handle)
+    def catch() -> None:
+        for each in before:
+            signal.signal(each, handle)
+
+    catch()
     try:
-        yield
+        yield catch
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

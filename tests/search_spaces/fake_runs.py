@@ -1,0 +1,95 @@
+"""Runs that train nothing: module-level functions that Ray's workers can import."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from routing.config import RunConfig
+from routing.errors import TrialFailed
+from routing.record import METRICS_FILE, OperatingPoint, TrialRecord, write_history
+
+Report = Callable[[dict[str, float]], None]
+LOG = "runs.log"
+
+
+def accuracy(config: RunConfig, epoch: int) -> float:
+    """Better with a higher threshold, and with every epoch."""
+    quality = 1 / (1 + math.exp(-config.dotted()["model.router.threshold_init"]))
+    return quality * (1 - 0.5**epoch)
+
+
+def trivial(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Finish at once; every epoch better than the one before."""
+    history = []
+    for epoch in range(1, config.training.num_epochs + 1):
+        row = {"epoch": epoch, "val_accuracy": accuracy(config, epoch), "flops": 1e6, "train_seconds": 0.0}
+        history.append(row)
+        write_history(out, history)
+        if report is not None:
+            report(row)
+    return _finish(config, history, out)
+
+
+def constant(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Give the same result for any model."""
+    return _finish(config, [{"epoch": 1, "val_accuracy": 0.5, "flops": 1e6, "train_seconds": 0.0}], out)
+
+
+def logged(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Note every epoch in runs.log beside the trials, and go on after the last one noted in the folder."""
+    history = []
+    for epoch in range(1, config.training.num_epochs + 1):
+        mark = out / f"epoch{epoch}"
+        if not mark.exists():
+            time.sleep(0.1)
+            with (out.parent.parent / LOG).open("a") as file:
+                file.write(f"{config.dotted()['model.router.threshold_init']} {epoch}\n")
+            mark.touch()
+        history.append({"epoch": epoch, "val_accuracy": accuracy(config, epoch), "flops": 1e6, "train_seconds": 0.1})
+        write_history(out, history)
+        if report is not None:
+            report(history[-1])
+    return _finish(config, history, out)
+
+
+def sleepy(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Take half a second per epoch."""
+
+    def slow(row: dict[str, float]) -> None:
+        time.sleep(0.5)
+        if report is not None:
+            report(row)
+
+    return trivial(config, slow, out)
+
+
+def troubled(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Go wrong in a way that depends on the seed: raise, diverge, report NaN, lose the worker, hang; or finish."""
+    trouble = config.seed
+    if trouble == 1:
+        raise ValueError("no luck\nwith this one")
+    if trouble == 2:
+        raise TrialFailed("loss is nan in epoch 2")
+    if trouble == 3:
+        return _finish(config, [{"epoch": 1, "val_accuracy": float("nan"), "flops": 1e6, "train_seconds": 0.0}], out)
+    if trouble == 4 and not (out / "died").exists():
+        (out / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if trouble == 5:
+        time.sleep(3600)
+    return trivial(config, report, out)
+
+
+def _finish(config: RunConfig, history: list[dict[str, float]], out: Path) -> TrialRecord:
+    last = history[-1]
+    metrics = {k: v for k, v in last.items() if k != "epoch"} | {"epochs": last["epoch"], "params": 10}
+    point = OperatingPoint("none", None, True, last["flops"], 0.0, 0.0, 10, {"val_accuracy": last["val_accuracy"]})
+    record = TrialRecord(config, metrics, [point], history)
+    record.write(out)
+    assert (out / METRICS_FILE).exists()
+    return record

@@ -1,0 +1,210 @@
+"""Study files: what is read, and the one line for everything that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_studies import ablation_values, sweep_values
+
+from routing.errors import InputError
+from routing.yaml_io import dump
+from search_spaces import load_study, studies
+from search_spaces.load import parse_study, shipped
+from search_spaces.plan import planned_trials
+from search_spaces.results import changes, dump_study, write_study
+from search_spaces.schema import parse_constraint, parse_duration
+
+SPACE = sweep_values()["space"]
+
+
+def test_every_shipped_study_parses_and_says_what_it_costs() -> None:
+    for name in shipped():
+        study = load_study(name)
+        assert study.name == name
+        assert study.question
+        assert study.cost
+        assert planned_trials(study) > 0
+    assert {row["name"] for row in studies()} == set(shipped())
+
+
+def test_resolved_study_reads_back_equal(tmp_path: Path) -> None:
+    for values in (sweep_values(), ablation_values()):
+        study = parse_study(values)
+        write_study(tmp_path, study)
+        again = load_study(tmp_path / "study.yaml")
+        assert again == study
+        assert changes(dump_study(study), dump_study(again)) == []
+
+
+def test_changes_name_the_key() -> None:
+    old = dump_study(parse_study(sweep_values()))
+    new = dump_study(parse_study(sweep_values(sampler={"name": "tpe", "seed": 3}, trials=9)))
+    assert changes(old, new) == ["sampler.name: 'random' -> 'tpe'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("10m", 600), ("10min", 600), ("1h30m", 5400), ("1.5h", 5400), (7, 7)],
+)
+def test_durations(text: Any, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", 0, True, None, "3 weeks"])
+def test_no_durations(text: Any) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+def test_constraints() -> None:
+    assert parse_constraint("flops <= 1.0e6") == ("flops", "<=", 1e6)
+    with pytest.raises(ValueError, match="'val_accuracy' is not known before training"):
+        parse_constraint("val_accuracy > 0.5")
+
+
+def test_short_forms() -> None:
+    study = parse_study(sweep_values(space={**SPACE, "dataset.patch_grid_size": [4, 5], "seed": 7}))
+    assert study.space["dataset.patch_grid_size"].choice == (4, 5)
+    assert study.space["seed"].value == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "swep"}, "unknown kind 'swep'; did you mean 'sweep'"),
+        ({"kind": None}, "the key is missing"),
+        ({"trails": 3}, "unknown key 'trails'; did you mean 'trials'"),
+        ({"trials": 0}, "trials: input should be greater than or equal to 1, not 0"),
+        ({"trials": "many"}, "trials: input should be a valid integer"),
+        ({"name": "../../up"}, "name: string should match"),
+        ({"base": {"training.num_epoch": 2}}, "unknown key 'training.num_epoch'; did you mean 'training.num_epochs'"),
+        ({"base": {"training": 3}}, "training"),
+        ({"base": {"model.name": "full_compte"}}, "unknown model 'full_compte'; did you mean 'full_compute'"),
+        ({"base": {"training.num_epochs": -1}}, "training.num_epochs: must be greater than or equal to 1"),
+        ({"space": {}}, "space: dictionary should have at least 1 item"),
+        ({"space": {**SPACE, "model.router.mod": ["top_k"]}}, "did you mean 'model.router.mode'"),
+        ({"space": {**SPACE, "model.router.mode": ["topk"]}}, "unknown router mode 'topk'"),
+        ({"space": {**SPACE, "seed": {"int": [5, 2]}}}, "empty range: low 5 is above high 2"),
+        ({"space": {**SPACE, "training.learning_rate": {"float": [0, 1], "log": True}}}, "log range starts above 0"),
+        ({"space": {**SPACE, "seed": {"int": [0, 2], "choice": [1]}}}, "exactly one of choice, float, int or value"),
+        ({"space": {**SPACE, "seed": {"choice": []}}}, "space.seed.choice"),
+        ({"space": {**SPACE, "seed": {"choice": [1, 1]}}}, "the same choice is given twice"),
+        (
+            {"space": {**SPACE, "seed": {"int": [0, 2], "when": {"model.nam": "x"}}}},
+            "'model.nam', which is no parameter",
+        ),
+        (
+            {"space": {**SPACE, "seed": {"int": [0, 2], "when": {"model.router.temperature": 1}}}},
+            "a range; only a choice can decide",
+        ),
+        (
+            {
+                "space": {
+                    **SPACE,
+                    "seed": {"choice": [1], "when": {"device": "cpu"}},
+                    "device": {"choice": ["cpu"], "when": {"seed": 1}},
+                }
+            },
+            "circle",
+        ),
+        (
+            {
+                "space": {
+                    **SPACE,
+                    "model.router.mode": {"choice": ["top_k"]},
+                    "seed": {"int": [0, 2], "when": {"model.router.mode": "topk"}},
+                }
+            },
+            "which it never is; did you mean 'top_k'",
+        ),
+        (
+            {"space": {**SPACE, "model.name": ["attention_routing", "full_compute"]}},
+            "belongs to model attention_routing, not to full_compute; give 'model.router.threshold_init' a when",
+        ),
+        ({"space": {**SPACE, "dataset.patch_grid_size": [5, 7]}}, "patch_grid_size 7 does not divide"),
+        ({"objectives": []}, "objectives"),
+        (
+            {"objectives": [{"metric": "val_acuracy", "goal": "maximize", "reference": 0}]},
+            "did you mean 'val_accuracy'",
+        ),
+        ({"objectives": [{"metric": "flops", "goal": "minimize"}]}, "'objectives.0.reference' is missing"),
+        ({"sampler": {"name": "gpp"}}, "sampler.name"),
+        ({"sampler": {"name": "tpe", "options": {"popsize": 3}}}, "sampler tpe has no option 'popsize'"),
+        ({"scheduler": {"name": "asha", "reduction_factor": 1}}, "scheduler.reduction_factor"),
+        ({"constraints": ["flops < many"]}, "cannot read 'flops < many'"),
+        ({"enqueue": [{"model.router.temperatur": 1}]}, "did you mean 'model.router.temperature'"),
+        ({"enqueue": [{"model.router.temperature": 50}]}, "is never 50 in this space"),
+        ({"trial_timeout": "later"}, "trial_timeout: a duration is written"),
+        ({"resources": {"cpus": 1}}, "unknown key 'resources.cpus'; did you mean 'cpu'"),
+    ],
+)
+def test_bad_sweeps_are_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_study(sweep_values(**change), "study.yaml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("study.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": [0, "one"]}, "seeds.1: input should be a valid integer"),
+        ({"seeds": [0.5]}, "seeds.0"),
+        ({"seeds": [1, 1]}, "the same seed is given twice"),
+        ({"seeds": []}, "seeds"),
+        ({"factors": {}}, "factors"),
+        ({"factors": {"a": {}}}, "factors.a"),
+        ({"factors": {"a": {"x": {"model.router.mode": "tpk"}}}}, "unknown router mode 'tpk'"),
+        ({"factors": {"a": {"x": {"model.rooter.mode": "top_k"}}}}, "did you mean 'model.router.mode'"),
+        ({"factors": {"a": {"x": {"seed": 1}, "y": {"seed": 1}}}}, "duplicate arms: 'a=x' and 'a=y'"),
+        ({"design": "leave_one_out"}, "factor 'mode' has 2 levels"),
+        ({"design": "latin"}, "design"),
+    ],
+)
+def test_bad_ablations_are_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse_study(ablation_values(**change), "study.yaml")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_errors_name_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    objectives = "objectives: [{metric: flops, goal: minimize, reference: 1}]"
+    path.write_text(f"kind: sweep\nname: x\nspace:\n  seed: {{int: [5, 1]}}\n{objectives}\ntrials: 1\n")
+    with pytest.raises(InputError, match=r"mine.yaml:4: space.seed: empty range"):
+        load_study(path)
+    path.write_text("kind: sweep\nname: [x\n")
+    with pytest.raises(InputError, match=r"mine.yaml:\d+:\d+: not valid YAML"):
+        load_study(path)
+    values = sweep_values(base={"training": {"num_epochs": 2, "batchsize": 3}})
+    path.write_text(dump(values))
+    line = 1 + path.read_text().splitlines().index("    batchsize: 3")
+    with pytest.raises(InputError, match=rf"mine.yaml:{line}: unknown key 'training.batchsize'"):
+        load_study(path)
+
+
+def test_unknown_study_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="digitz: no such study; did you mean 'digits'"):
+        load_study("digitz")
+    with pytest.raises(InputError, match="folder without study"):
+        load_study(tmp_path)
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(InputError, match="a study is a mapping"):
+        load_study(tmp_path / "list.yaml")
+
+
+def test_keys_of_another_model_are_left_out_of_its_trials() -> None:
+    values = sweep_values(
+        base={"training.num_epochs": 1, "model.router.budget.target": 0.4},
+        space={"model.name": ["attention_routing", "full_compute"]},
+    )
+    study = parse_study(values)
+    from search_spaces.space import Space
+
+    space = Space(study.space, study.base)
+    assert space.config({"model.name": "attention_routing"}).dotted()["model.router.budget.target"] == 0.4
+    assert "model.router.budget.target" not in space.config({"model.name": "full_compute"}).dotted()

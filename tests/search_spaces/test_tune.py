@@ -1,0 +1,243 @@
+"""Real sweeps on Ray with runs that train nothing: resume after kills, faults, signals, stops, extension."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+from filelock import FileLock
+from small_studies import ablation_values, sweep_values
+
+from routing.errors import InputError
+from search_spaces import sweep
+from search_spaces.ledger import Ledger
+from search_spaces.load import parse_study
+from search_spaces.ray_session import machine_cpus
+from search_spaces.results import LOCK_FILE
+
+SCRIPT = """
+import sys, json
+from routing.errors import RoutingError
+from search_spaces import sweep
+from search_spaces.load import parse_study
+try:
+    sweep(parse_study(json.loads(sys.argv[1])), sys.argv[2], run=sys.argv[3], concurrency=2, resume=True)
+except RoutingError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def start(values: dict[str, Any], out: Path, run: str) -> subprocess.Popen[str]:
+    """Start a driver in a process of its own."""
+    command = [sys.executable, "-c", SCRIPT, json.dumps(values), str(out), run]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def table(out: Path, name: str = "trials") -> pd.DataFrame:
+    return pd.read_csv(out / f"{name}.csv")
+
+
+def states(out: Path) -> list[str]:
+    study = parse_study(sweep_values())
+    ledger = Ledger(str(out / "ledger.journal"), study.name, study.objectives, must_exist=True)
+    return [trial.state.name for trial in ledger.trials()]
+
+
+def test_bad_input_writes_nothing(tmp_path: Path) -> None:
+    study = parse_study(sweep_values())
+    out = tmp_path / "out"
+    for arguments, message in [
+        ({"concurrency": 10_000}, rf"concurrency 10000 needs 10000 CPUs; this machine has {machine_cpus()} CPUs"),
+        ({"concurrency": 0}, "concurrency must be at least 1"),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"time_budget": "soon"}, "time_budget: a duration is written"),
+        ({"warm_start": [tmp_path / "none"]}, "is no results folder"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            sweep(study, out, **arguments)
+        assert not out.exists()
+    hungry = parse_study(sweep_values(resources={"cpu": 4_000}))
+    with pytest.raises(InputError, match="a trial needs 4000 CPUs"):
+        sweep(hungry, out)
+    assert not out.exists()
+
+
+def test_a_folder_that_holds_a_sweep_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("kind: sweep\nname: other\n")
+    with pytest.raises(InputError, match="holds a sweep already; go on with --resume"):
+        sweep(parse_study(sweep_values()), tmp_path)
+    with pytest.raises(InputError, match="holds the sweep 'other', not the sweep 'small'"):
+        sweep(parse_study(sweep_values()), tmp_path, resume=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["study.yaml"]
+
+
+def test_a_second_driver_is_refused_and_a_dead_ones_lock_is_not(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).write_text("process 1234 on elsewhere\n")
+    with FileLock(tmp_path / LOCK_FILE):
+        with pytest.raises(InputError, match="in use by another sweep"):
+            sweep(parse_study(sweep_values()), tmp_path, resume=True)
+    (tmp_path / "study.yaml").write_text("kind: sweep\nname: other\n")
+    with pytest.raises(InputError, match="holds the sweep 'other'"):  # past the lock
+        sweep(parse_study(sweep_values()), tmp_path, resume=True)
+
+
+@pytest.mark.slow
+def test_sweep_then_extend(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    study = parse_study(sweep_values())
+    out = sweep(study, tmp_path / "out", run="fake_runs:trivial", concurrency=2)
+    first = table(out)
+    assert first["state"].tolist() == ["COMPLETE"] * 4
+    assert first["number"].tolist() == [0, 1, 2, 3]
+    assert (out / "trials" / "3" / "metrics.json").exists()
+    assert table(out, "points")["trial"].tolist() == [0, 1, 2, 3]
+    assert {p.name for p in out.iterdir()} == {
+        "study.yaml", "environment.json", "ledger.journal", "trials", "trials.csv", "points.csv",
+    }  # fmt: skip
+    captured = capfd.readouterr()
+    assert "[4/4] trial" in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    sweep(study, out, trials=6, resume=True, run="fake_runs:trivial", concurrency=2)
+    longer = table(out)
+    assert longer["state"].tolist() == ["COMPLETE"] * 6
+    columns = ["model.router.threshold_init", "model.router.temperature", "val_accuracy"]
+    assert longer[columns][:4].equals(first[columns])
+    assert not ray.is_initialized()
+
+
+@pytest.mark.slow
+def test_kill_9_at_ten_moments_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    values = sweep_values(trials=12)
+    whole = sweep(parse_study(values), tmp_path / "whole", run="fake_runs:logged", concurrency=2)
+    out = tmp_path / "killed"
+    for finished_before_kill in [0, 0, 1, 2, 3, 5, 6, 8, 9, 11]:
+        driver = start(values, out, "fake_runs:logged")
+        deadline = time.monotonic() + 60
+        ledger = out / "ledger.journal"
+        while time.monotonic() < deadline and driver.poll() is None:
+            done = ledger.read_text().count('"datetime_complete"') if ledger.exists() else 0
+            if done >= finished_before_kill and ledger.exists():
+                break
+            time.sleep(0.02)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    driver = start(values, out, "fake_runs:logged")
+    text, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, text
+    assert "RUNNING" not in states(out)
+    assert "WAITING" not in states(out)
+    complete = table(out).query("state == 'COMPLETE'")
+    assert len(complete) == 12
+    runs = (out / "runs.log").read_text().splitlines()
+    assert len(runs) == len(set(runs)), "an epoch was trained twice"
+    keys = ["model.router.threshold_init", "model.router.temperature"]
+    drop = {"trial", "seed"}
+    expected = table(whole, "points").drop(columns=list(drop)).sort_values(keys, ignore_index=True)
+    found = table(out, "points").drop(columns=list(drop)).sort_values(keys, ignore_index=True)
+    pd.testing.assert_frame_equal(found, expected)
+
+
+@pytest.mark.slow
+def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    values = sweep_values(
+        space={"seed": {"choice": [0, 1, 2, 3, 4, 5]}, "model.router.threshold_init": {"float": [-2, 2]}},
+        enqueue=[{"seed": seed} for seed in (1, 2, 3, 4, 5, 0)],
+        trials=6,
+        trial_timeout="15s",
+    )
+    out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:troubled", concurrency=2)
+    rows = table(out).set_index("seed")
+    assert rows["reason"].fillna("").to_dict() == {
+        0: "",
+        1: "ValueError: no luck with this one",
+        2: "loss is nan in epoch 2",
+        3: "no usable result: val_accuracy is None",
+        4: "",
+        5: "timeout: it took longer than 15 s",
+    }
+    assert rows["state"].to_dict() == {0: "COMPLETE", 1: "FAIL", 2: "FAIL", 3: "FAIL", 4: "COMPLETE", 5: "FAIL"}
+    assert "no luck" in (out / "trials" / str(rows.loc[1, "number"]) / "error.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly_and_says_how_to_resume(tmp_path: Path, number: int, code: int) -> None:
+    values = sweep_values(trials=50, base={"training.num_epochs": 20})
+    driver = start(values, tmp_path / "out", "fake_runs:sleepy")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "trials").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(2)
+    asked = time.monotonic()
+    driver.send_signal(number)
+    text, _ = driver.communicate(timeout=30)
+    assert time.monotonic() - asked < 10
+    assert driver.returncode == code, text
+    assert "go on with --resume" in text
+    assert "Traceback" not in text
+    assert set(states(tmp_path / "out")) == {"FAIL", "WAITING"}
+    assert not (tmp_path / "out" / LOCK_FILE).exists()
+
+
+@pytest.mark.slow
+def test_stopped_trials_are_pruned_with_rung_and_rank(tmp_path: Path) -> None:
+    values = sweep_values(trials=16, base={"training.num_epochs": 9}, scheduler={"name": "similar_cost"})
+    out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:trivial", concurrency=2)
+    rows = table(out)
+    pruned = rows.query("state == 'PRUNED'")
+    assert 3 <= len(pruned) < 16
+    assert set(pruned["rung"]) <= {1, 3}
+    assert (pruned["rank"] >= 1).all()
+    assert pruned["reason"].str.match(r"stopped: rank \d+ of \d+ at epoch [13]").all()
+    assert (pruned["epochs"] == pruned["rung"]).all()
+    assert rows.loc[rows["model.router.threshold_init"].idxmax(), "state"] == "COMPLETE"
+
+
+@pytest.mark.slow
+def test_time_budget_constraint_and_ablation(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    out = sweep(
+        parse_study(sweep_values(trials=500, base={"training.num_epochs": 2})),
+        tmp_path / "budget",
+        run="fake_runs:sleepy",
+        concurrency=2,
+        time_budget="12s",
+    )
+    assert time.monotonic() - begun < 60
+    assert 0 < len(table(out).query("state == 'COMPLETE'")) < 20
+    assert "RUNNING" not in states(out)
+    out = sweep(parse_study(ablation_values()), tmp_path / "ablation", run="fake_runs:trivial", concurrency=2)
+    rows = table(out)
+    arms = ["baseline", "mode=random", "mode=top_k", "dataset.patch_grid_size=4", "dataset.patch_grid_size=8"]
+    assert rows["arm"].tolist() == arms * 2
+    assert rows["seed"].tolist() == [0] * 5 + [1] * 5
+    assert rows["dataset.patch_grid_size"].tolist() == [5, 5, 5, 4, 8] * 2
+    assert table(out, "points")["arm"].tolist() == arms * 2
+
+
+@pytest.mark.slow
+def test_constraints_are_refused_before_training(tmp_path: Path) -> None:
+    values = sweep_values(
+        space={"dataset.patch_grid_size": [4, 5, 8], "seed": {"int": [0, 99]}},
+        base={"model.name": "full_compute", "training.num_epochs": 1},
+        constraints=["flops <= 2.0e6"],
+        enqueue=[{"dataset.patch_grid_size": 8}],
+        trials=6,
+    )
+    out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:constant", concurrency=2)
+    rows = table(out)
+    assert rows["state"].tolist() == ["PRUNED"] + ["COMPLETE"] * 5
+    assert rows["reason"][0].startswith("refused: flops <= 2.0e6 does not hold: expected 3.4")
+    assert set(rows["dataset.patch_grid_size"][1:]) <= {4, 5}
