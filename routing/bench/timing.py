@@ -1,0 +1,70 @@
+"""Timing side by side: every alternative once per round, in rotating order, so that all meet the same machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of paired timings: median and 10-90 % band over ``n`` rounds."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    def row(self) -> dict[str, float]:
+        """Return the ratio as columns of a table."""
+        return {"ratio": self.median, "p10": self.low, "p90": self.high, "n": self.n}
+
+
+def interleaved(
+    alternatives: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Time every alternative once per round.
+
+    Args:
+        alternatives: name -> what to run; on a GPU the device is waited for.
+        rounds: timed rounds; the order rotates from round to round.
+
+    Returns:
+        Seconds per alternative and round.
+    """
+    names = list(alternatives)
+    for _ in range(warmup):
+        for name in names:
+            alternatives[name]()
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(rounds):
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            _wait()
+            started = time.perf_counter()
+            alternatives[name]()
+            _wait()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
+    """Return numerator / denominator round by round; a round's two timings met the same disturbance."""
+    values = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
+    low, high = (values[0], values[-1]) if len(values) < 3 else (_quantile(values, 0.1), _quantile(values, 0.9))
+    return Ratio(statistics.median(values), low, high, len(values))
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
