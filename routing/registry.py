@@ -73,6 +73,7 @@ MODELS = Registry(
         "full_compute": "routing.models.sections:FullComputeSection",
         "cheap_compute": "routing.models.sections:CheapComputeSection",
         "no_routing": "routing.models.sections:NoRoutingSection",
+        "dense_matched": "routing.models.sections:DenseMatchedSection",
         "vit": "routing.models.vit_section:VitSection",
         "torchvision_vit": "routing.models.vit_section:TorchvisionVitSection",
         "aacn": "routing.models.aacn_section:AacnSection",
@@ -84,8 +85,15 @@ ROUTERS = Registry(
     {
         "learnable_threshold": "routing.models.routers:LearnableThreshold",
         "sigmoid_gate": "routing.models.routers:SigmoidGate",
+        "gumbel": "routing.models.routers:Gumbel",
+        "quantile_threshold": "routing.models.routers:QuantileThreshold",
         "top_k": "routing.models.routers:TopK",
-        "random": "routing.models.routers:Random",
+        "random": "routing.models.controls:Random",
+        "permuted": "routing.models.controls:Permuted",
+        "centre": "routing.models.controls:Centre",
+        "edge_energy": "routing.models.controls:EdgeEnergy",
+        "oracle": "routing.models.controls:Oracle",
+        "post_hoc": "routing.models.controls:PostHoc",
     },
 )
 
@@ -94,6 +102,7 @@ AGGREGATORS = Registry(
     {
         "mean": "routing.models.aggregators:Mean",
         "score_weighted": "routing.models.aggregators:ScoreWeighted",
+        "attention": "routing.models.aggregators:Attention",
     },
 )
 

@@ -29,6 +29,7 @@ from routing.training.checkpoint import (
 )
 from routing.training.loop import make_optimizer, train_epoch
 from routing.training.phases import make_schedule
+from routing.training.reuse import keep_training, load_training, reusable
 from routing.training.seeding import pick_device, prepare_process
 
 Report = Callable[[dict[str, Any]], None]
@@ -55,7 +56,13 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
     data = config.dataset.load()
     model = build_model(config.model, data.info).to(device)
     evaluator = make_evaluator(config, data, "val", device)
-    history = _train(config, model, data, evaluator, report, out)
+    with reusable(config) as kept:
+        history = load_training(kept, model)
+        if history is None:
+            history = _train(config, model, data, evaluator, report, out)
+            keep_training(kept, model, history)
+    if not history or "flops" not in history[-1]:
+        history = _without_training(history, model, evaluator, report, out)
     if config.evaluation.knob_value is not None:
         model.set_knob(config.evaluation.knob_value)
     record = _evaluate(config, model, evaluator, history)
@@ -123,6 +130,19 @@ def _train(
     return progress.history
 
 
+def _without_training(
+    history: list[dict[str, Any]], model: VisionModel, evaluator: Evaluator, report: Report | None, out: Path | None
+) -> list[dict[str, Any]]:
+    """Evaluate weights that were not trained here, frozen or reused ones, and report that once."""
+    *before, last = history or [{"epoch": 0, "train_seconds": 0.0}]
+    row = {**last, **_headline(evaluator.run(model))}
+    if out is not None:
+        write_history(out, [*before, row])
+    if report is not None:
+        report(row)
+    return [*before, row]
+
+
 def _headline(evaluation: Evaluation) -> dict[str, float]:
     """Return the scalars of an evaluation of the validation split."""
     row = {f"val_{name}": value for name, value in evaluation.metrics.items()}
@@ -142,12 +162,13 @@ def _evaluate(
         **_headline(final),
         "flops_dense": getattr(model, "dense_flops", None) or final.compute_summary()["flops"],
         "params": model.num_parameters(),
-        "epochs": len(history),
+        "epochs": history[-1]["epoch"],
         "train_seconds": history[-1]["train_seconds"],
-        "train_loss": history[-1]["train_loss"],
+        "train_loss": history[-1].get("train_loss"),
     }
     batch = next(evaluator.batches(model.needs))
-    measure(model, batch.images, **batch.facts)
+    with torch.no_grad():
+        measure(model, batch.images, model.eval()(batch.images, **batch.facts))
     certificate = None
     if isinstance(model, AttentionRouting):
         certificate = certify(model, evaluator, final)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,8 @@ class DataInfo:
     """What a model must know of its data.
 
     ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``patch_grid_size`` and ``patch_margin`` are how
-    patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task).
+    patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task). ``facts`` names what
+    ``Split.extra`` holds for models that ask for more than pixels.
     """
 
     task: str
@@ -28,6 +29,8 @@ class DataInfo:
     class_names: tuple[str, ...] = ()
     patch_grid_size: int = 1
     patch_margin: int = 0
+    groups: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,12 @@ class ImageData:
 
 @dataclass(frozen=True)
 class Batch:
-    """``images`` float (B, C, H, W), normalised; ``targets`` (B,); ``indices`` (B,) into the split."""
+    """``images`` float (B, C, H, W), normalised; ``targets`` (B,); ``indices`` (B,) into the split; ``facts`` asked for."""
 
     images: Tensor
     targets: Tensor
     indices: Tensor
+    facts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def normalise(images: Tensor, info: DataInfo) -> Tensor:
@@ -76,10 +80,13 @@ def normalise(images: Tensor, info: DataInfo) -> Tensor:
     return (images.float() - mean) * scale
 
 
-def batches(split: Split, info: DataInfo, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+def batches(
+    split: Split, info: DataInfo, batch_size: int, order: Tensor | None = None, facts: Sequence[str] = ()
+) -> Iterator[Batch]:
     """Yield normalised batches in ``order`` (indices (M,)), or in the order of the split; the last may be smaller."""
     if order is None:
         order = torch.arange(len(split))
     for indices in order.split(batch_size):
         where = indices.to(split.targets.device)
-        yield Batch(normalise(split.images[where], info), split.targets[where], indices)
+        images = normalise(split.images[where], info)
+        yield Batch(images, split.targets[where], indices, {name: split.extra[name][where] for name in facts})

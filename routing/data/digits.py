@@ -34,6 +34,7 @@ def info(section: DigitsSection) -> DataInfo:
         class_names=tuple("0123456789"),
         patch_grid_size=section.patch_grid_size,
         patch_margin=section.patch_margin,
+        facts=("box",),
     )
 
 

@@ -6,6 +6,8 @@ gap closed = (routed - random) / (full - random)     all three with the same tra
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,89 +16,120 @@ from torch import Tensor, nn
 from routing.data import Batch
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.models.base import ModelOutput
-from routing.models.patch_routing import AttentionRouting
+from routing.models.patch_routing import AttentionRouting, everywhere
 from routing.models.routers import RoutingDecision
 from routing.training.loop import total_loss
 
 EXTREME_RATE = 0.01
 SATURATED = 0.01
+BOX = "box"
 
 
 def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -> dict[str, Any]:
     """Return the certificate of a trained router, measured on the evaluator's split.
 
-    Keys: ``state`` (healthy, all_on, all_off, anti), ``rate``, ``share_all_on`` and ``share_all_off`` (of images),
-    ``big_share`` (of all multiply-adds), ``score_routed``, ``score_random`` and ``score_full`` (the task's metric),
-    ``gap_closed`` (None when random is as good as full), ``grad_norm_scores`` and ``grad_norm_threshold`` (None
-    where there is no gradient), ``saturation`` (share of gates within 1 % of 0 or 1; None without a threshold).
+    Keys: ``state`` (see ``router_state``), ``rate``, ``share_all_on`` and ``share_all_off`` (of images), ``big_share``
+    (of all multiply-adds), ``score_routed``, ``score_random`` and ``score_full`` (the task's metric), ``gap_closed``
+    (None when random is as good as full), ``grad_norm_scores`` and ``grad_norm_threshold`` (None where there is no
+    gradient), ``saturation`` (share of gates within 1 % of 0 or 1; None without a threshold). Where the data knows
+    the object's box also ``recall`` (share of the box that is routed, mean over images; by lot it is ``rate``),
+    ``score_oracle`` (as many patches of every image, those with most of the box) and ``gap_closed_oracle``.
     """
-    metric = evaluator.task.metric
-    sign = 1.0 if evaluator.task.higher_is_better else -1.0
-    score_routed = routed.metrics[metric]
-    score_random = evaluator.run(model, lambda batch: _shuffled(model, batch)).metrics[metric]
-    score_full = evaluator.run(model, lambda batch: _all_big(model, batch)).metrics[metric]
     assert routed.routing_ratio is not None
+    ways = _OtherWays(model, BOX in evaluator.info.facts)
+    facts = dict.fromkeys((*model.needs, *((BOX,) if ways.has_box else ())))
+    scores = [e.metrics[evaluator.task.metric] for e in evaluator.several(model, ways.count, ways, tuple(facts))]
+    score_routed = routed.metrics[evaluator.task.metric]
+    sign = 1.0 if evaluator.task.higher_is_better else -1.0
     ratio = routed.routing_ratio.double()
     big_cost = model.grid.num_patches * model.branch_multiply_adds("big")
-    gap, gain = sign * (score_full - score_random), sign * (score_routed - score_random)
-    return {
-        "state": _state(float(ratio.mean()), gain, score_random, len(ratio)),
+    certificate: dict[str, Any] = {
+        "state": router_state(float(ratio.mean()), sign * score_routed, sign * scores[0], len(ratio)),
         "rate": float(ratio.mean()),
         "share_all_on": float((ratio == 1).double().mean()),
         "share_all_off": float((ratio == 0).double().mean()),
         "big_share": float(ratio.mean()) * big_cost / float(routed.flops.double().mean()),
         "score_routed": score_routed,
-        "score_random": score_random,
-        "score_full": score_full,
-        "gap_closed": gain / gap if gap > 0 else None,
+        "score_random": scores[0],
+        "score_full": scores[1],
+        "gap_closed": _gap_closed(sign, score_routed, scores[0], scores[1]),
         **_gradients(model, evaluator),
         "saturation": _saturation(model, evaluator),
     }
+    if ways.has_box:
+        certificate["recall"] = float(torch.cat(ways.recall).double().mean())
+        certificate["score_oracle"] = scores[2]
+        certificate["gap_closed_oracle"] = _gap_closed(sign, score_routed, scores[0], scores[2])
+    return certificate
 
 
-def _state(rate: float, gain: float, score_random: float, count: int) -> str:
+def router_state(rate: float, routed: float, random: float, count: int) -> str:
+    """Name what a router does.
+
+    ``all_on`` and ``all_off``: collapsed. ``anti``: it picks worse patches than a lot would. ``chance``: no better
+    ones that these images could show, as every control that does not look must be. ``healthy``: better ones.
+
+    Args:
+        rate: routing ratio.
+        routed, random: the task's metric, higher is better, by the router and by lot at the same rate.
+        count: images. A difference counts from two standard errors of a difference of two shares.
+    """
     if rate >= 1 - EXTREME_RATE:
         return "all_on"
     if rate <= EXTREME_RATE:
         return "all_off"
-    noise = 2 * (max(score_random * (1 - score_random), 0.0) / count) ** 0.5  # two standard errors of a share
-    return "anti" if gain < -noise else "healthy"
+    shares = (min(max(abs(value), 0.0), 1.0) for value in (routed, random))
+    noise = 2 * (sum(share * (1 - share) for share in shares) / count) ** 0.5
+    if routed - random < -noise:
+        return "anti"
+    return "healthy" if routed - random > noise else "chance"
 
 
-def _shuffled(model: AttentionRouting, batch: Batch) -> ModelOutput:
-    """Route as many patches of every image as the router did, but by lot."""
-    encoded = model.encode(batch.images)
-    hard_BN = model.decide(encoded.scores_BN).hard_BN
-    noise = torch.rand(hard_BN.shape, generator=torch.Generator().manual_seed(int(batch.indices[0])))
-    rank_BN = noise.argsort(dim=1).argsort(dim=1).to(hard_BN.device)
-    random_BN = rank_BN < hard_BN.sum(1, keepdim=True)
-    return model.dispatch(encoded, RoutingDecision(random_BN, random_BN.float()))
+def _gap_closed(sign: float, routed: float, random: float, best: float) -> float | None:
+    gap = sign * (best - random)
+    return sign * (routed - random) / gap if gap > 0 else None
 
 
-def _all_big(model: AttentionRouting, batch: Batch) -> ModelOutput:
-    encoded = model.encode(batch.images)
-    everything = torch.ones_like(encoded.scores_BN, dtype=torch.bool)
-    return model.dispatch(encoded, RoutingDecision(everything, everything.float()))
+class _OtherWays:
+    """Runs a batch as the router did not: as many patches by lot, all of them, as many by the box where known."""
+
+    def __init__(self, model: AttentionRouting, has_box: bool) -> None:
+        self.model, self.has_box = model, has_box
+        self.count = 3 if has_box else 2
+        self.recall: list[Tensor] = []
+
+    def __call__(self, batch: Batch) -> Iterator[ModelOutput]:
+        encoded = self.model.encode(batch.images, **batch.facts)
+        hard_BN = self.model.decide(self.model.evidence(encoded)).hard_BN
+        generator = torch.Generator().manual_seed(int(batch.indices[0]))
+        lots_BN = torch.rand(hard_BN.shape, generator=generator).to(hard_BN.device)
+        yield self.model.dispatch(encoded, _highest(lots_BN, hard_BN.sum(1)))
+        yield self.model.dispatch(encoded, everywhere(encoded))
+        if self.has_box:
+            covered_BN = self.model.grid.covered_by(batch.facts[BOX])
+            self.recall.append((covered_BN * hard_BN).sum(1))
+            yield self.model.dispatch(encoded, _highest(covered_BN, hard_BN.sum(1)))
+
+
+def _highest(values_BN: Tensor, count_B: Tensor) -> RoutingDecision:
+    """Route of every image as many patches as ``count_B`` says, those with the highest values."""
+    rank_BN = values_BN.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    hard_BN = rank_BN < count_B.unsqueeze(1)
+    return RoutingDecision(hard_BN, hard_BN.float())
 
 
 def _gradients(model: AttentionRouting, evaluator: Evaluator) -> dict[str, float | None]:
-    """Return gradient norms of scores and threshold in one training step; batch-norm statistics are left alone."""
-    was_training = model.training
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    batch = next(evaluator.batches())
+    """Return gradient norms of scores and threshold in one training step, taken on a copy of the model."""
+    model = copy.deepcopy(model).train()
+    batch = next(evaluator.batches(model.needs))
     with torch.enable_grad(), evaluator.autocast:
-        encoded = model.encode(batch.images)
-        gradient_of_scores = encoded.scores_BN.detach().requires_grad_()
-        encoded.scores_BN = gradient_of_scores
-        output = model.counterfactual(encoded, model.decide(gradient_of_scores))
+        encoded = model.encode(batch.images, **batch.facts)
+        scores_BN = encoded.scores_BN = encoded.scores_BN.detach().requires_grad_()
+        output = model.train_form(encoded, model.decide(model.evidence(encoded)))
         loss, _ = total_loss(output, evaluator.task, batch.targets)
         threshold = getattr(model.router, "threshold", None)
-        wanted = [gradient_of_scores] + ([threshold] if isinstance(threshold, nn.Parameter) else [])
+        wanted = [scores_BN] + ([threshold] if isinstance(threshold, nn.Parameter) else [])
         found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, wanted, allow_unused=True)
-    model.train(was_training)
     norms = [None if gradient is None else float(gradient.norm()) for gradient in (*found, None)]
     return {"grad_norm_scores": norms[0], "grad_norm_threshold": norms[1]}
 
@@ -107,8 +140,8 @@ def _saturation(model: AttentionRouting, evaluator: Evaluator) -> float | None:
     if not isinstance(threshold, Tensor):
         return None
     was_training = model.training
-    model.eval()
-    scores_BN = model.encode(next(evaluator.batches()).images).scores_BN
+    batch = next(evaluator.batches(model.needs))
+    evidence_BN = model.eval().evidence(model.encode(batch.images, **batch.facts))
     model.train(was_training)
-    gate_BN = torch.sigmoid((scores_BN - threshold) / model.router.temperature)
+    gate_BN = torch.sigmoid((evidence_BN - threshold) / model.router.temperature)
     return float(((gate_BN < SATURATED) | (gate_BN > 1 - SATURATED)).double().mean())

@@ -5,7 +5,7 @@ Shapes: M images of the split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -83,27 +83,37 @@ class Evaluator:
     batch_size: int
     autocast: torch.autocast
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the split's batches in its own order."""
-        return batches(self.split, self.info, self.batch_size)
+    def batches(self, facts: Sequence[str] = ()) -> Iterator[Batch]:
+        """Yield the split's batches in its own order, with these facts beside the pixels."""
+        return batches(self.split, self.info, self.batch_size, facts=facts)
 
-    def run(self, model: VisionModel, forward: Callable[[Batch], ModelOutput] | None = None) -> Evaluation:
-        """Evaluate the model as it is, or another way of running it (``forward``), without gradients."""
-        return self._collect(model, 1, lambda batch: [model(batch.images) if forward is None else forward(batch)])[0]
+    def run(self, model: VisionModel) -> Evaluation:
+        """Evaluate the model as it is, without gradients."""
+        return self.several(model, 1, lambda batch: [model(batch.images, **batch.facts)])[0]
 
     def along_knob(self, model: VisionModel, values: Sequence[KnobValue]) -> list[Evaluation]:
         """Evaluate every knob value in one pass over the split."""
-        return self._collect(model, len(values), lambda batch: model.along_knob(batch.images, values))
+        return self.several(model, len(values), lambda batch: model.along_knob(batch.images, values, **batch.facts))
 
     @torch.no_grad()
-    def _collect(
-        self, model: VisionModel, count: int, outputs_of: Callable[[Batch], Iterator[ModelOutput] | list[ModelOutput]]
+    def several(
+        self,
+        model: VisionModel,
+        count: int,
+        outputs_of: Callable[[Batch], Iterable[ModelOutput]],
+        facts: Sequence[str] | None = None,
     ) -> list[Evaluation]:
+        """Evaluate ``count`` ways of running the model in one pass, without gradients.
+
+        Args:
+            outputs_of: one output per way for a batch.
+            facts: what a batch holds beside the pixels; what the model needs where not given.
+        """
         was_training = model.training
         model.eval()
         collectors = [_Collector(model) for _ in range(count)]
         with self.autocast:
-            for batch in self.batches():
+            for batch in self.batches(model.needs if facts is None else facts):
                 for collector, output in zip(collectors, outputs_of(batch), strict=True):
                     collector.add(output, len(batch.targets))
         model.train(was_training)

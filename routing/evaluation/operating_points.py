@@ -30,7 +30,9 @@ def operating_points(
     model.eval()
     with torch.no_grad(), evaluator.autocast:
         count = max(1, CALIBRATION_IMAGES // evaluator.batch_size)
-        values = model.knob_values([batch.images for batch in islice(evaluator.batches(), count)])
+        sample = list(islice(evaluator.batches(model.needs), count))
+        facts = {name: [batch.facts[name] for batch in sample] for name in model.needs}
+        values = model.knob_values([batch.images for batch in sample], **facts)
     values = [value for value in values if value != model.default_knob_value]
     for value, evaluation in zip(values, evaluator.along_knob(model, values), strict=True):
         points.append(evaluation.point(knob, value, False, params, split))

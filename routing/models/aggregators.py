@@ -12,15 +12,29 @@ from torch import Tensor, nn
 
 
 class Aggregator(nn.Module):
-    """Base of every aggregator that is a weighted sum of features."""
+    """Base of every aggregator that is a weighted sum of features.
 
-    def weights(self, scores_BN: Tensor) -> Tensor:
-        """Return the weights (B, N) of the sum."""
-        raise TypeError(f"{type(self).__name__} has no weights")
+    Args:
+        width: D.
+    """
 
-    def forward(self, features_BND: Tensor, weights_BN: Tensor) -> Tensor:
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def weights(self, scores_BN: Tensor) -> Tensor | None:
+        """Return the weights (B, N) of the sum, or None where they depend on the features."""
+        return None
+
+    def forward(self, features_BND: Tensor, scores_BN: Tensor) -> Tensor:
         """Return the weighted sum over patches (B, D)."""
-        return torch.bmm(weights_BN.unsqueeze(1), features_BND).squeeze(1)
+        weights_BN = self.weights(scores_BN)
+        assert weights_BN is not None
+        return _weighted_sum(features_BND, weights_BN)
+
+    def multiply_adds(self, num_patches: int) -> int:
+        """Return the closed form of one image."""
+        return num_patches * self.width
 
 
 class Mean(Aggregator):
@@ -37,3 +51,26 @@ class ScoreWeighted(Aggregator):
     def weights(self, scores_BN: Tensor) -> Tensor:
         """Return softmax(scores) over the patches."""
         return scores_BN.softmax(dim=1)
+
+
+class Attention(Aggregator):
+    """Softmax of one learned score per feature (attention pooling, arXiv 1802.04712, without its hidden layer).
+
+    The router's scores do not enter: what a patch says decides how much it counts, not where the router looked.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.relevance = nn.Linear(width, 1)
+
+    def forward(self, features_BND: Tensor, scores_BN: Tensor) -> Tensor:
+        """Return the sum weighted by the relevance of each feature."""
+        return _weighted_sum(features_BND, self.relevance(features_BND).squeeze(-1).float().softmax(dim=1))
+
+    def multiply_adds(self, num_patches: int) -> int:
+        """Return the closed form of one image: relevance, then the sum."""
+        return 2 * num_patches * self.width
+
+
+def _weighted_sum(features_BND: Tensor, weights_BN: Tensor) -> Tensor:
+    return torch.bmm(weights_BN.to(features_BND.dtype).unsqueeze(1), features_BND).squeeze(1)

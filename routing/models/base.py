@@ -58,9 +58,12 @@ class VisionModel(nn.Module):
     """Base of every model.
 
     ``knob`` names the compute knob that can be moved after training (``threshold``, ``share``), or is None.
+    ``needs`` names facts of the data beside the pixels (``box``) that ``forward``, ``along_knob`` and, batch by batch,
+    ``knob_values`` are handed as keyword arguments; nearly every model needs none.
     """
 
     knob: str | None = None
+    needs: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""
@@ -92,8 +95,8 @@ class VisionModel(nn.Module):
         raise TypeError(f"{type(self).__name__} has no compute knob")
 
     def set_knob(self, value: KnobValue) -> None:
-        """Make ``value`` the default operating point."""
-        raise TypeError(f"{type(self).__name__} has no compute knob")
+        """Make ``value`` the default operating point; a value the knob cannot have is an ``InputError``."""
+        raise InputError(f"evaluation.knob_value {value}: {type(self).__name__} has no compute knob")
 
     def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
         """Return the named parts that a training schedule can freeze; together they hold every parameter."""

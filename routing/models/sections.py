@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from routing.registry import AGGREGATORS, ROUTERS
 from routing.section import ModelSection, Section
@@ -51,9 +51,18 @@ class RouterSection(Section):
 
     mode: RouterMode = Field(default="learnable_threshold", description="How patches are chosen.")
     threshold_init: float = Field(default=0.0, ge=-100, le=100, description="First value of the learnable threshold.")
+    threshold_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Noise on the threshold in training, one draw per batch, in standard deviations of its scores: "
+        "flattens the curve of operating points.",
+    )
     temperature: float = Field(default=1.0, gt=0, le=100, description="Softness of the gate in training.")
-    training: Literal["counterfactual"] = Field(
-        default="counterfactual", description="counterfactual: small branch on all patches, big only where routed."
+    training: Literal["counterfactual", "dense", "sparse"] = Field(
+        default="counterfactual",
+        description="What training computes. counterfactual: small branch on all patches, big only where routed; "
+        "dense: both everywhere; sparse: only the branch taken.",
     )
     budget: BudgetSection = BudgetSection()
 
@@ -72,6 +81,15 @@ class AttentionRoutingSection(PatchSection):
     name: Literal["attention_routing"] = "attention_routing"
     router: RouterSection = RouterSection()
 
+    @model_validator(mode="after")
+    def _post_hoc_has_weights_to_route_by(self) -> AttentionRoutingSection:
+        if self.router.mode == "post_hoc" and self.aggregator != "score_weighted":
+            raise ValueError(
+                "model.router.mode 'post_hoc' routes by the weights of the pooling: it needs model.aggregator "
+                f"score_weighted, not '{self.aggregator}'"
+            )
+        return self
+
     def build(self, info: DataInfo) -> VisionModel:
         from routing.models.patch_routing import AttentionRouting
 
@@ -84,7 +102,7 @@ class FullComputeSection(PatchSection):
     name: Literal["full_compute"] = "full_compute"
 
     def build(self, info: DataInfo) -> VisionModel:
-        from routing.models.patch_routing import FullCompute
+        from routing.models.patch_baselines import FullCompute
 
         return FullCompute(self, info)
 
@@ -95,7 +113,7 @@ class CheapComputeSection(PatchSection):
     name: Literal["cheap_compute"] = "cheap_compute"
 
     def build(self, info: DataInfo) -> VisionModel:
-        from routing.models.patch_routing import CheapCompute
+        from routing.models.patch_baselines import CheapCompute
 
         return CheapCompute(self, info)
 
@@ -107,6 +125,24 @@ class NoRoutingSection(PatchSection):
     aggregator: Literal["mean"] = Field(default="mean", description="Without scores only the mean is defined.")
 
     def build(self, info: DataInfo) -> VisionModel:
-        from routing.models.patch_routing import NoRouting
+        from routing.models.patch_baselines import NoRouting
 
         return NoRouting(self, info)
+
+
+class MatchedBudgetSection(Section):
+    """What dense_matched may cost."""
+
+    target: float = Field(default=0.3, gt=0, le=1, description="Wanted cost / cost of full_compute.")
+
+
+class DenseMatchedSection(PatchSection):
+    """One MLP for all patches, as wide as a budget allows: the same compute, spent evenly."""
+
+    name: Literal["dense_matched"] = "dense_matched"
+    budget: MatchedBudgetSection = MatchedBudgetSection()
+
+    def build(self, info: DataInfo) -> VisionModel:
+        from routing.models.patch_baselines import DenseMatched
+
+        return DenseMatched(self, info)

@@ -73,11 +73,11 @@ def train_epoch(
     sums: dict[str, Tensor] = {}
     order = epoch_order(seed, turn.epoch, len(split))
     with training_mode(model, turn.phase):
-        for index, batch in enumerate(batches(split, info, settings.batch_size, order)):
+        for index, batch in enumerate(batches(split, info, settings.batch_size, order, model.needs)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, first_step + index, total_steps)
             with autocast:
-                output = model(batch.images)
+                output = model(batch.images, **batch.facts)
                 loss, terms = total_loss(output, task, batch.targets, turn.phase.losses)
             _step(model, loss, optimizer, settings.grad_clip, turn.phase)
             for name, value in {"": loss, **{f"_{name}": term for name, term in terms.items()}}.items():

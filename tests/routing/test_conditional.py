@@ -66,7 +66,7 @@ def test_conditional_equals_masked(model: AttentionRouting, images: Tensor, name
 
 def test_the_training_form_has_the_value_of_the_conditional_one(model: AttentionRouting, images: Tensor) -> None:
     encoded = model.encode(images)
-    trained = model.counterfactual(encoded, model.decide(encoded.scores_BN))
+    trained = model.train_form(encoded, model.decide(encoded.scores_BN))
     with torch.no_grad():
         conditional = model(images)
     torch.testing.assert_close(trained.prediction, conditional.prediction, rtol=1e-5, atol=1e-5)
