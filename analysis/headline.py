@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.families import ownership
 from analysis.objectives import Objective
 from analysis.summary import Summary
 from analysis.words import axis_label, shown
@@ -50,6 +51,7 @@ def headline(summary: Summary) -> list[str]:
     saved = _against_full(summary)
     if saved is not None:
         lines.append(f"The knee costs {saved[0]:.1%} of full_compute ({saved[1]}).")
+    lines += ownership(summary)
     if not _is_confirmed(summary):
         lines.append(
             "These are validation values of the best of many trials, one seed each, so they flatter: "
