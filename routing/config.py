@@ -48,7 +48,9 @@ class TrainingSection(Section):
     """How a model is trained."""
 
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per step.")
-    num_epochs: int = Field(default=4, ge=1, le=10_000, description="Passes over the training split.")
+    num_epochs: int = Field(
+        default=4, ge=0, le=10_000, description="Passes over the training split; 0 evaluates model.weights as they are."
+    )
     learning_rate: float = Field(default=3e-3, gt=0, le=10, description="Peak learning rate of AdamW.")
     weight_decay: float = Field(default=1e-4, ge=0, le=10, description="Decoupled weight decay of AdamW.")
     lr_schedule: Literal["cosine", "constant"] = Field(
@@ -56,6 +58,10 @@ class TrainingSection(Section):
     )
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
     grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
+    reuse: bool = Field(
+        default=False,
+        description="Take the weights of an identical training of this machine; evaluation settings do not count.",
+    )
     patience: int | None = Field(
         default=None, ge=1, le=10_000, description="Stop after so many epochs without a better validation; null: never."
     )
@@ -104,6 +110,12 @@ class RunConfig(Section):
         if not isinstance(value, (dict, RunConfig)):
             raise ValueError(f"a run is a mapping of keys to values, not {type(value).__name__}")
         return value
+
+    @model_validator(mode="after")
+    def _frozen_needs_weights(self) -> RunConfig:
+        if self.training.num_epochs == 0 and getattr(self.model, "weights", None) is None:
+            raise ValueError("training.num_epochs 0 evaluates given weights, but there are no model.weights")
+        return self
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str = "config") -> RunConfig:

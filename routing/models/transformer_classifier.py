@@ -84,7 +84,9 @@ class TransformerClassifier(VisionModel):
             name: torch.full((len(logits),), count)
             for name, count in self._units(pruning, num_tokens=before, kept=kept).items()
         }
-        return ModelOutput(logits, units_executed=units, routing_ratio=torch.full((len(logits),), kept / before))
+        return ModelOutput(
+            logits, units_executed=units, routing_ratio=torch.full((len(logits),), kept / before, dtype=torch.float64)
+        )
 
     def _units(self, pruning: Pruning | None, num_tokens: int | None = None, kept: int | None = None) -> dict[str, int]:
         """Return how often every conditional part runs for one image, by name (see ``executed_parts``)."""

@@ -1,0 +1,77 @@
+"""One training for many evaluations: ``training.reuse`` takes the weights of an identical training of this machine.
+
+Settings that act only after training (``evaluation``, and what a model's section names in ``after_training``: token
+pruning) do not tell trainings apart. So an ablation of pruning trains each seed once. Stored beside the cached data
+(see ``routing.data.cache``); the folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from routing.config import RunConfig
+from routing.data.cache import cache_folder
+from routing.errors import InputError, RoutingError
+from routing.training.checkpoint import load_tensors, save_tensors
+
+KEPT_COLUMNS = ("epoch", "phase", "epoch_seconds", "train_seconds")
+
+
+def training_digest(config: RunConfig) -> str:
+    """Return a digest of everything that decides trained weights on this machine."""
+    content = config.model_dump(mode="json", exclude={"evaluation"})
+    if config.training.patience is None and not config.training.phases:  # else evaluation decides when to stop
+        for key in config.model.after_training:
+            content["model"].pop(key, None)
+    content["training"].pop("reuse", None)
+    content["torch"] = torch.__version__
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@contextmanager
+def reusable(config: RunConfig) -> Iterator[Path | None]:
+    """Yield the file of this training's weights, held so that an identical training waits; None without reuse."""
+    if not config.training.reuse:
+        yield None
+        return
+    path = cache_folder() / "trainings" / f"{training_digest(config)}.safetensors"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{path}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise RoutingError(f"{path}: trained weights cannot be kept: {error}; set ROUTING_CACHE") from None
+    try:
+        yield path
+    finally:
+        lock.release()
+
+
+def load_training(path: Path | None, model: nn.Module) -> list[dict[str, Any]] | None:
+    """Load the weights of a finished training; return its history without what depends on evaluation, or None."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        tensors, metadata = load_tensors(path)
+        model.load_state_dict(tensors)
+        history = json.loads(metadata["history"])
+    except (InputError, KeyError, ValueError, RuntimeError):
+        return None
+    return history if history else None
+
+
+def keep_training(path: Path | None, model: nn.Module, history: list[dict[str, Any]]) -> None:
+    """Store trained weights and the columns of the history that evaluation has no part in."""
+    if path is None or not history:
+        return
+    rows = [{key: row[key] for key in row if key in KEPT_COLUMNS or key.startswith("train_")} for row in history]
+    save_tensors(path, model.state_dict(), {"history": json.dumps(rows)})
