@@ -55,14 +55,15 @@ class TrialRecord:
     """Everything measured in one run.
 
     ``metrics`` are the scalars of the default operating point after the last epoch (``val_accuracy``, ``flops``,
-    ``routing_ratio``, ``params``, ``epochs``, ``train_seconds``, ...); ``history`` has one row per epoch;
+    ``routing_ratio``, ``params``, ``epochs``, ``train_seconds``, ...); ``history`` has one row per epoch (numbers, and
+    the name of its ``phase``);
     ``certificate`` says whether the router works (None for a model without one).
     """
 
     config: RunConfig
     metrics: dict[str, float]
     points: list[OperatingPoint] = field(default_factory=list)
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     certificate: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
@@ -77,7 +78,7 @@ class TrialRecord:
         write_json(folder / METRICS_FILE, content)
 
 
-def write_history(folder: Path, history: list[dict[str, float]]) -> None:
+def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """Write history.csv: one row per epoch, the union of all columns in order of first appearance."""
     columns = list(dict.fromkeys(column for row in history for column in row))
     text = io.StringIO()

@@ -272,7 +272,7 @@ def test_a_schedule_the_model_cannot_follow_is_refused(
         ),
         ({"schedule": "alternating", "phases": [{"parts": ["a"]}]}, r"'a' never ends; a phase that alternates needs"),
         ({"schedule": "alternate"}, r"training\.schedule: must be 'joint' or 'alternating'"),
-        ({"num_epochs": 0}, r"training\.num_epochs: must be greater than or equal to 1, not 0"),
+        ({"num_epochs": 0}, r"training\.num_epochs"),
     ],
 )
 def test_phases_that_cannot_fill_a_run_are_refused(training: dict[str, Any], message: str) -> None:
