@@ -1,32 +1,137 @@
-"""The card of an exported model: what it is, how good, how dear, and how to get it again."""
+"""The card of an exported model: what it is, how good, how dear, on what, and how to get it again."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 
+from analysis.certificates import WORDS
+from analysis.confirmed import on_test_split
+from analysis.intervals import share_interval
+from analysis.measured import Latency
+from analysis.portable import Verified
 from analysis.summary import Summary
-from analysis.words import axis_label, shown
+from analysis.words import axis_label, scale, shown
 from routing.config import RunConfig
-from routing.record import CONFIG_FILE, MODEL_FILE
+from routing.errors import InputError
+from routing.record import CONFIG_FILE, MODEL_FILE, read_metrics, write_text
+
+CARD_FILE = "card.md"
+
+LICENCES = {
+    "digits": "scikit-learn's copy of the UCI optical recognition of handwritten digits data set (CC BY 4.0)",
+    "quality": "crops of the two photographs that scikit-learn ships (CC BY 2.0)",
+}
 
 
-def card(summary: Summary, pick: str, row: pd.Series, config: RunConfig, *, has_model: bool) -> str:
-    """Return card.md of one exported point."""
-    results = summary.results
-    facts = [("data", config.dataset.name), ("model", config.model.name), ("trial", str(int(row["trial"])))]
-    facts += [(axis_label(o.metric), shown(o.metric, row[o.metric])) for o in results.objectives]
-    facts += [(axis_label(key), shown(key, row.get(key))) for key in ("params", "routing_ratio")]
-    table = "\n".join(f"| {name} | {value} |" for name, value in facts if value)
-    weights = (
-        f"`{MODEL_FILE}` holds its weights."
-        if has_model
-        else f"The sweep did not keep its weights; `routing train --config {CONFIG_FILE}` makes them again."
-    )
-    return (
-        f"# {config.model.name} on {config.dataset.name}: {pick} of {results.name}\n\n"
-        f"| what | value |\n|---|---|\n{table}\n\n"
+@dataclass
+class Card:
+    """What a card says; ``latency``, ``files`` and ``notes`` are filled in as they become known."""
+
+    summary: Summary
+    pick: str
+    row: pd.Series
+    config: RunConfig
+    confirmed: pd.DataFrame
+    has_model: bool
+    latency: Latency | None = None
+    files: list[Verified] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write card.md."""
+    name = card.config.model.name
+    parts = [
+        f"# {name} on {card.config.dataset.name}: {card.pick} of {card.summary.results.name}",
+        str(card.summary.results.study.get("question") or ""),
+        "| what | value |\n|---|---|\n" + "\n".join(f"| {what} | {value} |" for what, value in _facts(card) if value),
         "Compute is multiply-adds per image (one multiply-add counts as 1), the mean of what was executed over the "
-        "validation images.\n\n"
-        f"{weights} `routing train --config {CONFIG_FILE}` trains the same model again and reports the same validation "
-        "value on the same machine and thread count.\n"
+        "validation images.",
+        "## Use",
+        _usage(card),
+        "## Train it again",
+        f"`routing train --config {CONFIG_FILE}` trains the same model and reports the same validation value on the "
+        "same machine and thread count.",
+        "\n".join(f"* {note}" for note in [*(file.words() for file in card.files), *card.notes]),
+        "## Licence",
+        _licence(card),
+    ]
+    write_text(folder / CARD_FILE, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _facts(card: Card) -> list[tuple[str, str]]:
+    row, results = card.row, card.summary.results
+    facts = [("data", _data(card)), ("trial", str(int(row["trial"]))), ("seed", str(card.config.seed))]
+    for objective in results.objectives:
+        facts.append((axis_label(objective.metric), _value(card, objective.metric)))
+    facts += [(axis_label(key), shown(key, row.get(key))) for key in ("flops", "params", "routing_ratio")]
+    knob = card.config.evaluation.knob_value
+    facts.append(("knob", f"{row.get('knob')} = {knob:g}" if isinstance(knob, float) else str(knob or "")))
+    facts.append(("confirmed", _confirmed(card)))
+    facts.append(("latency", card.latency.words() if card.latency else ""))
+    facts.append(("router certificate", _certificate(card)))
+    return list(dict(facts).items())
+
+
+def _data(card: Card) -> str:
+    dataset = card.config.dataset
+    return f"{dataset.name}, {dataset.input_size} x {dataset.input_size} pixels"
+
+
+def _value(card: Card, metric: str) -> str:
+    """Return a metric of the point; a share of images with Wilson's interval."""
+    value = float(card.row[metric])
+    images = getattr(card.config.dataset, "num_val", None)
+    if not metric.endswith("accuracy") or images is None:
+        return shown(metric, value)
+    interval = share_interval(value, images)
+    return f"{shown(metric, value)} [{interval.low:.2%}, {interval.high:.2%}] (95 %, {images} images, one seed)"
+
+
+def _confirmed(card: Card) -> str:
+    """Return what ``routing confirm`` found for this point, empty where it was not confirmed."""
+    confirmed = card.confirmed
+    if confirmed.empty or "trial" not in confirmed:
+        return ""
+    own = confirmed[confirmed["trial"] == card.row["trial"]]
+    if "knob_value" in own:
+        own = own[[str(value) == str(card.row["knob_value"]) for value in own["knob_value"]]]
+    metric = on_test_split(card.summary.results.objectives[0].metric)
+    if own.empty or f"{metric}_mean" not in own:
+        return ""
+    mean, low, high = (
+        float(own.iloc[0].get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high")
     )
+    return f"{axis_label(metric)} {mean:.2f} [{low:.2f}, {high:.2f}] over {own.iloc[0].get('n', '?')} fresh seeds"
+
+
+def _certificate(card: Card) -> str:
+    try:
+        found: Any = read_metrics(card.summary.results.trial_folder(int(card.row["trial"]))).get("certificate")
+    except InputError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    state, gap = str(found.get("state")), found.get("gap_closed")
+    closed = f"; gap closed {gap:.2f}" if isinstance(gap, (int, float)) else ""
+    return f"{state} ({WORDS.get(state, 'unknown state')}{closed}), at the trained setting of the knob"
+
+
+def _usage(card: Card) -> str:
+    if not card.has_model:
+        return "The sweep did not keep this trial's weights; train it again as below, into this folder with `--out .`."
+    return (
+        f"`{MODEL_FILE}` holds the weights. From Python:\n\n"
+        '```python\nimport routing\n\nrun = routing.load(".")  # this folder\n'
+        "prediction = run.predict(images).prediction  # uint8 (B, C, H, W); normalisation included\n```"
+    )
+
+
+def _licence(card: Card) -> str:
+    data = LICENCES.get(card.config.dataset.name, "the data it was trained on, whose own terms apply to the weights")
+    return f"Code: MIT. Trained on {data}."

@@ -23,7 +23,7 @@ from analysis.drawing import (
     paper_style,
     save,
 )
-from analysis.effects import ParallelAxis, is_number, spans_decades
+from analysis.effects import ParallelAxis, is_few_counts, is_number, spans_decades
 from analysis.objectives import Objective
 from analysis.words import axis_label, scale
 
@@ -64,7 +64,7 @@ def _slice(
 ) -> None:
     rows = rows[rows[key].notna()]
     y = rows[objective.metric].astype(float) * scale(objective.metric)
-    if is_number(all_values) and all_values.nunique() > 6:
+    if is_number(all_values) and not is_few_counts(all_values):
         axes.scatter(pd.to_numeric(rows[key]), y, s=12, c=colour, linewidths=0, label=label)
         if spans_decades(all_values):
             axes.set_xscale("log")

@@ -49,6 +49,12 @@ def is_number(values: pd.Series) -> bool:
     return bool(len(given)) and bool(numeric)
 
 
+def is_few_counts(values: pd.Series) -> bool:
+    """Whether numbers are a few whole ones, best read as names."""
+    numbers = pd.to_numeric(values, errors="coerce").dropna()
+    return bool((numbers % 1 == 0).all()) and numbers.nunique() <= 6
+
+
 def spans_decades(values: pd.Series) -> bool:
     """Whether numbers are positive and best read on a logarithmic axis."""
     given = pd.to_numeric(values, errors="coerce").dropna()

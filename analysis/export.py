@@ -1,4 +1,4 @@
-"""Take a point of a results folder away: a config that reproduces it, the trained weights, and a card."""
+"""Take points of a results folder away: a config that reproduces each, the trained weights, a card, other formats."""
 
 from __future__ import annotations
 
@@ -7,95 +7,124 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 
-from analysis.card import card
-from analysis.configs import knob_value
-from analysis.objectives import losses
+from analysis.card import Card, write_card
+from analysis.confirmed import read_confirmed
+from analysis.measured import Latency, measure_latency
+from analysis.picks import choose, knob_of
+from analysis.portable import FILES, ExportFailed, Verified, export_model
 from analysis.summary import Summary, summarise
-from analysis.table import Results, default_points, read_results
+from analysis.table import Results, read_results
 from routing.config import RunConfig
-from routing.errors import InputError, choices, nearest
+from routing.errors import InputError
 from routing.record import CONFIG_FILE, MODEL_FILE, write_text
+from routing.saved import SavedRun, load
 
-CARD_FILE = "card.md"
-PICKS = ("knee", "best", "budget=FLOPS", "trial=ID")
+CHECKED_IMAGES = 200
 
 
-def export(results: str | Path, picks: Sequence[str] = ("knee",), out: str | Path | None = None) -> list[Path]:
-    """Write one folder per pick: config.yaml, model.safetensors (if the trial kept it) and card.md.
+def export(
+    results: str | Path,
+    picks: Sequence[str] = ("knee",),
+    out: str | Path | None = None,
+    *,
+    formats: Sequence[str] = (),
+) -> list[Path]:
+    """Write one folder per pick: config.yaml, model.safetensors (if the trial kept it), card.md and other formats.
 
     Args:
         results: a results folder.
-        picks: ``knee``, ``best`` (first objective), ``budget=FLOPS`` (best at that compute or less), ``trial=ID``.
+        picks: ``knee``, ``best``, ``budget=FLOPS``, ``latency=MS``, ``trial=ID``; see ``analysis.picks.choose``.
         out: where the folders go; ``RESULTS/best`` when None.
+        formats: further files of the model: ``onnx``, ``torch_export``; each is checked on real validation images.
 
     Raises:
-        InputError: an unknown pick, or one that no point satisfies.
+        InputError: an unknown pick, one that no point satisfies, or a format without what it needs.
+        ExportFailed: the model has no such format; the rest of its folder has been written.
     """
     summary = summarise(read_results(results))
-    chosen = {pick: choose(summary, pick) for pick in dict.fromkeys(picks)}
+    chosen = {pick: choose(summary, pick, lambda row: _latency(summary, row)) for pick in dict.fromkeys(picks)}
     target = summary.results.folder / "best" if out is None else Path(out)
-    return [_write(summary, pick, row, target / pick) for pick, row in chosen.items()]
-
-
-def choose(summary: Summary, pick: str) -> pd.Series:
-    """Return the row of points.csv that a pick names."""
-    kind, equals, text = pick.partition("=")
-    if pick in ("knee", "best"):
-        row = summary.knee_row if pick == "knee" else summary.best_row
-        if row is None:
-            raise InputError(f"{summary.results.folder}: no finished trial to export yet")
-        return row
-    if kind == "budget" and equals:
-        return _within(summary.results, "flops", _number(pick, text))
-    if kind == "trial" and equals:
-        return _default_point(summary.results, _number(pick, text))
-    raise InputError(f"unknown pick '{pick}'{nearest(pick, PICKS)} (valid: {choices(PICKS)})")
-
-
-def _number(pick: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"--pick {pick}: '{text}' is not a number") from None
-
-
-def _within(results: Results, column: str, limit: float) -> pd.Series:
-    """Return the best point by the first objective whose cost is within the limit."""
-    points = results.points
-    affordable = points[points[column] <= limit]
-    if affordable.empty:
-        cheapest = f"; the cheapest point has {points[column].min():.6g}" if len(points) else ""
-        raise InputError(f"{results.folder}: no point has {column} <= {limit:.6g}{cheapest}")
-    vectors = losses(affordable, results.objectives)
-    order = pd.DataFrame(vectors).sort_values(list(range(vectors.shape[1])), kind="stable").index
-    return affordable.iloc[order[0]]
-
-
-def _default_point(results: Results, number: float) -> pd.Series:
-    own = results.points[results.points["trial"] == number]
-    if own.empty:
-        numbers = sorted(set(results.points["trial"]))
-        valid = choices(numbers) if len(numbers) <= 20 else f"{numbers[0]} to {numbers[-1]}"
-        raise InputError(f"{results.folder}: trial {number:g} has no finished point (valid: {valid or 'none yet'})")
-    default = own[default_points(own)]
-    return (default if len(default) else own).iloc[0]
+    return [_write(summary, pick, row, target / pick, formats) for pick, row in chosen.items()]
 
 
 def point_config(results: Results, row: pd.Series) -> RunConfig:
     """Return the run that gives this point when trained again, its knob set to the point's value."""
     config = RunConfig.from_yaml(results.trial_folder(int(row["trial"])) / CONFIG_FILE)
-    if bool(default_points(row.to_frame().T).iloc[0]):
-        return config
-    return config.replace(**{"evaluation.knob_value": knob_value(row["knob_value"])})
+    knob = knob_of(row)
+    return config if knob is None else config.replace(**{"evaluation.knob_value": knob})
 
 
-def _write(summary: Summary, pick: str, row: pd.Series, folder: Path) -> Path:
-    config = point_config(summary.results, row)
-    model = summary.results.trial_folder(int(row["trial"])) / MODEL_FILE
+def load_point(results: Results, row: pd.Series) -> SavedRun:
+    """Return the trained model of a point, its knob set; ``InputError`` where the weights were not kept."""
+    saved = load(results.trial_folder(int(row["trial"])))
+    knob = knob_of(row)
+    if knob is not None:
+        saved.model.set_knob(knob)
+    return saved
+
+
+def _latency(summary: Summary, row: pd.Series) -> float:
+    saved = load_point(summary.results, row)
+    return _measure(saved, _validation_images(saved.config)).ms_p50
+
+
+def _validation_images(config: RunConfig) -> torch.Tensor:
+    """Return the first validation images, uint8 (N, C, H, W)."""
+    return torch.as_tensor(config.dataset.load()["val"].images[:CHECKED_IMAGES])
+
+
+def _measure(saved: SavedRun, images: torch.Tensor) -> Latency:
+    """Time a model with the threads its configuration names."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(saved.config.threads)
+    try:
+        return measure_latency(saved, images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: Sequence[str]) -> Path:
+    results = summary.results
+    config = point_config(results, row)
+    weights = results.trial_folder(int(row["trial"])) / MODEL_FILE
     write_text(folder / CONFIG_FILE, config.to_yaml())
-    (folder / MODEL_FILE).unlink(missing_ok=True)
-    if model.exists():
-        shutil.copyfile(model, folder / MODEL_FILE)
-    write_text(folder / CARD_FILE, card(summary, pick, row, config, has_model=model.exists()))
+    for name in (MODEL_FILE, *FILES.values()):
+        (folder / name).unlink(missing_ok=True)
+    card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists())
+    if weights.exists():
+        shutil.copyfile(weights, folder / MODEL_FILE)
+        try:
+            saved = load_point(results, row)
+            images = _validation_images(config)
+            card.latency = _measure(saved, images)
+        except InputError as error:  # damaged weights, or data that is not on this machine: the rest is still of use
+            card.notes.append(f"Latency was not measured: {error}.")
+            if formats:
+                write_card(card, folder)
+                raise
+        else:
+            card.files, failed = _other_formats(saved, images, formats, folder)
+            card.notes += [f"{error}." for error in failed]
+            write_card(card, folder)
+            if failed:
+                raise failed[0]
+    elif formats:
+        raise InputError(f"{weights}: no weights to export as {' or '.join(formats)}: the sweep did not keep them")
+    write_card(card, folder)
     return folder
+
+
+def _other_formats(
+    saved: SavedRun, images: torch.Tensor, formats: Sequence[str], folder: Path
+) -> tuple[list[Verified], list[ExportFailed]]:
+    """Write each format; return what was verified and what failed."""
+    verified: list[Verified] = []
+    failed: list[ExportFailed] = []
+    for kind in formats:
+        try:
+            verified.append(export_model(saved, images, kind, folder))
+        except ExportFailed as error:
+            failed.append(error)
+    return verified, failed

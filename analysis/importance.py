@@ -55,6 +55,8 @@ def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
     sample.add_trials(trials)
     columns: dict[str, dict[str, float]] = {}
     for index, metric in enumerate(metrics[: len(study.directions)]):
+        if len({trial.values[index] for trial in trials}) == 1:  # nothing varies, so nothing explains it
+            continue
         columns[metric] = get_param_importances(
             sample, evaluator=FanovaImportanceEvaluator(seed=0), target=_value(index)
         )

@@ -19,6 +19,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from analysis.configs import knob_value
 from analysis.headline import cards, chart_label, headline
 from analysis.importance import NOTE as IMPORTANCE_NOTE
 from analysis.page_data import page_data
@@ -149,7 +150,7 @@ def front_table(summary: Summary) -> Table:
     texts = ("arm", "model.name", "model.router.mode", "knob", "knob_value")
     rows = []
     for index, row in summary.front.iterrows():
-        cells = [str(int(row[c])) if c in ("trial", "seed") else shown(c, row[c]) for c in columns]
+        cells = [str(int(row[c])) if c in ("trial", "seed") else shown(c, knob_value(row[c])) for c in columns]
         rows.append(Row(tuple(cells), "knee" if index == summary.knee else ""))
     headings = [Column(axis_label(c) if "." not in c else c, c not in texts) for c in columns]
     return table("The front, ordered by cost; the knee is shaded", headings, rows)

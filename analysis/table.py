@@ -26,6 +26,9 @@ TRIALS_FOLDER = "trials"
 
 TRIAL_COLUMNS = ("number", "state", "reason", "seed")
 POINT_COLUMNS = ("trial", "seed", "knob", "knob_value", "is_default", "routing_ratio", "flops", "params")
+_EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself from 3.1 on
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
 TEXT_COLUMNS = ("state", "reason", "arm", "knob", "knob_value", "router_state")
 
 
@@ -124,7 +127,7 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
             raise ValueError(f"no column '{key}'")
         texts: dict[Hashable, Any] = {column: str for column in TEXT_COLUMNS if column in header}
         try:
-            table = pd.read_csv(path, dtype=texts, low_memory=False)
+            table = pd.read_csv(path, dtype=texts, low_memory=False, **_EXACT)
         except pd.errors.ParserError:
             table = pd.read_csv(path, dtype=texts, engine="python", on_bad_lines=skipped.append)
         if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of rows longer than the header

@@ -39,7 +39,9 @@
   // ---- one operating point -------------------------------------------------------------------------------------
   function knobText(index) {
     const knob = valueOf(points.knob, index);
-    return knob && valueOf(points.knob_value, index) !== "" ? knob + " = " + valueOf(points.knob_value, index) : "";
+    const value = valueOf(points.knob_value, index);
+    if (!knob || value === "") return "";
+    return knob + " = " + (isNaN(value) ? value : Number(Number(value).toPrecision(4)));
   }
 
   function facts(index) {
@@ -52,7 +54,8 @@
     const row = rowOf.get(points.trial[index]);
     const lines = [];
     for (const key of Object.keys(trials.keys)) {
-      if (keyOf(key, row) !== "" && key !== "evaluation.knob_value") lines.push(key + ": " + keyOf(key, row));
+      if (keyOf(key, row) === "" || (key === "evaluation.knob_value" && !points.is_default[index])) continue;
+      lines.push(key + ": " + keyOf(key, row));
     }
     if (!points.is_default[index] && valueOf(points.knob_value, index) !== "") {
       lines.push("evaluation.knob_value: " + valueOf(points.knob_value, index));
@@ -126,10 +129,22 @@
     }, extra);
   }
 
+  // Ticks of a logarithmic axis with their whole value: the library writes only the digit between decades.
   function logTicks(values) {
     const positive = values.filter((value) => value > 0);
-    const span = positive.reduce((a, b) => Math.max(a, b), 0) / positive.reduce((a, b) => Math.min(a, b), Infinity);
-    return span > 500 ? 1 : span > 4 ? "D2" : "D1"; // decades; 1, 2, 5; every digit
+    const low = positive.reduce((a, b) => Math.min(a, b), Infinity), high = positive.reduce((a, b) => Math.max(a, b), 0);
+    if (!positive.length) return {};
+    const steps = high / low > 500 ? [1] : high / low > 4 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+    const ticks = [];
+    for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power++) {
+      for (const step of steps) ticks.push(step * 10 ** power);
+    }
+    const units = [[1e12, " T"], [1e9, " G"], [1e6, " M"], [1e3, " k"], [0, ""]];
+    const text = (value) => {
+      const [size, letter] = units.find((unit) => value >= unit[0]);
+      return Number((size ? value / size : value).toPrecision(3)) + letter;
+    };
+    return { tickvals: ticks, ticktext: ticks.map(text) };
   }
 
   function draw() {
@@ -158,7 +173,7 @@
       marker: { size: 22, color: "rgba(0,0,0,0)", line: { width: 3, color: "#b34700" } } }));
     const axis = (name, log) => ({ title: { text: axes.get(name).label }, type: log ? "log" : "linear",
       gridcolor: "#e6e8eb", zeroline: false, exponentformat: "SI", automargin: true, tickangle: 0,
-      dtick: log ? logTicks(kept.map((i) => points.values[name][i])) : undefined });
+      ...(log ? logTicks(kept.map((i) => points.values[name][i] * axes.get(name).scale)) : {}) });
     const layout = { uirevision: x + y, xaxis: axis(x, byId("log-x").checked), yaxis: axis(y, byId("log-y").checked),
       hovermode: "closest", hoverlabel: { align: "left", bgcolor: "#ffffff", font: { size: 12, color: "#1b1f24" } },
       legend: { orientation: "h", y: -0.2, itemclick: false, itemdoubleclick: false },

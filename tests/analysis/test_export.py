@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.export import choose, export
+from analysis.export import export
+from analysis.picks import choose
 from analysis.summary import summarise
 from analysis.table import read_results
 from routing.config import RunConfig

@@ -1,0 +1,51 @@
+"""Other programs read what is written: pandas, MLflow, optuna-dashboard's storage, TensorBoard's events."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.mlflow_log import log_to_mlflow
+from routing.errors import InputError, RoutingError
+
+
+def test_pandas_reads_a_results_folder_in_one_line(make_results):
+    folder = make_results()
+    assert len(pd.read_csv(folder / "points.csv").query("flops < 4e5")) > 10
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return f"file:{tmp_path / 'mlruns'}"
+
+
+def test_mlflow_gets_every_ended_trial_once(make_results, store):
+    from mlflow.tracking import MlflowClient
+
+    folder = make_results(trials=7)
+    assert log_to_mlflow(folder, store) == 9
+    assert log_to_mlflow(folder, store) == 0
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("synthetic")
+    runs = {int(run.data.tags["routing.trial"]): run for run in client.search_runs([experiment.experiment_id])}
+    assert runs[3].data.params["model.name"] == "attention_routing"
+    assert runs[3].info.status == "FINISHED"
+    assert runs[7].info.status == "KILLED"
+    assert runs[8].data.tags["routing.reason"] == "loss is nan in epoch 2"
+    trials = pd.read_csv(folder / "trials.csv").set_index("number")
+    assert runs[3].data.metrics["val_accuracy"] == trials.loc[3, "val_accuracy"]
+    steps = client.get_metric_history(runs[3].info.run_id, "epoch/train_loss")
+    assert sorted((m.step, m.value) for m in steps) == [(1, 2.0), (2, 1.0), (3, 2 / 3), (4, 0.5)]
+    assert [file.path for file in client.list_artifacts(runs[3].info.run_id)] == ["config.yaml"]
+
+
+def test_mlflow_address_that_is_none(make_results, store):
+    with pytest.raises(RoutingError, match="MLflow at nonsense://x"):
+        log_to_mlflow(make_results(trials=1), "nonsense://x")
+
+
+def test_mlflow_needs_a_results_folder(tmp_path, store):
+    with pytest.raises(InputError, match="no such results folder"):
+        log_to_mlflow(tmp_path / "nowhere", store)
