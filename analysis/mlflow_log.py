@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def log_to_mlflow(folder: str | Path, uri: str) -> int:
     except ImportError:
         raise InputError("--mlflow needs MLflow: pip install 'routing-sweeps[mlflow]'") from None
     results = read_results(folder)
+    if "://" not in uri:  # MLflow keeps folders of files behind a switch; who names one wants one
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     try:
         return _log(results, MlflowClient(tracking_uri=uri))
     except (MlflowException, OSError) as error:
@@ -57,12 +60,11 @@ def _log(results: Results, client: Any) -> int:
 
 def _known(client: Any, experiment: str, results: Results) -> set[int]:
     """Return the trials of this folder that MLflow has already."""
+    own = f"tags.`{STUDY}` = '{_address(results)}'"
     found: set[int] = set()
     token = None
     while True:
-        page = client.search_runs(
-            [experiment], filter_string=f"tags.`{STUDY}` = '{_address(results)}'", page_token=token
-        )
+        page = client.search_runs([experiment], filter_string=own, page_token=token)
         found |= {int(run.data.tags[TRIAL]) for run in page if TRIAL in run.data.tags}
         token = page.token
         if not token:
@@ -104,10 +106,9 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series) -
 
 def _numbers(row: pd.Series, without: set[str]) -> dict[str, float]:
     """Return the finite numbers of a row that are no configuration."""
-    numbers = {
-        str(key): value for key, value in row.items() if key not in without and not isinstance(value, (str, bool))
-    }
-    return {key: float(value) for key, value in numbers.items() if value is not None and math.isfinite(value)}
+    values = {str(key): value for key, value in row.items() if key not in without and not isinstance(value, bool)}
+    numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 
 def _history(results: Results, number: int) -> pd.DataFrame:

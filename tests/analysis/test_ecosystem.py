@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import threading
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import optuna
 import pandas as pd
 import pytest
 
@@ -15,9 +21,8 @@ def test_pandas_reads_a_results_folder_in_one_line(make_results):
 
 
 @pytest.fixture
-def store(tmp_path, monkeypatch):
+def store(tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     return f"file:{tmp_path / 'mlruns'}"
 
 
@@ -49,3 +54,32 @@ def test_mlflow_address_that_is_none(make_results, store):
 def test_mlflow_needs_a_results_folder(tmp_path, store):
     with pytest.raises(InputError, match="no such results folder"):
         log_to_mlflow(tmp_path / "nowhere", store)
+
+
+class Silent(WSGIRequestHandler):
+    def log_message(self, *args):
+        """A test prints no access log."""
+
+
+def test_optuna_dashboard_serves_a_ledger(tmp_path):
+    """The ledger is Optuna's own journal storage: ``optuna-dashboard RESULTS/ledger.journal`` opens it."""
+    dashboard = pytest.importorskip("optuna_dashboard", reason="optuna-dashboard is not installed")
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "ledger.journal"))
+    )
+    study = optuna.create_study(storage=storage, study_name="digits", directions=["maximize", "minimize"])
+    study.add_trial(optuna.trial.create_trial(values=[0.9, 3e5]))
+    server = make_server("127.0.0.1", 0, dashboard.wsgi(storage), handler_class=Silent)
+    thread = threading.Thread(target=server.handle_request)
+    thread.start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection.request("GET", "/api/studies")
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    thread.join()
+    server.server_close()
+    assert response.status == 200, content
+    (found,) = json.loads(content)["study_summaries"]
+    assert found["study_name"] == "digits"
+    assert found["directions"] == ["maximize", "minimize"]
