@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from routing.errors import InputError, choices, nearest
+from routing.errors import InputError
 from routing.models.base import VisionModel
+from routing.models.pretrained import one_line, pretrained_state
 from routing.record import MODEL_FILE
-from routing.training.checkpoint import load_tensors, load_weights
+from routing.training.checkpoint import load_weights
 
 
 def load_run(model: VisionModel, source: str) -> None:
@@ -34,7 +34,7 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
 
     core = model.core
     assert isinstance(core, nn.Module)
-    state = _read(source) if Path(source).suffix else _named(architecture, source)
+    state = pretrained_state(architecture, source, "model.weights")
     try:
         state = interpolate_embeddings(int(core.image_size), int(core.patch_size), dict(state))
         head = {key for key in state if key.startswith("heads.")}
@@ -42,42 +42,7 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
             state = {key: value for key, value in state.items() if key not in head}
         missing, unexpected = core.load_state_dict(state, strict=False)
     except (KeyError, ValueError, RuntimeError) as error:
-        raise InputError(f"model.weights {source}: do not fit {architecture}: {_line(error)}") from None
+        raise InputError(f"model.weights {source}: do not fit {architecture}: {one_line(error)}") from None
     if unexpected or any(not key.startswith("heads.") for key in missing):
         odd = [*unexpected, *missing][0]
         raise InputError(f"model.weights {source}: not weights of {architecture}: '{odd}' does not fit")
-
-
-def _read(source: str) -> dict[str, Tensor]:
-    path = Path(source)
-    if not path.is_file():
-        raise InputError(f"model.weights {source}: no such file")
-    if path.suffix == ".safetensors":
-        return load_tensors(path)[0]
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling garbage raises anything
-        raise InputError(f"model.weights {source}: not a readable file of weights: {_line(error)}") from None
-    if not isinstance(state, dict):
-        raise InputError(f"model.weights {source}: holds {type(state).__name__}, not a dictionary of tensors")
-    return state
-
-
-def _named(architecture: str, name: str) -> dict[str, Tensor]:
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(architecture)
-    if name not in known.__members__:
-        valid = list(known.__members__)
-        raise InputError(f"model.weights '{name}'{nearest(name, valid)} (valid: {choices(valid)}, or a file)")
-    try:
-        state: dict[str, Tensor] = known[name].get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"model.weights {name}: could not be downloaded: {_line(error)}; give a file instead"
-        ) from None
-    return state
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
