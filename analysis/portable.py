@@ -137,7 +137,9 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
     path = folder / FILES[kind]
     with torch.no_grad(), _quiet():
         try:
-            program = torch.export.export(module, (images[:4],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+            shapes = ({0: torch.export.Dim.DYNAMIC},)
+            # strict: reads the code, so that len(images) stays the batch dimension and scalar metrics drop out
+            program = torch.export.export(module, (images[:4],), dynamic_shapes=shapes, strict=True)
             predict = _save_onnx(program, path) if kind == "onnx" else _save_program(program, path)
         except Exception as error:  # torch.export fails in many ways; each means that this model has no such form
             path.unlink(missing_ok=True)

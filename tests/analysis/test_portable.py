@@ -1,0 +1,111 @@
+"""Exported files predict what PyTorch predicts, for every kind of model, with any batch size; or say why not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from analysis.portable import ExportFailed, RoutedModel, export_model, traceable
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.models import build_model
+from routing.saved import SavedRun
+
+SMALL = {"dataset.num_train": 64, "dataset.num_val": 64, "dataset.num_test": 64, "training.num_epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Real validation images, uint8 (64, 1, 40, 40)."""
+    return torch.as_tensor(RunConfig.from_dict(SMALL).dataset.load()["val"].images[:64])
+
+
+def saved_run(**keys):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = RunConfig.from_dict({**SMALL, **keys})
+    info = config.dataset.load().info
+    return SavedRun(config, info, build_model(config.model, info).eval())
+
+
+def routed(mode, **keys):
+    return saved_run(**{"model.router.mode": mode, **keys})
+
+
+@pytest.mark.parametrize("mode", ["learnable_threshold", "quantile_threshold", "top_k", "edge_energy", "post_hoc"])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_the_form_to_trace_equals_the_model(images, mode, share):
+    saved = routed(mode)
+    values = saved.model.knob_values([saved.preprocess(images)])
+    saved.model.set_knob(values[min(int(share * len(values)), len(values) - 1)])
+    module = traceable(saved)
+    assert isinstance(module, RoutedModel)
+    with torch.no_grad():
+        torch.testing.assert_close(module(images), saved.predict(images).prediction, atol=1e-5, rtol=1e-5)
+
+
+def test_nothing_routed_and_a_learned_aggregator(images):
+    saved = routed("learnable_threshold", **{"model.aggregator": "attention"})
+    for threshold in (1e9, -1e9):
+        saved.model.set_knob(threshold)
+        with torch.no_grad():
+            torch.testing.assert_close(traceable(saved)(images), saved.predict(images).prediction, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"model.router.mode": "learnable_threshold"},
+        {"model.router.mode": "top_k"},
+        {"model.router.mode": "post_hoc"},
+        {"model.name": "full_compute"},
+        {"model.name": "no_routing"},
+        {"model.name": "vit", "dataset.patch_grid_size": 5},
+        {"model.name": "aacn"},
+    ],
+    ids=lambda keys: "-".join(str(value) for value in keys.values()),
+)
+def test_exported_file_predicts_the_same(images, tmp_path, keys, kind):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    verified = export_model(saved_run(**keys), images, kind, tmp_path)
+    assert verified.path.is_file()
+    assert verified.agreeing == verified.images == 64
+    assert verified.largest < 1e-4
+
+
+@pytest.mark.slow
+def test_routing_stays_conditional_in_onnx(images, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    verified = export_model(routed("learnable_threshold"), images, "onnx", tmp_path)
+    operators = {node.op_type for node in onnx.load(verified.path).graph.node}
+    assert "NonZero" in operators
+
+
+@pytest.mark.slow
+def test_a_file_that_predicts_otherwise_is_removed(images, tmp_path, monkeypatch):
+    saved = saved_run(**{"model.name": "cheap_compute"})
+    good = SavedRun.predict
+
+    def shifted(self, batch):
+        output = good(self, batch)
+        output.prediction = output.prediction + 1
+        return output
+
+    monkeypatch.setattr(SavedRun, "predict", shifted)
+    with pytest.raises(ExportFailed, match=r"model\.pt2 was removed: it predicts only 0 of 64"):
+        export_model(saved, images, "torch_export", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["random", "permuted", "oracle"])
+def test_controls_are_refused(mode):
+    with pytest.raises(ExportFailed, match=f"'{mode}' .*: it is a control"):
+        traceable(routed(mode))
+
+
+def test_unknown_format(images, tmp_path):
+    with pytest.raises(InputError, match=r"unknown export format 'tflite' \(valid: onnx, torch_export\)"):
+        export_model(saved_run(), images, "tflite", tmp_path)
