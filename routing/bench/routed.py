@@ -1,8 +1,8 @@
 """``routing bench routing``: how much of the theoretical speed-up of patch routing is real.
 
 Every number is realised speed-up / theoretical speed-up against full_compute: 1 means that skipped multiply-adds cost
-no time. The routed model and full_compute are the product's own, crop from the original image included; the peers are the
-other ways to write the same thing. Shapes: B batch, N patches, P values per patch, D width.
+no time. The routed model and full_compute are the product's own, crop from the original image included; the peers are
+the other ways to write the same thing. Shapes: B batch, N patches, P values per patch, D width.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def profile(batch: int = 32, share: float = 0.1, threads: int = 1) -> list[dict[
     """Return where the routed dispatch spends its time: self CPU time of the six largest operators, as shares."""
     prepare_process(0, threads)
     model = _model("attention_routing")
-    encoded = Encoded(torch.randn(batch, 196), model.grid.view(torch.randn(batch, 3, 224, 224)))
-    hard_BN = torch.rand(batch, 196) < share
+    images, scores_BN = torch.randn(batch, 3, 224, 224), torch.randn(batch, model.grid.num_patches)
+    hard_BN = torch.rand(scores_BN.shape) < share
     decision = RoutingDecision(hard_BN, hard_BN.float())
-    model.dispatch(encoded, decision)
+    model.dispatch(_encoded(model, images, scores_BN), decision)
     with torch.profiler.profile() as found:
         for _ in range(5):
-            model.dispatch(encoded, decision)
+            model.dispatch(_encoded(model, images, scores_BN), decision)
     events = sorted(found.key_averages(), key=lambda event: event.self_cpu_time_total, reverse=True)
     total = sum(event.self_cpu_time_total for event in events)
     return [{"operator": event.key, "share": event.self_cpu_time_total / total} for event in events[:6]]
@@ -142,7 +142,7 @@ def training(rounds: int = 9, batch: int = 16, threads: int = 1) -> list[dict[st
     hard_BN = torch.rand(batch, 196) < 0.25
 
     def step(model: PatchModel, decision: RoutingDecision) -> None:
-        output = model.counterfactual(model.encode(images), decision)
+        output = model.train_form(model.encode(images), decision)
         torch.nn.functional.cross_entropy(output.prediction, targets).backward()
         model.zero_grad(set_to_none=True)
 

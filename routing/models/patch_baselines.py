@@ -35,7 +35,7 @@ class UniformModel(PatchModel):
 
     def dispatch(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
         """Run all patches as one batch: nothing is conditional, in training or after."""
-        features = self.expert(self.branch)(self.pixels(encoded))
+        features = self.expert(self.branch)(encoded.pixels)
         return self.output(self.pool(features, encoded.scores_BN), decision)
 
     train_form = dispatch

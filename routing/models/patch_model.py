@@ -91,16 +91,22 @@ class PatchModel(VisionModel):
         for branch in self.branches:
             rows = taken[branch].nonzero().squeeze(1)
             if len(rows):
-                pool.add(rows, self.expert(branch)(self.grid.crop(encoded.patches, rows)))
+                pool.add(rows, self.expert(branch)(self.rows_of(encoded, rows)))
         return self.output(pool.result(), decision)
 
     def train_form(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
         """Return what training differentiates."""
         raise TypeError(f"{type(self).__name__} has no training form")
 
-    def pixels(self, encoded: Encoded) -> Tensor:
-        """Copy every patch: (B * N, P)."""
-        return encoded.patches.reshape(-1, self.patch_values)
+    def rows_of(self, encoded: Encoded, rows: Tensor) -> Tensor:
+        """Return the patches ``rows`` (K,), flat indices b * N + n, flattened: (K, C * P * P).
+
+        Where two branches need every patch between them, one strided copy of all and ``index_select`` is two to four
+        times faster than two strided gathers; where the rest is not looked at, only the rows are copied.
+        """
+        if len(self.branches) == 1:
+            return self.grid.crop(encoded.patches, rows)
+        return encoded.pixels.index_select(0, rows)
 
     def expert(self, branch: str) -> nn.Sequential:
         """Return the MLP of a branch."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -93,3 +94,9 @@ class Encoded:
     scores_BN: Tensor
     patches: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """Every patch, flattened and copied once: (B * N, C * P * P)."""
+        batch_size, g, *_ = self.patches.shape
+        return self.patches.reshape(batch_size * g * g, -1)

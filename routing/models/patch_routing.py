@@ -69,7 +69,7 @@ class AttentionRouting(PatchModel):
 
     def train_form(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
         """Return the masked form, which both branches and the router learn from."""
-        pixels = self.pixels(encoded)
+        pixels = encoded.pixels
         if self.router.routes_in_training:
             hard, gate = decision.hard_BN.flatten(), decision.gate_BN.flatten()
             features = self.form(self.expert("big"), self.expert("small"), pixels, hard, gate)
