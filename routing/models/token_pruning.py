@@ -76,9 +76,9 @@ class Pruning:
         )
 
     def with_text(self, text: str) -> Pruning:
-        """Return a copy with the values of ``text`` (see ``text``); keys left out stay."""
+        """Return a copy with the values of ``text``, which may also name method and direction; keys left out stay."""
         found: dict[str, Any] = {}
-        kinds = {"k_anchors": int, "top_m": int, "alpha": float, "start_layer": int}
+        kinds = {"k_anchors": int, "top_m": int, "alpha": float, "start_layer": int, "method": str, "direction": str}
         for item in text.split(","):
             key, _, value = (part.strip() for part in item.partition("="))
             if key not in kinds:
@@ -89,8 +89,8 @@ class Pruning:
                 found[key] = kinds[key](value)
             except ValueError:
                 raise InputError(f"pruning '{text}': {key} must be a number, not '{value}'") from None
-        start_layer = found.pop("start_layer", self.start_layer)
-        return replace(self, selection=replace(self.selection, **found), start_layer=start_layer)
+        outside = {key: found.pop(key) for key in ("start_layer", "method") if key in found}
+        return replace(self, selection=replace(self.selection, **found), **outside)
 
     def multiply_adds(self, host: Host, num_tokens: int) -> int:
         """Return what choosing costs for one image of ``num_tokens``: projections, attention rows, cosines."""

@@ -50,7 +50,7 @@ class TransformerClassifier(VisionModel):
         self.pruning = None if pruning.method == UNPRUNED else self.reference
         if self.pruning is not None:
             self.pruning.check(self.host.num_tokens, self.host.depth)
-        self.dense_flops = self._cost(None)
+        self.dense_flops = self.cost_at(None)
 
     @property
     def host(self) -> Host:
@@ -95,12 +95,13 @@ class TransformerClassifier(VisionModel):
         if pruning is None:
             return {f"block@{num_tokens}": host.depth}
         kept = kept or pruning.selection.num_kept
-        units = {f"block@{num_tokens}": pruning.start_layer, f"select@{num_tokens}:{pruning.text()}": 1}
+        choice = f"method={pruning.method},direction={pruning.selection.direction},{pruning.text()}"
+        units = {f"block@{num_tokens}": pruning.start_layer, f"select@{num_tokens}:{choice}": 1}
         units[f"block@{kept}"] = units.get(f"block@{kept}", 0) + host.depth - pruning.start_layer
         return units
 
-    def _cost(self, pruning: Pruning | None) -> float:
-        """Return multiply-adds per image at a setting."""
+    def cost_at(self, pruning: Pruning | None) -> float:
+        """Return multiply-adds per image at a setting; None is unpruned."""
         units = {name: torch.tensor([count]) for name, count in self._units(pruning).items()}
         return float(self.closed_form(units, 1)[0])
 

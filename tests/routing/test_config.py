@@ -25,7 +25,7 @@ from routing.errors import InputError
         ),
         (["--dataset.root", "x"], r"key 'dataset\.root' belongs to data set .*image_folder.*not to 'digits'"),
         (["--dataset.name", "image_folder"], r"'dataset\.root' is missing"),
-        (["--training.num_epochs", "0"], r"training\.num_epochs 0 evaluates given weights, but there are no model\.weights"),
+        (["--training.num_epochs", "0"], r"training\.num_epochs 0 evaluates given weights, but there are no"),
         (["--training.num_epochs", "soon"], r"training\.num_epochs: must be a valid integer"),
         (["--training.learning_rate", ".nan"], r"training\.learning_rate"),
         (["--dataset.patch_grid_size", "7"], r"patch_grid_size 7 does not divide.*valid: 1, 2, 4, 5, 8, 10, 20, 40"),

@@ -1,0 +1,111 @@
+"""How much of a pruned transformer's theoretical speed-up is real: timed side by side with the unpruned model.
+
+Both run the same network in PyTorch's fused attention. Theoretical speed-up = multiply-adds unpruned / pruned, the
+choice of tokens included; realised = median over rounds of the ratio of times; what counts is realised / theoretical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+
+from routing.bench.timing import interleaved, ratio
+from routing.data import DataInfo
+from routing.models.token_pruning import METHODS, Pruning, pruned_by
+from routing.models.token_selection import Selection
+from routing.models.transformer_classifier import Vit
+from routing.models.vit_section import VitSection
+
+SELECTION = Selection(k_anchors=10, top_m=50, alpha=0.5)
+START_LAYER = 1
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ARCHITECTURES = {"vit_s_16": (384, 6), "vit_b_16": (768, 12)}  # width, heads; 12 blocks at 224 pixels: 197 tokens
+
+COLUMNS = {
+    "architecture": "model",
+    "precision": "precision",
+    "batch_size": "batch",
+    "method": "method",
+    "tokens": "tokens",
+    "flops": "multiply-adds",
+    "ms_per_image": "ms/image",
+    "ms_per_image_unpruned": "unpruned",
+    "theoretical": "theoretical",
+    "realised": "realised",
+    "ratio": "realised/theoretical",
+    "p10": "p10",
+    "p90": "p90",
+    "n": "rounds",
+}
+
+
+def bench_pruning(
+    architectures: Sequence[str] = ("vit_s_16",),
+    batch_sizes: Sequence[int] = (32, 8, 1),
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    methods: Sequence[str] = METHODS,
+    rounds: int = 7,
+    device: str = "cpu",
+) -> Iterator[dict[str, Any]]:
+    """Yield one row (see ``COLUMNS``) per architecture, precision, batch size and method.
+
+    Args:
+        precisions: ``fp32`` or ``bf16``, of weights and images.
+        rounds: timed rounds at the largest batch; smaller batches get more, in the same time.
+    """
+    for architecture in architectures:
+        for precision in precisions:
+            model = _model(architecture).to(device, DTYPES[precision])
+            for batch_size in batch_sizes:
+                count = rounds * max(1, min(20, max(batch_sizes) // batch_size))
+                for row in _compare(model, precision, batch_size, methods, count):
+                    yield {"architecture": architecture, **row}
+
+
+def _model(architecture: str) -> Vit:
+    width, heads = ARCHITECTURES[architecture]
+    torch.manual_seed(0)
+    info = DataInfo("classification", 3, 224, 1000, (0.5,) * 3, (0.5,) * 3)
+    section = VitSection(patch_size=16, width=width, heads=heads, depth=12, mlp=4 * width, dropout=0.0)
+    return Vit(section, info).eval()
+
+
+def _compare(
+    model: Vit, precision: str, batch_size: int, methods: Sequence[str], rounds: int
+) -> Iterator[dict[str, Any]]:
+    images = torch.randn(batch_size, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    images = images.to(next(model.parameters()))
+    settings = {method: Pruning(SELECTION, START_LAYER, method) for method in methods}
+
+    def runner(pruning: Pruning | None) -> Callable[[], object]:
+        def run() -> object:
+            with pruned_by(model.core, pruning):
+                return model.core(images)
+
+        return run
+
+    with torch.inference_mode():
+        seconds = interleaved(
+            {"unpruned": runner(None), **{name: runner(pruning) for name, pruning in settings.items()}}, rounds
+        )
+    for method, pruning in settings.items():
+        cost = model.cost_at(pruning)
+        theoretical = model.dense_flops / cost
+        speed_up = ratio(seconds["unpruned"], seconds[method])
+        yield {
+            "precision": precision,
+            "batch_size": batch_size,
+            "method": method,
+            "tokens": f"{pruning.selection.num_kept} of {model.host.num_tokens}",
+            "flops": cost,
+            "ms_per_image": 1000 * min(seconds[method]) / batch_size,
+            "ms_per_image_unpruned": 1000 * min(seconds["unpruned"]) / batch_size,
+            "theoretical": theoretical,
+            "realised": speed_up.median,
+            "ratio": speed_up.median / theoretical,
+            "p10": speed_up.low / theoretical,
+            "p90": speed_up.high / theoretical,
+            "n": speed_up.n,
+        }

@@ -1,0 +1,40 @@
+"""The pruning benchmark: one row per setting, ratios that follow from the times."""
+
+from __future__ import annotations
+
+import pytest
+
+from routing.bench import pruning as bench
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_rows_of_the_benchmark(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    monkeypatch.setitem(bench.ARCHITECTURES, "tiny", (16, 2))
+    methods = ("importance_diversity", "merge")
+    rows = list(bench.bench_pruning(["tiny"], [2, 1], [precision], methods, rounds=2))
+    assert [(row["batch_size"], row["method"], row["n"]) for row in rows] == [
+        (2, "importance_diversity", 2),
+        (2, "merge", 2),
+        (1, "importance_diversity", 4),
+        (1, "merge", 4),
+    ]
+    for row in rows:
+        assert set(row) == set(bench.COLUMNS)
+        assert row["tokens"] == "61 of 197"
+        assert row["theoretical"] > 2
+        assert row["ratio"] == pytest.approx(row["realised"] / row["theoretical"])
+
+
+def test_theoretical_speed_up_by_hand() -> None:
+    """ViT-S/16, 61 of 197 tokens from the second block: two thirds of the compute are gone, the choice included."""
+    t, kept, d, m = 197, 61, 384, 1536
+
+    def block(tokens: int) -> int:
+        return tokens * d * (4 * d + 2 * m) + 2 * tokens**2 * d
+
+    ends = 196 * 768 * d + d * 1000
+    choice = t * d * d + 11 * (d * d + t * d) + 10 * t * d
+    model = bench._model("vit_s_16")
+    cost = model.cost_at(bench.Pruning(bench.SELECTION, bench.START_LAYER))
+    assert cost == ends + block(t) + choice + 11 * block(kept)
+    assert model.dense_flops / cost == pytest.approx(2.725, abs=5e-4)
