@@ -6,6 +6,7 @@ so that a trial can be stopped exactly at an epoch and the warm process is hande
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import json
@@ -14,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +96,7 @@ class _Handover:
         except RunStopped:
             return
         except BaseException as error:
-            self._rows.put({"done": True, "failed": self._reason(error)})
+            self._rows.put({"done": True, "failed": self._reason(error), "disk_full": _is_disk_full(error)})
 
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again."""
@@ -112,8 +114,15 @@ class _Handover:
         text = " ".join(str(error).split())
         if isinstance(error, RoutingError):
             return text
-        write_text(Path(self._trial["out"]) / ERROR_FILE, "".join(traceback.format_exception(error)))
+        with suppress(OSError):
+            write_text(Path(self._trial["out"]) / ERROR_FILE, "".join(traceback.format_exception(error)))
         return f"{type(error).__name__}: {text}"[:500].rstrip(": ")
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Return whether a file could not be written for lack of room; safetensors says so only in words."""
+    no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return no_room or "No space left on device" in str(error)
 
 
 def _is_finished(out: Path, config: RunConfig) -> bool:

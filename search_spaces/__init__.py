@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from search_spaces.confirmation import confirm
     from search_spaces.load import load_study, studies
     from search_spaces.plan import dry_run
     from search_spaces.schema import Study
@@ -23,8 +24,9 @@ _HOMES = {
     "studies": "search_spaces.load",
     "dry_run": "search_spaces.plan",
     "sweep": "search_spaces.tune",
+    "confirm": "search_spaces.confirmation",
 }
-__all__ = ["Study", "dry_run", "load_study", "studies", "sweep"]
+__all__ = ["Study", "confirm", "dry_run", "load_study", "studies", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

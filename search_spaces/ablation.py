@@ -39,6 +39,7 @@ def arms(study: AblationStudy) -> list[Arm]:
         "one_at_a_time": _one_at_a_time,
         "leave_one_out": _leave_one_out,
         "grid": _grid,
+        "arms": _arms,
     }[study.design](study.factors)
     _check_distinct(declared)
     return declared
@@ -74,6 +75,12 @@ def _grid(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
         for combination in itertools.product(*options)
     ]
     return [Arm(BASELINE, {}), *combined]
+
+
+def _arms(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
+    return [
+        Arm(level, changes, (factor, level)) for factor, levels in factors.items() for level, changes in levels.items()
+    ]
 
 
 def _merged(changes: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import moocore
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import CONFIG_FILE, read_metrics, write_text
 from routing.yaml_io import load_file
-from search_spaces.ledger import REASON, WARM_START, fixed_params
+from search_spaces.ledger import REASON, WARM_START, setting_of
 from search_spaces.results import trial_folder
+
+if TYPE_CHECKING:
+    from search_spaces.schema import Objective
 
 TRIALS_FILE = "trials.csv"
 POINTS_FILE = "points.csv"
+TEST_FILE = "evaluation_test.json"
 _CONTEXT = ("arm",)
 _STOPPED = ("rung", "rank", "peers")
 _COSTS = ("seconds", "expected_flops")
@@ -48,6 +55,22 @@ class Collector:
             self.out / POINTS_FILE, points, first=("trial", "seed", *_CONTEXT, "knob", "knob_value", "is_default")
         )
 
+    def front_trials(self, objectives: Sequence[Objective]) -> set[int]:
+        """Return the trials that own a point nothing dominates."""
+        signs = [-1.0 if objective.goal == "maximize" else 1.0 for objective in objectives]
+        owners, losses = [], []
+        for number, (_, points) in self._rows.items():
+            for point in points:
+                values = [point.get(objective.metric) for objective in objectives]
+                numbers = [float(value) for value in values if isinstance(value, (int, float))]
+                if len(numbers) == len(signs):
+                    owners.append(number)
+                    losses.append([sign * value for sign, value in zip(signs, numbers, strict=True)])
+        if not losses:
+            return set()
+        kept = moocore.is_nondominated(np.array(losses), keep_weakly=True)
+        return {owner for owner, keep in zip(owners, kept, strict=True) if keep}
+
     def _read(self, trial: FrozenTrial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if trial.number not in self._rows:
             built = self._build(trial)
@@ -58,7 +81,8 @@ class Collector:
 
     def _build(self, trial: FrozenTrial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         config = self._config(trial)
-        context = {key: trial.params[key] for key in _CONTEXT if key in trial.params}
+        setting = setting_of(trial)
+        context = {key: setting[key] for key in _CONTEXT if key in setting}
         seed = config.get("seed", "")
         keys = {key: value for key, value in config.items() if key != "seed"}
         row: dict[str, Any] = {
@@ -79,7 +103,7 @@ class Collector:
                 row["router_state"] = certificate.get("state", "")
                 points = [
                     {"trial": trial.number, "seed": seed, **context, **point, **keys}
-                    for point in content.get("points", [])
+                    for point in with_test_metrics(trial_folder(self.out, trial.number), content.get("points", []))
                 ]
             except InputError as error:
                 row["state"], row["reason"] = TrialState.FAIL.name, str(error)
@@ -94,15 +118,25 @@ class Collector:
     def _config(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return the dotted run of a trial: from its parameters, or from its folder when the study has changed."""
         if trial.state == TrialState.WAITING:
-            return dict(fixed_params(trial))
+            return setting_of(trial)
         try:
-            return self.configure(trial.params).dotted()
+            return self.configure(setting_of(trial)).dotted()
         except (InputError, KeyError):
             path = trial_folder(self.out, trial.number) / CONFIG_FILE
             try:
                 return RunConfig.from_dict(load_file(path)[0]).dotted()
             except InputError:
-                return dict(trial.params)
+                return setting_of(trial)
+
+
+def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the points with what they reached on the test split, where ``confirm`` has evaluated it."""
+    try:
+        tested = json.loads((folder / TEST_FILE).read_text(encoding="utf-8"))["points"]
+        found = [{key: value for key, value in row.items() if key.startswith("test_")} for row in tested]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return points
+    return [{**point, **row} for point, row in zip(points, found, strict=False)]
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], first: tuple[str, ...] = ()) -> None:

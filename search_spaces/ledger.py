@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -31,6 +31,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 LEDGER_FILE = "ledger.journal"
 RETRY_OF = "retry_of"
 RETRIED_AS = "retried"
+REPLACES = "replaces"
 REASON = "reason"
 ENQUEUED = "enqueued"
 PROPOSAL = "proposal"
@@ -125,15 +126,16 @@ class Ledger:
         if name in found:
             known = optuna.load_study(study_name=name, storage=self.storage)
             stored = [direction.name.lower() for direction in known.directions]
-            if stored != directions or (known.metric_names or []) != [o.metric for o in objectives]:
-                pairs = ", ".join(f"{goal} {m}" for goal, m in zip(stored, known.metric_names or ["?"], strict=False))
+            names = known.metric_names or [o.metric for o in objectives]
+            if stored != directions or names != [o.metric for o in objectives]:
+                pairs = ", ".join(f"{goal} {metric}" for goal, metric in zip(stored, names, strict=False))
                 raise InputError(
                     f"{where} was written for other objectives ({pairs}); they cannot change within a study"
                 )
         self.study = optuna.create_study(
             storage=self.storage, study_name=name, directions=directions, load_if_exists=True
         )
-        if name not in found:
+        if self.study.metric_names is None:
             self.study.set_metric_names([objective.metric for objective in objectives])
         self._study_id = self.storage.get_study_id_from_name(name)
 
@@ -154,7 +156,7 @@ class Ledger:
         again = {key: value for key, value in trial.user_attrs.items() if key not in (REASON, RETRIED_AS)}
         waiting = {t.user_attrs.get(RETRY_OF) for t in self.trials((TrialState.WAITING,))}
         if trial.number not in waiting:
-            self.enqueue(fixed_params(trial), {**again, RETRY_OF: trial.number})
+            self.enqueue(setting_of(trial), {**again, RETRY_OF: trial.number})
         self.finish(trial.number, TrialState.FAIL, None, {REASON: reason, RETRIED_AS: True})
 
     def enqueue(self, params: dict[str, Any], attrs: dict[str, Any] | None = None) -> None:
@@ -203,27 +205,39 @@ class Ledger:
                 values=trial.values,
                 params=trial.params,
                 distributions=trial.distributions,
-                user_attrs={WARM_START: f"{source} trial {trial.number}", REASON: f"warm start: {source}"},
+                user_attrs={WARM_START: f"{source} trial {trial.number}", REASON: f"warm start: {Path(source).name}"},
             )
         )
 
-    def note(self, key: str, value: Any) -> None:
-        """Write an attribute of the study."""
-        self.study.set_user_attr(key, value)
+    def check_distributions(self, distributions: dict[str, BaseDistribution]) -> None:
+        """Raise ``InputError`` when a parameter cannot go on in this ledger: Optuna cannot change a list of choices."""
+        for trial in self.trials():
+            for name, old in trial.distributions.items():
+                try:
+                    check_distribution_compatibility(old, distributions.get(name, old))
+                except ValueError:
+                    raise InputError(
+                        f"{self.where}: the choices of {name} changed; start another --out with --warm-start"
+                    ) from None
 
     def _set_attrs(self, trial_id: int, attrs: dict[str, Any]) -> None:
         for key, value in attrs.items():
             self.storage.set_trial_user_attr(trial_id, key, value)
 
 
-def fixed_params(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the parameters of a row; those it was enqueued with when it never started."""
-    return trial.params or trial.system_attrs.get("fixed_params", {})
+def setting_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the setting of a row as far as it is known: what it was enqueued with, and its parameters."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
-def counts(trials: Iterable[FrozenTrial]) -> int:
-    """Return how many trials of the study are done: finished, not requeued, not from another study."""
-    return sum(
-        trial.state.is_finished() and RETRIED_AS not in trial.user_attrs and WARM_START not in trial.user_attrs
+def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Return the trials of the study that are over: finished, not queued again, not from another study."""
+    replaced = {trial.user_attrs.get(REPLACES) for trial in trials}
+    return [
+        trial
         for trial in trials
-    )
+        if trial.state.is_finished()
+        and RETRIED_AS not in trial.user_attrs
+        and WARM_START not in trial.user_attrs
+        and trial.number not in replaced
+    ]

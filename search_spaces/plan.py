@@ -22,7 +22,7 @@ class Blueprint:
     """What a driver needs of a study, sweep or ablation alike.
 
     space: parameters of the ledger. configure: a setting of it -> its run. enqueue: ledger values that run first.
-    total: trials in all. sampler: chooses the rest.
+    total: trials in all. sampler: chooses the rest. samples: False when every setting is enqueued.
     """
 
     space: Space
@@ -30,6 +30,7 @@ class Blueprint:
     enqueue: list[dict[str, Any]]
     total: int
     sampler: SamplerSection
+    samples: bool = True
 
 
 def blueprint(study: Study) -> Blueprint:
@@ -42,9 +43,11 @@ def blueprint(study: Study) -> Blueprint:
     every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared]
 
     def configure(values: dict[str, Any]) -> RunConfig:
+        if values["arm"] not in declared:
+            raise InputError(f"arm '{values['arm']}' is no longer in the study")
         return declared[values["arm"]].config(study, values["seed"])
 
-    return Blueprint(table, configure, every, len(every), SamplerSection(name="random"))
+    return Blueprint(table, configure, every, len(every), SamplerSection(name="random"), samples=False)
 
 
 def planned_trials(study: Study) -> int:

@@ -56,17 +56,20 @@ class StudyScheduler(FIFOScheduler):
         return None
 
 
-class StudyStopper(Stopper):
+class _Stopper(Stopper):
     """Ends a trial at its own last result, and the study when the driver says so."""
 
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop = should_stop
+    def __init__(self, stop_all: Callable[[], bool]) -> None:
+        self._stop_all = stop_all
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return bool(result.get("done"))
 
     def stop_all(self) -> bool:
-        return self._should_stop()
+        return self._stop_all()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray saves its stoppers; nothing reads them back, the ledger is the truth
 
 
 class StudyCallback(Callback):
@@ -74,15 +77,22 @@ class StudyCallback(Callback):
 
     def __init__(self, driver: _Driver, search: LedgerSearch, progress: Progress, changed: threading.Event) -> None:
         self.driver, self.search, self.progress, self.changed = driver, search, progress, changed
+        self.stopper = _Stopper(self.stop_all)
+        self._trials: list[Trial] = []
         self._next_tables = 0.0
 
+    def stop_all(self) -> bool:
+        """Return whether the study ends now; if so, the processes of running trials end with it."""
+        if not self.driver.should_stop():
+            return False
+        self.search.close()
+        for trial in self._trials:
+            if trial.trial_id in self.search.live:
+                _kill(trial)  # to wait for the end of an epoch could take minutes
+        return True
+
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        if self.driver.should_stop():
-            self.search.close()
-            for trial in trials:
-                if trial.trial_id in self.search.live:
-                    _kill(trial)
-            return
+        self._trials = trials
         limit = self.driver.study.trial_timeout
         if limit is None:
             return

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from routing.errors import InputError
-from routing.record import write_text
+from routing.record import MODEL_FILE, write_text
 from routing.yaml_io import dump, load_file
 from search_spaces.schema import AblationStudy, Study, SweepStudy
 
@@ -126,6 +126,15 @@ def write_environment(out: Path, study: Study, concurrency: int, seed: int) -> N
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(out / ENVIRONMENT_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def drop_models(out: Path, keep: str, front: set[int]) -> None:
+    """Delete the trained models that a study does not keep: all but those of the trials on the ``front``, or all."""
+    if keep == "all":
+        return
+    for path in (out / TRIALS_FOLDER).glob(f"*/{MODEL_FILE}"):
+        if keep == "none" or int(path.parent.name) not in front:
+            path.unlink()
 
 
 def study_seed(study: Study) -> int:

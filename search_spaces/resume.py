@@ -20,11 +20,12 @@ from search_spaces.ledger import (
     LEDGER_FILE,
     PROPOSAL,
     REASON,
-    RETRIED_AS,
+    REPLACES,
     WARM_START,
     Ledger,
-    fixed_params,
+    done,
     mend_journal,
+    setting_of,
 )
 from search_spaces.load import load_study
 from search_spaces.results import trial_folder
@@ -55,14 +56,14 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
     if kept or requeued:
         also = f", {kept} had finished" if kept else ""
         notes.append(f"{requeued} interrupted trials are queued again{also}")
-    again = {t.user_attrs.get("replaces") for t in ledger.trials()}
+    again = {t.user_attrs.get(REPLACES) for t in ledger.trials()}
     for trial in ledger.trials((TrialState.COMPLETE,)):
         if WARM_START in trial.user_attrs or trial.number in again:
             continue
         try:
             read_metrics(trial_folder(out, trial.number))
         except InputError as error:
-            ledger.enqueue(fixed_params(trial), {"replaces": trial.number})
+            ledger.enqueue(setting_of(trial), {REPLACES: trial.number})
             notes.append(f"trial {trial.number} runs again: {error}")
     return notes
 
@@ -89,6 +90,15 @@ def enqueue_missing(ledger: Ledger, settings: Sequence[dict[str, Any]]) -> None:
             ledger.enqueue(setting, {ENQUEUED: key})
 
 
+def total_trials(ledger: Ledger, plan: Blueprint) -> int:
+    """Return how many trials the ledger will have: as many as planned, and in an ablation every declared setting."""
+    if plan.samples:
+        return plan.total
+    over = done(ledger.trials())
+    keys = {trial.user_attrs.get(ENQUEUED) for trial in over}
+    return len(over) + sum(json.dumps(setting, sort_keys=True) not in keys for setting in plan.enqueue)
+
+
 def next_proposal(ledger: Ledger) -> int:
     """Return the index of the next proposal of the sampler."""
     return max((trial.user_attrs.get(PROPOSAL, -1) for trial in ledger.trials()), default=-1) + 1
@@ -99,12 +109,12 @@ def replay(
 ) -> list[list[float]]:
     """Tell sampler and scheduler what the ledger knows; return the points found so far, one value per objective."""
     points = []
-    for trial in ledger.trials():
-        if not trial.state.is_finished() or RETRIED_AS in trial.user_attrs:
-            continue
-        proposer.replay(trial.params, trial.state, trial.values or _last_values(trial, objectives))
+    trials = ledger.trials()
+    for trial in trials:
         if WARM_START in trial.user_attrs:
-            continue
+            proposer.replay(setting_of(trial), trial.state, trial.values)
+    for trial in done(trials):
+        proposer.replay(setting_of(trial), trial.state, trial.values or _last_values(trial, objectives))
         folder = trial_folder(out, trial.number)
         _replay_history(rule, trial, folder)
         points += _points(folder, objectives)
@@ -146,14 +156,14 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
     Raises:
         InputError: its objectives are others.
     """
-    source = folder.name
-    known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
-    if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
-        return f"warm start: {source} was taken over before"
+    source = str(folder.resolve())
     other = load_study(folder / "study.yaml")
     wanted = [(o.metric, o.goal) for o in objectives]
     if [(o.metric, o.goal) for o in other.objectives] != wanted:
         raise InputError(f"warm start: {folder} has other objectives than {', '.join(m for m, _ in wanted)}")
+    known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
+    if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
+        return f"warm start: {folder.name} was taken over before"
     mend_journal(folder / LEDGER_FILE)
     past = Ledger(str(folder / LEDGER_FILE), other.name, other.objectives, must_exist=True)
     taken = 0
@@ -161,4 +171,4 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
         if REASON not in trial.user_attrs and set(trial.params) <= set(space.parameters):
             ledger.add_finished(trial, source)
             taken += 1
-    return f"warm start: {taken} trials of {source}"
+    return f"warm start: {taken} trials of {folder.name}"

@@ -48,11 +48,15 @@ class Proposer:
         space: what may be chosen.
         objectives: their goals, in the order of the values told.
         section: sampler, seed, options.
+        samples: False when every setting is given (an ablation); nothing is learned then.
     """
 
-    def __init__(self, space: Space, objectives: Sequence[Objective], section: SamplerSection) -> None:
+    def __init__(
+        self, space: Space, objectives: Sequence[Objective], section: SamplerSection, samples: bool = True
+    ) -> None:
         self.space, self.section = space, section
         self.directions = [objective.goal for objective in objectives]
+        self.samples = samples
         self.next_index = 0
         self.refused = 0
         self.exhausted: str | None = None
@@ -64,10 +68,14 @@ class Proposer:
 
     def replay(self, labels: dict[str, Any], state: TrialState, values: Sequence[float] | None) -> None:
         """Add a trial of the past, given as the ledger stores it; one outside the space is left out."""
+        if not self.samples:
+            return
         distributions = self.space.distributions()
-        if set(labels) - set(distributions) or not all(
-            _holds(distributions[name], value) for name, value in labels.items()
-        ):
+        try:
+            active = self.space.labels(self.space.restore(labels))
+        except KeyError:
+            return
+        if active != labels or not all(_holds(distributions[name], value) for name, value in labels.items()):
             return
         self._seen.add(_key(self.space.restore(labels)))
         told = list(values) if values is not None and state == TrialState.COMPLETE else None
@@ -179,7 +187,8 @@ class Proposer:
 
         names = [name for name, p in self.space.parameters.items() if not is_constant(p)]
         engine = Sobol(len(names), scramble=self.section.options.get("scramble", True), rng=self.section.seed)
-        engine.fast_forward(index)
+        if index:
+            engine.fast_forward(index)
         point = dict(zip(names, engine.random(1)[0], strict=True))
         return self.space.decide(lambda name, parameter: at_quantile(parameter, float(point[name])))
 

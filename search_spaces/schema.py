@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, TypeAdapter, model_validator
 
 from routing.errors import choices, nearest
 from routing.section import Section
@@ -255,10 +255,10 @@ class AblationStudy(StudyBase):
     """A comparison: a baseline and declared changes of it, each under the same seeds."""
 
     kind: Literal["ablation"]
-    design: Literal["one_at_a_time", "leave_one_out", "grid"] = Field(
+    design: Literal["one_at_a_time", "leave_one_out", "grid", "arms"] = Field(
         default="one_at_a_time",
         description="one_at_a_time: baseline with one factor changed; leave_one_out: all factors on, one taken back "
-        "to the baseline; grid: every combination.",
+        "to the baseline; grid: every combination; arms: the declared levels alone, the first is the baseline.",
     )
     factors: Annotated[
         dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=1)]], BeforeValidator(_levels)
@@ -276,6 +276,23 @@ class AblationStudy(StudyBase):
 
 
 Study = SweepStudy | AblationStudy
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a study file, for YAML editors."""
+    schema: dict[str, Any] = TypeAdapter(Annotated[Study, Discriminator("kind")]).json_schema()
+    short = [{"$ref": "#/$defs/Parameter"}, {"type": "array"}, {"type": ["string", "number", "boolean"]}]
+    schema["$defs"]["SweepStudy"]["properties"]["space"]["additionalProperties"] = {"anyOf": short}
+    duration = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}], "default": None}
+    for study in ("SweepStudy", "AblationStudy"):
+        properties = schema["$defs"][study]["properties"]
+        properties["trial_timeout"] = {**properties["trial_timeout"], **duration}
+    condition = {"type": ["array", "string", "number", "boolean", "null"]}
+    schema["$defs"]["Parameter"]["properties"]["when"]["additionalProperties"] = condition
+    levels = {"anyOf": [{"type": "array"}, {"type": "object", "additionalProperties": {"type": "object"}}]}
+    schema["$defs"]["AblationStudy"]["properties"]["factors"]["additionalProperties"] = levels
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **schema}
+
 
 _CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
 

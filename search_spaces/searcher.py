@@ -22,7 +22,9 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from routing.config import RunConfig
-from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger, counts, fixed_params
+from routing.errors import InputError
+from routing.record import CONFIG_FILE
+from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger, done, setting_of
 from search_spaces.results import trial_folder
 from search_spaces.samplers import Proposal, Proposer
 from search_spaces.scheduler import Verdict
@@ -62,6 +64,7 @@ class LedgerSearch(OptunaSearch):
         concurrency: trials that may run at once.
         check: setting -> its run and expected FLOPs, or the reason why it may not run.
         run: ``module:function`` that trains a run.
+        on_disk_full: called when a trial found no room for its files; it is left RUNNING, to be queued again.
         on_finished: called with (number, state, words, final content or None) after each end.
     """
 
@@ -75,6 +78,7 @@ class LedgerSearch(OptunaSearch):
         check: Callable[[dict[str, Any]], tuple[RunConfig, float] | str],
         run: str,
         on_finished: Callable[[int, TrialState, str, dict[str, Any] | None], None],
+        on_disk_full: Callable[[], None],
     ) -> None:
         goals = [direction.name.lower()[:3] for direction in ledger.study.directions]
         super().__init__(
@@ -86,13 +90,13 @@ class LedgerSearch(OptunaSearch):
             study_name=ledger.name,
         )
         self.ledger, self.proposer, self.out, self.run = ledger, proposer, out, run
-        self.check, self.on_finished = check, on_finished
+        self.check, self.on_finished, self.on_disk_full = check, on_finished, on_disk_full
         self.concurrency, self.target = concurrency, target
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
         self.errors: dict[str, str] = {}
         self.closed = False
-        self._left = max(target - counts(ledger.trials()), 0)
+        self._left = max(target - len(done(ledger.trials())), 0)
         self._ready: deque[_Ready] = deque()
         self._claimed: set[int] = set()
         self._condition = threading.Condition()
@@ -134,27 +138,27 @@ class LedgerSearch(OptunaSearch):
             attrs[PROPOSAL] = proposal.index
         if ready.config is not None:
             attrs[EXPECTED_FLOPS] = ready.expected_flops
-        labels = self.proposer.space.labels(proposal.values)
+        labels = self.proposer.space.labels(proposal.values) if self.proposer.samples else {}
         distributions = self.proposer.space.distributions()
         number = self.ledger.start(labels, {n: distributions[n] for n in labels}, attrs, ready.waiting)
         if ready.config is None:
             self._end(number, proposal.handle, TrialState.PRUNED, None, {REASON: f"refused: {proposal.refused}"}, None)
             return None
         folder = trial_folder(self.out, number)
-        self._prepare(folder, attrs.get(RETRY_OF))
+        self._prepare(folder, attrs.get(RETRY_OF), ready.config)
         self.live[trial_id] = Live(
             number, proposal.handle, ready.config, time.monotonic(), ready.expected_flops, {}, ENQUEUED in attrs
         )
         config = json.dumps(ready.config.model_dump(mode="json"))
         return {"run": self.run, "config": config, "out": str(folder.resolve())}
 
-    def _prepare(self, folder: Path, retry_of: int | None) -> None:
-        """Give a repeated trial the folder of its first attempt; anybody else's leftovers go."""
+    def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:
+        """Give a repeated trial the folder of its first attempt; leftovers of another run go."""
         earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
         if earlier is not None and earlier.exists() and earlier != folder:
             shutil.rmtree(folder, ignore_errors=True)
             earlier.rename(folder)
-        elif folder.exists() and retry_of is None:
+        elif folder.exists() and not _holds(folder, config):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -167,6 +171,9 @@ class LedgerSearch(OptunaSearch):
         """Write the end of a trial: COMPLETE, PRUNED with rung and rank, or FAIL with its reason."""
         live = self.live.pop(trial_id, None)
         if live is None:
+            return
+        if (result or {}).get("disk_full"):
+            self.on_disk_full()
             return
         attrs: dict[str, Any] = {"seconds": round(time.monotonic() - live.started, 3)}
         last = _row(result or live.last)
@@ -274,7 +281,7 @@ class LedgerSearch(OptunaSearch):
             accepted["last"] = verdict
             return None
 
-        fixed = fixed_params(waiting) if waiting is not None else None
+        fixed = setting_of(waiting) if waiting is not None else None
         proposal = self.proposer.propose(accept, fixed)
         if proposal is None:
             return None
@@ -282,6 +289,14 @@ class LedgerSearch(OptunaSearch):
             self._claimed.add(waiting.number)
         config, flops = accepted["last"] if proposal.refused is None else (None, 0.0)
         return _Ready(proposal, config, flops, waiting)
+
+
+def _holds(folder: Path, config: RunConfig) -> bool:
+    """Return whether a folder belongs to this run: a ledger that lost its end gives the number out again."""
+    try:
+        return RunConfig.from_yaml(folder / CONFIG_FILE) == config
+    except InputError:
+        return False
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,21 @@ from optuna.trial import TrialState
 from routing.config import RunConfig
 from routing.errors import InputError, RoutingError
 from search_spaces.collect import Collector
-from search_spaces.ledger import LEDGER_FILE, Ledger, counts, mend_journal
+from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.load import load_study
 from search_spaces.plan import Blueprint, blueprint
 from search_spaces.progress import Progress, duration
 from search_spaces.ray_session import local_concurrency, session
-from search_spaces.results import STUDY_FILE, check_unchanged, locked, study_seed, write_environment, write_study
-from search_spaces.resume import enqueue_missing, next_proposal, replay, settle, warm
+from search_spaces.results import (
+    STUDY_FILE,
+    check_unchanged,
+    drop_models,
+    locked,
+    study_seed,
+    write_environment,
+    write_study,
+)
+from search_spaces.resume import enqueue_missing, next_proposal, replay, settle, total_trials, warm
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Rule
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_constraint, parse_duration
@@ -149,8 +157,10 @@ class _Driver:
         self.plan: Blueprint = blueprint(study)
         self.rule = Rule(study.scheduler, study.objectives)
         self.collector = Collector(out, lambda labels: self.plan.configure(self.plan.space.restore(labels)))
+        self.total = self.plan.total
         self.deadline: float | None = None
         self.signal: int | None = None
+        self.disk_full = False
 
     def drive(self) -> Path:
         """Run what is missing; the tables are whole however it ends."""
@@ -161,14 +171,15 @@ class _Driver:
             mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
             where = self.storage or str(self.out / LEDGER_FILE)
             self.ledger = Ledger(where, self.study.name, self.study.objectives)
+            self.ledger.check_distributions(self.plan.space.distributions() if self.plan.samples else {})
             notes += [mended] if mended else []
             notes += settle(self.ledger, self.out, self.study.objectives, self.plan)
             for folder in self.warm_start:
                 notes.append(warm(self.ledger, folder, self.study.objectives, self.plan.space))
             enqueue_missing(self.ledger, self.plan.enqueue[: self.plan.total])
-            missing = self.plan.total - counts(self.ledger.trials())
+            self.total = total_trials(self.ledger, self.plan)
             try:
-                if missing > 0:
+                if self.total > len(done(self.ledger.trials())):
                     self._run_missing(notes)
                 else:
                     for note in notes:
@@ -176,6 +187,8 @@ class _Driver:
             finally:
                 self.ledger.requeue_running("interrupted")
                 self.collector.write(self.ledger.trials())
+            if not self.should_stop():
+                self._drop_models()
         if self.signal is not None:
             raise SweepInterrupted(self.signal, self.out)
         return self.out
@@ -196,8 +209,9 @@ class _Driver:
         return config, flops
 
     def should_stop(self) -> bool:
-        """Return whether a signal came or the time is over."""
-        return self.signal is not None or (self.deadline is not None and time.monotonic() > self.deadline)
+        """Return whether a signal came, the disk is full or the time is over."""
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return late or self.disk_full or self.signal is not None
 
     def _check_folder(self) -> None:
         if self.out.exists() and not self.out.is_dir():
@@ -217,23 +231,32 @@ class _Driver:
     def _interrupt(self, number: int) -> None:
         self.signal = number
 
+    def _drop_models(self) -> None:
+        if self.study.keep_models != "all":
+            front = self.collector.front_trials(self.study.objectives) if self.study.keep_models == "front" else set()
+            drop_models(self.out, self.study.keep_models, front)
+
+    def _disk_is_full(self) -> None:
+        self.disk_full = True
+
     def _run_missing(self, notes: list[str]) -> None:
         with session(self.address, self.concurrency or 1, self.study.resources) as scratch:
             self.catch_signals()  # Ray has put its own handlers in place
             concurrency = self.concurrency or _cluster_room(self.study)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
-            section = self.plan.sampler
-            proposer = Proposer(self.plan.space, self.study.objectives, section)
+            proposer = Proposer(self.plan.space, self.study.objectives, self.plan.sampler, self.plan.samples)
             points = replay(self.ledger, proposer, self.rule, self.out, self.study.objectives)
             proposer.next_index = next_proposal(self.ledger)
-            done = counts(self.ledger.trials())
-            progress = Progress(self.study.name, self.study.objectives, self.plan.total, done, points)
+            finished = len(done(self.ledger.trials()))
+            progress = Progress(self.study.name, self.study.objectives, self.total, finished, points)
             for note in notes:
                 progress.say(note)
             if self.budget is not None:
                 self.deadline = time.monotonic() + self.budget
             with progress:
                 self._tune(scratch, concurrency, proposer, progress)
+            if self.disk_full:
+                raise OSError(errno.ENOSPC, "a trial found no room for its files")
             if proposer.exhausted:
                 progress.say(f"stopped after {progress.done} trials: {proposer.exhausted}")
             elif self.signal is None and self.should_stop():
@@ -243,7 +266,7 @@ class _Driver:
         from ray import tune
 
         from routing.trainable import RunTrainable
-        from search_spaces.ray_parts import StudyCallback, StudyScheduler, StudyStopper
+        from search_spaces.ray_parts import StudyCallback, StudyScheduler
         from search_spaces.searcher import LedgerSearch
 
         changed = threading.Event()
@@ -254,8 +277,17 @@ class _Driver:
             changed.set()
 
         search = LedgerSearch(
-            self.ledger, proposer, self.out, self.plan.total, concurrency, self.check, self.run, finished
+            self.ledger,
+            proposer,
+            self.out,
+            self.total,
+            concurrency,
+            check=self.check,
+            run=self.run,
+            on_finished=finished,
+            on_disk_full=self._disk_is_full,
         )
+        housekeeping = StudyCallback(self, search, progress, changed)
         resources = self.study.resources
         try:
             tune.run(
@@ -263,8 +295,8 @@ class _Driver:
                 name="study",
                 search_alg=search,
                 scheduler=StudyScheduler(self.rule, search),
-                stop=StudyStopper(self.should_stop),
-                callbacks=[StudyCallback(self, search, progress, changed)],
+                stop=housekeeping.stopper,
+                callbacks=[housekeeping],
                 num_samples=-1,
                 max_concurrent_trials=concurrency,
                 resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom},

@@ -82,7 +82,7 @@ def test_short_forms() -> None:
         ({"base": {"training.num_epoch": 2}}, "unknown key 'training.num_epoch'; did you mean 'training.num_epochs'"),
         ({"base": {"training": 3}}, "training"),
         ({"base": {"model.name": "full_compte"}}, "unknown model 'full_compte'; did you mean 'full_compute'"),
-        ({"base": {"training.num_epochs": -1}}, "training.num_epochs: must be greater than or equal to 1"),
+        ({"base": {"training.num_epochs": -1}}, "training.num_epochs: must be greater than or equal to 0"),
         ({"space": {}}, "space: dictionary should have at least 1 item"),
         ({"space": {**SPACE, "model.router.mod": ["top_k"]}}, "did you mean 'model.router.mode'"),
         ({"space": {**SPACE, "model.router.mode": ["topk"]}}, "unknown router mode 'topk'"),

@@ -1,0 +1,151 @@
+"""Samplers: seeded by proposal, learning, refusing before training, going on after a restart."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from small_studies import sweep_values
+
+from search_spaces.load import load_study, parse_study
+from search_spaces.samplers import Proposer
+from search_spaces.schema import SamplerSection
+from search_spaces.space import Space
+
+STUDY = parse_study(sweep_values())
+SPACE = Space(STUDY.space, STUDY.base)
+X, Y = "model.router.threshold_init", "model.router.temperature"
+
+
+def proposer(name: str, space: Space = SPACE, **options: Any) -> Proposer:
+    return Proposer(space, STUDY.objectives, SamplerSection(name=name, seed=5, options=options))
+
+
+def anything(values: dict[str, Any]) -> str | None:
+    return None
+
+
+def run(sampler: Proposer, trials: int) -> list[dict[str, Any]]:
+    """Maximise -(x - 1)^2 at a cost of x^2 + 1."""
+    settings = []
+    for _ in range(trials):
+        proposal = sampler.propose(anything)
+        assert proposal is not None
+        settings.append(proposal.values)
+        x = proposal.values[X]
+        sampler.observe(proposal.handle, TrialState.COMPLETE, [-((x - 1) ** 2), x**2 + 1])
+    return settings
+
+
+@pytest.mark.parametrize("name", ["auto", "gp", "tpe", "nsga2", "random", "qmc", "grid"])
+def test_same_seed_same_settings_inside_the_space(name: str) -> None:
+    first, second = run(proposer(name), 14), run(proposer(name), 14)
+    assert first == second
+    assert all(-2 <= s[X] <= 2 and 0.1 <= s[Y] <= 3 for s in first)
+    assert len({repr(s) for s in first}) == 14
+
+
+@pytest.mark.parametrize("name", ["random", "qmc", "grid"])
+def test_a_restart_goes_on_where_it_stopped(name: str) -> None:
+    whole = run(proposer(name), 12)
+    head = proposer(name)
+    first = run(head, 5)
+    tail = proposer(name)
+    for settings in first:
+        tail.replay(SPACE.labels(settings), TrialState.COMPLETE, [0.0, 1.0])
+    tail.next_index = 5
+    assert first + run(tail, 7) == whole
+
+
+@pytest.mark.parametrize(("name", "trials"), [("gp", 24), ("tpe", 80), ("nsga2", 120)])
+def test_models_learn_where_the_front_is(name: str, trials: int) -> None:
+    # the front is x in [0, 1]; random puts a third of its trials within 0.15 of it
+    settings = run(proposer(name), trials)[trials // 2 :]
+    inside = np.mean([-0.15 <= s[X] <= 1.15 for s in settings])
+    assert inside > 0.5
+
+
+def test_a_past_outside_the_space_is_left_out() -> None:
+    sampler = proposer("tpe")
+    sampler.replay({X: 50.0, Y: 1.0}, TrialState.COMPLETE, [0.0, 1.0])
+    sampler.replay({X: 0.5}, TrialState.COMPLETE, [0.0, 1.0])
+    sampler.replay({"unknown": 0.5, X: 0.5, Y: 1.0}, TrialState.COMPLETE, [0.0, 1.0])
+    assert len(sampler._memory.trials) == 0
+    sampler.replay({X: 0.5, Y: 1.0}, TrialState.COMPLETE, [0.0, 1.0])
+    assert len(sampler._memory.trials) == 1
+
+
+def test_refused_settings_are_drawn_again_untrained() -> None:
+    sampler = proposer("random")
+    settings = [sampler.propose(lambda v: None if v[X] > 1 else "too low") for _ in range(20)]
+    assert all(s is not None and s.values[X] > 1 for s in settings)
+    assert sampler.refused > 20
+
+
+def test_when_all_is_refused_it_says_so() -> None:
+    sampler = proposer("random")
+    assert sampler.propose(lambda v: "never") is None
+    assert sampler.exhausted == "200 proposals in a row were refused; the last one: never"
+
+
+def test_a_given_setting_that_is_refused_comes_back_with_the_reason() -> None:
+    proposal = proposer("gp").propose(lambda v: "too dear", fixed={X: 0.5})
+    assert proposal is not None
+    assert proposal.refused == "too dear"
+    assert proposal.values[X] == 0.5
+    assert 0.1 <= proposal.values[Y] <= 3
+
+
+def test_settings_are_not_repeated_while_there_are_others() -> None:
+    study = parse_study(
+        sweep_values(space={"dataset.patch_grid_size": [4, 5, 8], "model.router.mode": ["top_k", "random"]})
+    )
+    space = Space(study.space, study.base)
+    for name in ("random", "tpe", "gp", "qmc"):
+        sampler = proposer(name, space)
+        settings = []
+        for _ in range(7):
+            proposal = sampler.propose(anything)
+            assert proposal is not None
+            settings.append(repr(proposal.values))
+            sampler.observe(proposal.handle, TrialState.COMPLETE, [0.5, 1.0])
+        assert len(set(settings)) == 6, name
+
+
+def test_grid_ends() -> None:
+    study = parse_study(sweep_values(space={"dataset.patch_grid_size": [4, 5, 8]}, sampler={"name": "grid"}))
+    sampler = proposer("grid", Space(study.space, study.base))
+    values = [sampler.propose(anything) for _ in range(4)]
+    assert [v.values["dataset.patch_grid_size"] for v in values if v is not None] == [4, 5, 8]
+    assert values[3] is None
+    assert sampler.exhausted == "every combination of the grid has been proposed"
+
+
+def test_auto_hands_over_from_gp_to_tpe() -> None:
+    sampler = proposer("auto", gp_trials=3)
+    assert sampler.current() == "gp"
+    run(sampler, 3)
+    assert sampler.current() == "tpe"
+
+
+def test_gp_models_conditional_parameters_and_counts_stopped_trials() -> None:
+    study = load_study("digits")
+    sampler = Proposer(Space(study.space, study.base), study.objectives, SamplerSection(name="gp", seed=1))
+    for i in range(14):
+        proposal = sampler.propose(anything)
+        assert proposal is not None
+        state = TrialState.PRUNED if i % 3 == 0 else TrialState.COMPLETE
+        sampler.observe(proposal.handle, state, [i / 20, 1e6 + i])
+    assert sampler.propose(anything) is not None
+    sampler.observe(sampler.propose(anything).handle, TrialState.FAIL, None)  # type: ignore[union-attr]
+
+
+def test_asking_tpe_stays_quick() -> None:
+    sampler = proposer("tpe")
+    run(sampler, 150)
+    begun = time.perf_counter()
+    run(sampler, 5)
+    assert (time.perf_counter() - begun) / 5 < 0.5
