@@ -139,6 +139,30 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("what", type=click.Choice(["routing", "pruning", "all"]), default="all")
+@click.option("--quick", is_flag=True, help="Fewer rounds.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
+def bench(what: str, quick: bool, out: Path) -> None:
+    """Speed, as ratios measured side by side in one run."""
+    from routing.bench.tables import write_tables
+    from routing.console import say, table
+
+    tables = []
+    if what in ("routing", "all"):
+        from routing.bench.routed import bench as bench_routing
+
+        tables += bench_routing(quick)
+    if what in ("pruning", "all"):
+        from routing.bench.pruning import bench as bench_pruning
+
+        tables += bench_pruning(quick)
+    for found in tables:
+        table(found.rows, found.columns, title=found.title)
+    write_tables(tables, out)
+    say(f"wrote {out}")
+
+
+@cli.command()
 def studies() -> None:
     """The shipped studies: question, trials, cost."""
     import search_spaces

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from routing.bench.tables import BenchTable
 from routing.bench.timing import interleaved, ratio
 from routing.config import RunConfig
 from routing.data import DataInfo
@@ -26,6 +27,28 @@ SHAPE = DataInfo("classification", 3, 224, 10, (0.5,) * 3, (0.25,) * 3, patch_gr
 EXPERTS = {"model.experts.big": [2048, 2048], "model.experts.small": [128], "model.experts.width": 256}
 LOOP_PATCHES = 2_000  # a Python loop over more patches only shows how slow it is
 CASES = ((32, 0.25), (32, 0.1), (8, 0.25), (8, 0.1), (1, 0.25))
+
+
+COLUMNS = {
+    "batch": "batch",
+    "routing_ratio": "routing ratio",
+    "way": "way",
+    "speed_up": "speed-up",
+    "ratio": "realised/theoretical",
+    "p10": "p10",
+    "p90": "p90",
+    "n": "rounds",
+}
+
+
+def bench(quick: bool = False) -> list[BenchTable]:
+    """Return the tables of routed inference, its profile, and the routed training step."""
+    step_columns = {key: "times faster" if key == "ratio" else heading for key, heading in COLUMNS.items()}
+    return [
+        BenchTable("routed inference against full_compute", COLUMNS, inference(7 if quick else 25)),
+        BenchTable("where routed inference spends its time", {"operator": "operator", "share": "share"}, profile()),
+        BenchTable("routed training step against full_compute", step_columns, training(5 if quick else 15)),
+    ]
 
 
 def _model(name: str) -> PatchModel:
