@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from routing.bench.tables import BenchTable
 from routing.bench.timing import interleaved, ratio
 from routing.data import DataInfo
 from routing.models.token_pruning import METHODS, Pruning, pruned_by
@@ -39,6 +40,12 @@ COLUMNS = {
     "p90": "p90",
     "n": "rounds",
 }
+
+
+def bench(quick: bool = False) -> list[BenchTable]:
+    """Return the table of token pruning, in fp32 and bf16."""
+    rows = list(bench_pruning(rounds=3 if quick else 7, batch_sizes=(32, 1) if quick else (32, 8, 1)))
+    return [BenchTable("token pruning against the unpruned model", COLUMNS, rows)]
 
 
 def bench_pruning(
