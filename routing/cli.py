@@ -100,6 +100,21 @@ def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> N
 
 
 @cli.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Fresh seeds per configuration."
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
+@click.option("--address", help="A running Ray cluster; default: start one on this machine.")
+def confirm(results: Path, seeds: int, **options: Any) -> None:
+    """Train the front again under fresh seeds and read the test split once."""
+    import search_spaces
+
+    search_spaces.confirm(results, seeds, **options)
+    _analyze([results], ("png",))
+
+
+@cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "formats", multiple=True, default=("png",), help="Figures as png, svg or pdf; repeatable.")
 def analyze(results: tuple[Path, ...], formats: tuple[str, ...]) -> None:
