@@ -76,15 +76,18 @@ def level_means(trials: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
 def knob_curves(summary: Summary) -> dict[str, list[pd.DataFrame]]:
     """Return, per kind of knob, a curve for every trial with at least three numeric knob values, ordered by value.
 
-    Each curve has the columns of points.csv, ``knob_value`` as a number and ``is_default`` as a truth value.
+    Columns: trial, ``knob_value`` as a number, ``is_default`` as a truth value, routing_ratio, flops, the objectives.
     """
     points = summary.results.points
     numbers = pd.to_numeric(points["knob_value"], errors="coerce")
+    metrics = ["routing_ratio", "flops", *(objective.metric for objective in summary.results.objectives)]
+    columns = list(dict.fromkeys(["knob", "trial", "knob_value", "is_default", *metrics]))
+    numeric = points[columns].assign(knob_value=numbers, is_default=default_points(points))[numbers.notna()]
+    numeric = numeric.sort_values(["knob", "trial", "knob_value"], kind="stable")
+    numeric = numeric[numeric.groupby(["knob", "trial"])["knob_value"].transform("nunique") >= 3]
     curves: dict[str, list[pd.DataFrame]] = {}
-    numeric = points.assign(knob_value=numbers, is_default=default_points(points))[numbers.notna()]
     for (knob, _), own in numeric.groupby(["knob", "trial"], sort=True):
-        if own["knob_value"].nunique() >= 3:
-            curves.setdefault(str(knob), []).append(own.sort_values("knob_value"))
+        curves.setdefault(str(knob), []).append(own)
     return curves
 
 

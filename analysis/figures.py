@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 
@@ -12,7 +13,9 @@ from analysis.drawing import ColumnWidth
 from analysis.effects import GRID_KEY, finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.summary import Summary
 
-MAX_LINES = 400
+MAX_LINES = 300
+
+Line = TypeVar("Line")
 
 
 def draw_all(
@@ -34,7 +37,8 @@ def draw_all(
     paths += _parameter_figures(summary, formats, folder, width)
     on_front = set(summary.front["trial"])
     for knob, curves in knob_curves(summary).items():
-        paths += effect_plots.draw_knob_curves(knob, curves, on_front, task, formats, folder, width)
+        shown = _some(curves, [curve["trial"].iloc[0] in on_front for curve in curves])
+        paths += effect_plots.draw_knob_curves(knob, shown, on_front, task, formats, folder, width)
     if importance is not None:
         paths += effect_plots.draw_importance(importance, formats, folder, width)
     return paths
@@ -51,16 +55,14 @@ def _parameter_figures(summary: Summary, formats: Sequence[str], folder: Path, w
     if GRID_KEY in trials and len(trials[GRID_KEY].dropna().unique()) > 1 and "flops" in trials:
         tables = {metric: level_means(trials, GRID_KEY, metric) for metric in (objectives[0].metric, "flops")}
         paths += effect_plots.draw_levels(tables, "patches per side", "grid_size", formats, folder, width)
-    lines = _front_and_some(trials, on_front)
+    lines = trials.loc[_some(trials.index.tolist(), trials["number"].isin(on_front).tolist())]
     axes = parallel_axes(lines, [objective.metric for objective in objectives])
     flags = lines["number"].isin(on_front).tolist()
     return paths + effect_plots.draw_parallel(axes, flags, formats, folder, width)
 
 
-def _front_and_some(trials: pd.DataFrame, on_front: set[int]) -> pd.DataFrame:
-    """Return the trials to draw as lines: those on the front, and evenly chosen others up to what can be read."""
-    if len(trials) <= MAX_LINES:
-        return trials
-    others = trials[~trials["number"].isin(on_front)]
-    step = -(-len(others) // MAX_LINES)
-    return pd.concat([others.iloc[::step], trials[trials["number"].isin(on_front)]])
+def _some(lines: list[Line], on_front: Sequence[bool]) -> list[Line]:
+    """Return those on the front and evenly chosen others, up to what can still be read."""
+    others = [line for line, flag in zip(lines, on_front, strict=True) if not flag]
+    step = max(1, -(-len(others) // MAX_LINES))
+    return others[::step] + [line for line, flag in zip(lines, on_front, strict=True) if flag]
