@@ -35,7 +35,7 @@ from routing.models.token_selection import (
 )
 from routing.models.transformer_hosts import Host, host_of
 
-__all__ = ["METHODS", "Choice", "Pruning", "PruningRecord", "pruned", "pruned_by", "select_tokens"]
+__all__ = ["METHODS", "Choice", "Pruning", "PruningRecord", "pruned", "pruned_by", "reduce_tokens", "select_tokens"]
 
 SELECTIONS: dict[str, Callable[[AttentionInput, Selection], Tensor]] = {
     "importance_diversity": importance_diversity,
@@ -138,7 +138,7 @@ class _Pruner:
         bias = None if mask is None else self.host.mask_in(mask, heads)
         if mask is not None and self.pruning.method == "merge":
             raise InputError("pruning.method 'merge' cannot take an attention mask (valid: the other methods)")
-        kept_BKD, kept_BK = _reduce(self.host, block, self.pruning, tokens_BTD, bias)
+        kept_BKD, kept_BK = reduce_tokens(self.host, block, self.pruning, tokens_BTD, bias)
         self.record.kept, self.record.tokens_before, self.record.tokens_after = kept_BK, count, kept_BKD.shape[1]
         return self.follow(block, (self.host.tokens_out(kept_BKD), *args[1:]), kwargs)
 
@@ -154,8 +154,8 @@ class _Pruner:
         }
 
 
-def _reduce(
-    host: Host, block: nn.Module, pruning: Pruning, tokens_BTD: Tensor, bias: Tensor | None
+def reduce_tokens(
+    host: Host, block: nn.Module, pruning: Pruning, tokens_BTD: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Return the tokens (B, K, D) that ``block`` is given, in their own order, and their indices (None: merged)."""
     with torch.no_grad():
@@ -178,7 +178,7 @@ class Choice(nn.Module):
 
     def forward(self, tokens_BTD: Tensor) -> Tensor:
         """Return the tokens (B, K, D) that go on."""
-        return _reduce(self.host, self.block, self.pruning, tokens_BTD, None)[0]
+        return reduce_tokens(self.host, self.block, self.pruning, tokens_BTD)[0]
 
 
 @contextmanager

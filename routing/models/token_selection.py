@@ -201,7 +201,7 @@ def _attention_of(source: AttentionInput, keys_BHTE: Tensor, rows_BR: Tensor) ->
 
 def _anchors(source: AttentionInput, keys_BHTE: Tensor, count: int) -> Tensor:
     """Return the tokens (B, count) with the highest attention of CLS, by rank, CLS itself left out."""
-    batch = len(source.tokens)
+    batch = source.tokens.shape[0]
     cls = torch.zeros(batch, 1, dtype=torch.long, device=source.tokens.device)
     attention_BT = _attention_of(source, keys_BHTE, cls).squeeze(1)
     _check_finite(attention_BT, "attention of CLS")
@@ -254,10 +254,12 @@ def _best(source: AttentionInput, score_BT: Tensor, candidates_BT: Tensor, count
 
 
 def _check_finite(values_BT: Tensor, what: str) -> None:
+    if torch.compiler.is_compiling():  # an exported graph cannot branch on values
+        return
     if not bool(torch.isfinite(values_BT).all()):
         raise InputError(f"token pruning: the {what} is not a finite number; check the weights and the images")
 
 
 def _with_cls(anchors_BK: Tensor, rest_BM: Tensor) -> Tensor:
-    cls = torch.zeros(len(rest_BM), 1, dtype=torch.long, device=rest_BM.device)
+    cls = torch.zeros(rest_BM.shape[0], 1, dtype=torch.long, device=rest_BM.device)
     return torch.cat([cls, anchors_BK, rest_BM], dim=1)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
-from routing.models.token_pruning import UNPRUNED, Choice, Pruning, pruned_by
+from routing.models.token_pruning import UNPRUNED, Choice, Pruning, reduce_tokens
 from routing.models.token_selection import Selection
 from routing.models.transformer_hosts import Host, host_of
 from routing.models.vit import VisionTransformer
@@ -75,17 +75,21 @@ class TransformerClassifier(VisionModel):
 
     def _from_block(self, tokens_BTD: Tensor, first: int, pruning: Pruning | None) -> ModelOutput:
         """Run the blocks from ``first`` on; what came before ran on all tokens."""
-        with pruned_by(self.core, pruning) as record:
-            for block in self.host.blocks[first:]:
-                tokens_BTD = block(tokens_BTD)
-        kept, before = tokens_BTD.shape[1], record.tokens_before or tokens_BTD.shape[1]
+        host, before = self.host, tokens_BTD.shape[1]
+        for index, block in enumerate(host.blocks[first:], first):
+            if pruning is not None and index == pruning.start_layer:
+                tokens_BTD, _ = reduce_tokens(host, block, pruning, tokens_BTD)
+            tokens_BTD = block(tokens_BTD)
+        kept = tokens_BTD.shape[1]
         logits = self.classify(tokens_BTD).float()
         units = {
-            name: torch.full((len(logits),), count)
+            name: torch.full((logits.shape[0],), count)
             for name, count in self._units(pruning, num_tokens=before, kept=kept).items()
         }
         return ModelOutput(
-            logits, units_executed=units, routing_ratio=torch.full((len(logits),), kept / before, dtype=torch.float64)
+            logits,
+            units_executed=units,
+            routing_ratio=torch.full((logits.shape[0],), kept / before, dtype=torch.float64),
         )
 
     def _units(self, pruning: Pruning | None, num_tokens: int | None = None, kept: int | None = None) -> dict[str, int]:
@@ -266,7 +270,7 @@ class TorchvisionVit(TransformerClassifier):
         """Patches, CLS, positions."""
         core = self.core
         patches_BND = core._process_input(images.expand(-1, 3, -1, -1))
-        tokens_BTD = torch.cat([core.class_token.expand(len(images), -1, -1), patches_BND], dim=1)
+        tokens_BTD = torch.cat([core.class_token.expand(images.shape[0], -1, -1), patches_BND], dim=1)
         embedded: Tensor = core.encoder.dropout(tokens_BTD + core.encoder.pos_embedding)
         return embedded
 
