@@ -106,7 +106,9 @@ class Progress:
         if self._live is None or (now - self._shown < _REFRESH_SECONDS and not force):
             return
         self._shown = now
-        self._live.update(self.line(running), refresh=True)
+        from rich.text import Text
+
+        self._live.update(Text(self.line(running), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def line(self, running: int) -> str:
         """Return the live line: done/total, running, best, hypervolume, time left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -38,6 +39,11 @@ def trivial(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
 def constant(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
     """Give the same result for any model."""
     return _finish(config, [{"epoch": 1, "val_accuracy": 0.5, "flops": 1e6, "train_seconds": 0.0}], out)
+
+
+def out_of_room(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Find the disk full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out))
 
 
 def logged(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:

@@ -1,0 +1,27 @@
+"""What a user would write with Optuna alone: one process of several that share a journal. Usage: FOLDER TRIALS"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from search_spaces.bench.workload import RANGE, config_of, timed_run
+
+
+def main(folder: str, trials: int) -> None:
+    """Run this process's share of the sweep."""
+    study = optuna.create_study(
+        study_name="plain",
+        storage=JournalStorage(JournalFileBackend(f"{folder}/journal")),
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+    study.optimize(lambda trial: timed_run(config_of(trial.suggest_float("target", *RANGE, log=True)), Path(folder)), trials)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,34 @@
+"""What a user would write with Ray Tune and OptunaSearch and their default settings. Usage: FOLDER TRIALS"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from search_spaces.bench.workload import RANGE, config_of, timed_run
+
+
+def trainable(config: dict[str, float]) -> None:
+    """Train one run and report its two objectives."""
+    accuracy, flops = timed_run(config_of(config["target"]), Path(sys.argv[1] if len(sys.argv) > 1 else config["folder"]))
+    tune.report({"val_accuracy": accuracy, "flops": flops})
+
+
+def main(folder: str, trials: int) -> None:
+    """Run the sweep."""
+    tune.Tuner(
+        trainable,
+        param_space={"target": tune.loguniform(*RANGE), "folder": folder},
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(metric=["val_accuracy", "flops"], mode=["max", "min"]),
+            num_samples=trials,
+        ),
+        run_config=tune.RunConfig(storage_path=f"{folder}/ray", name="plain"),
+    ).fit()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

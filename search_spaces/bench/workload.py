@@ -1,0 +1,46 @@
+"""The same short trials for every way of running a sweep: real digits trainings of about two seconds."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from routing.config import RunConfig
+
+TRIALS = 24
+WORKERS = 2
+BASE: dict[str, Any] = {
+    "dataset.name": "digits",
+    "dataset.num_train": 6_000,
+    "dataset.num_val": 1_000,
+    "dataset.num_test": 64,
+    "training.num_epochs": 3,
+    "model.name": "attention_routing",
+    "model.router.mode": "top_k",
+    "evaluation.operating_points": False,
+}
+TARGET = "model.router.budget.target"
+RANGE = (0.2, 0.6)
+
+
+def config_of(target: float) -> RunConfig:
+    """Return the run of one trial."""
+    return RunConfig.from_dict({**BASE, TARGET: target})
+
+
+def note(folder: Path, started: float, train_seconds: float) -> None:
+    """Leave one line per trial: when it started and ended (epoch seconds), and how long it trained."""
+    line = json.dumps({"started": started, "ended": time.time(), "train_seconds": train_seconds})
+    (folder / f"{started:.6f}.json").write_text(line, encoding="utf-8")
+
+
+def timed_run(config: RunConfig, folder: Path) -> tuple[float, float]:
+    """Train one configuration, note its times, and return its two objectives."""
+    from routing.run import run
+
+    started = time.time()
+    metrics = run(config).metrics
+    note(folder, started, metrics["train_seconds"])
+    return metrics["val_accuracy"], metrics["flops"]

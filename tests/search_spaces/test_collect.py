@@ -1,0 +1,111 @@
+"""The tables of a results folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from optuna.trial import TrialState
+from small_studies import sweep_values
+
+from routing.record import METRICS_FILE, MODEL_FILE
+from search_spaces.collect import TEST_FILE, Collector, write_table
+from search_spaces.ledger import REASON, Ledger
+from search_spaces.load import parse_study
+from search_spaces.plan import blueprint
+from search_spaces.results import drop_models, trial_folder
+
+STUDY = parse_study(sweep_values())
+PLAN = blueprint(STUDY)
+
+
+def finished(ledger: Ledger, out: Path, accuracy: float, flops: float) -> int:
+    params = {"model.router.threshold_init": accuracy, "model.router.temperature": 1.0}
+    number = ledger.start(params, PLAN.space.distributions(), {"expected_flops": 2e6})
+    folder = trial_folder(out, number)
+    folder.mkdir(parents=True)
+    point = {"knob": "threshold", "knob_value": 0.1, "is_default": True, "flops": flops, "val_accuracy": accuracy}
+    metrics = {"val_accuracy": accuracy, "flops": flops, "epochs": 2, "train_seconds": 1.5}
+    content = {"metrics": metrics, "points": [point, {**point, "is_default": False, "flops": flops / 2}]}
+    content["certificate"] = {"state": "healthy"}
+    (folder / METRICS_FILE).write_text(json.dumps(content))
+    (folder / MODEL_FILE).write_text("weights")
+    ledger.finish(number, TrialState.COMPLETE, [accuracy, flops], {"seconds": 2.0})
+    return number
+
+
+def collector(out: Path) -> Collector:
+    return Collector(out, lambda labels: PLAN.configure(PLAN.space.restore(labels)))
+
+
+def test_every_state_has_its_row_and_reason(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    finished(ledger, tmp_path, 0.9, 1e6)
+    params = {"model.router.threshold_init": 0.0, "model.router.temperature": 1.0}
+    stopped = ledger.start(params, PLAN.space.distributions(), {})
+    last = {"val_accuracy": 0.3, "flops": 8e5}
+    attrs = {REASON: "stopped: rank 3 of 4 at epoch 1", "rung": 1, "rank": 2, "peers": 4, "epochs": 1, "last": last}
+    ledger.finish(stopped, TrialState.PRUNED, None, attrs)
+    failed = ledger.start(params, PLAN.space.distributions(), {})
+    ledger.finish(failed, TrialState.FAIL, None, {REASON: "ValueError: no"})
+    ledger.start(params, PLAN.space.distributions(), {})
+    ledger.enqueue({"model.router.temperature": 2.0})
+    collector(tmp_path).write(ledger.trials())
+    rows = pd.read_csv(tmp_path / "trials.csv")
+    assert rows["state"].tolist() == ["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
+    assert rows["reason"].fillna("").tolist()[1:3] == ["stopped: rank 3 of 4 at epoch 1", "ValueError: no"]
+    assert rows["val_accuracy"].tolist()[:2] == [0.9, 0.3]
+    assert rows["epochs"].tolist()[:2] == [2, 1]
+    assert rows["model.router.temperature"].tolist() == [1.0, 1.0, 1.0, 1.0, 2.0]
+    assert rows.loc[0, "router_state"] == "healthy"
+    assert list(rows.columns[:4]) == ["number", "state", "reason", "seed"]
+    points = pd.read_csv(tmp_path / "points.csv")
+    assert points[["trial", "seed", "is_default", "flops"]].to_numpy().tolist() == [
+        [0, 0, True, 1e6],
+        [0, 0, False, 5e5],
+    ]
+
+
+def test_a_damaged_result_is_a_failed_row_not_a_crash(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    number = finished(ledger, tmp_path, 0.9, 1e6)
+    (trial_folder(tmp_path, number) / METRICS_FILE).write_text("{")
+    collector(tmp_path).write(ledger.trials())
+    rows = pd.read_csv(tmp_path / "trials.csv")
+    assert rows["state"].tolist() == ["FAIL"]
+    assert "not a readable metrics file" in rows["reason"][0]
+
+
+def test_points_of_the_test_split_stand_beside_those_of_validation(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    number = finished(ledger, tmp_path, 0.9, 1e6)
+    rows = [{"test_accuracy": 0.8, "flops": 3.0}, {"test_accuracy": 0.7, "flops": 3.0}]
+    (trial_folder(tmp_path, number) / TEST_FILE).write_text(json.dumps({"split": "test", "points": rows}))
+    collector(tmp_path).write(ledger.trials())
+    points = pd.read_csv(tmp_path / "points.csv")
+    assert points["test_accuracy"].tolist() == [0.8, 0.7]
+    assert points["flops"].tolist() == [1e6, 5e5]
+
+
+def test_models_off_the_front_go_when_only_the_front_is_kept(tmp_path: Path) -> None:
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    for accuracy, flops in [(0.9, 1e6), (0.8, 2e6), (0.5, 2e5)]:  # the second is dominated by the first
+        finished(ledger, tmp_path, accuracy, flops)
+    tables = collector(tmp_path)
+    tables.write(ledger.trials())
+    assert tables.front_trials(STUDY.objectives) == {0, 2}
+    drop_models(tmp_path, "all", set())
+    assert all((trial_folder(tmp_path, n) / MODEL_FILE).exists() for n in range(3))
+    drop_models(tmp_path, "front", {0, 2})
+    assert [(trial_folder(tmp_path, n) / MODEL_FILE).exists() for n in range(3)] == [True, False, True]
+    drop_models(tmp_path, "none", {0, 2})
+    assert not any((trial_folder(tmp_path, n) / MODEL_FILE).exists() for n in range(3))
+
+
+def test_tables_take_the_union_of_columns(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", [{"a": 1}, {"b": 2, "c": "x,y"}], first=("c", "missing"))
+    assert (tmp_path / "t.csv").read_text() == 'c,a,b\n,1,\n"x,y",,2\n'
+    write_table(tmp_path / "t.csv", [], first=("a", "b"))
+    assert (tmp_path / "t.csv").read_text() == "a,b\n"
+    assert list(tmp_path.iterdir()) == [tmp_path / "t.csv"]

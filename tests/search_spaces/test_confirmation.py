@@ -1,0 +1,113 @@
+"""Confirm: fresh seeds for the configurations on the front, points matched, intervals by bootstrap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_studies import sweep_values
+
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.record import METRICS_FILE, write_text
+from search_spaces import confirm, sweep
+from search_spaces.confirmation import bootstrap_interval, confirmation_study, match, write_confirmed
+from search_spaces.load import load_study, parse_study
+from search_spaces.plan import planned_trials
+from search_spaces.results import trial_folder, write_study
+
+
+def results(tmp_path: Path) -> Path:
+    """A results folder of three trials, two of them the same run."""
+    write_study(tmp_path, parse_study(sweep_values()))
+    for number, grid in enumerate([4, 8, 4]):
+        config = RunConfig.from_dict({"dataset.patch_grid_size": grid, "seed": number})
+        write_text(trial_folder(tmp_path, number) / "config.yaml", config.to_yaml())
+        write_text(trial_folder(tmp_path, number) / METRICS_FILE, '{"metrics": {}, "points": []}')
+    return tmp_path
+
+
+def test_each_configuration_once_under_seeds_nobody_used(tmp_path: Path) -> None:
+    folder = results(tmp_path)
+    front = pd.DataFrame({"trial": [2, 1, 1, 0], "flops": [1, 2, 3, 4]})
+    study = confirmation_study(folder, load_study(folder), front, seeds=3)
+    assert study.kind == "ablation"
+    assert list(study.factors["trial"]) == ["2", "1"]  # 0 is the run of 2 under another seed
+    assert study.seeds == (3, 4, 5)
+    assert planned_trials(study) == 6
+
+
+def test_points_are_matched_by_default_knob_value_or_cost() -> None:
+    points = pd.DataFrame(
+        {"is_default": [True, False, False], "knob_value": [0.3, 0.1, 0.7], "flops": [3e5, 1e5, 9e5], "x": [0, 1, 2]}
+    )
+    default = pd.Series({"is_default": True, "knob_value": 9.0, "flops": 9e5})
+    same = pd.Series({"is_default": False, "knob_value": 0.1, "flops": 9e5})
+    near = pd.Series({"is_default": False, "knob_value": 0.2, "flops": 7e5})
+    assert [match(chosen, points)["x"] for chosen in (default, same, near)] == [0, 1, 2]  # type: ignore[index]
+    assert match(default, points[:0]) is None
+
+
+def test_bootstrap_interval_covers_the_mean() -> None:
+    random = np.random.default_rng(0)
+    assert bootstrap_interval(np.array([2.0, 2.0, 2.0]), random) == (2.0, 2.0)
+    covered = 0
+    for _ in range(200):
+        low, high = bootstrap_interval(random.normal(size=20), random)
+        covered += low <= 0 <= high
+    assert 0.86 <= covered / 200 <= 0.99  # the percentile interval of 20 values covers about 93 %
+
+
+def test_confirm_csv_has_means_intervals_and_the_winners_curse(tmp_path: Path) -> None:
+    front = pd.DataFrame(
+        {"trial": [7], "knob": ["threshold"], "knob_value": [0.5], "is_default": [True], "flops": [1e6],
+         "val_accuracy": [0.90], "model.name": ["full_compute"]}
+    )  # fmt: skip
+    points = pd.DataFrame(
+        {"arm": [7, 7], "seed": [1, 2], "is_default": [True, True], "knob_value": [0.4, 0.6], "flops": [9e5, 1.1e6],
+         "val_accuracy": [0.86, 0.88], "test_accuracy": [0.84, 0.86]}
+    )  # fmt: skip
+    write_confirmed(tmp_path, front, points, ["val_accuracy", "flops"])
+    row = pd.read_csv(tmp_path / "confirm.csv").iloc[0]
+    assert row["n"] == 2
+    assert row["val_accuracy_mean"] == pytest.approx(0.87)
+    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == pytest.approx((0.84, 0.86))
+    assert row["selected_val_accuracy"] == 0.90
+    assert row["winners_curse"] == pytest.approx(0.05)
+    assert row["model.name"] == "full_compute"
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no results folder"):
+        confirm(tmp_path)
+    folder = results(tmp_path)
+    with pytest.raises(InputError, match=r"front.csv: no such file; `routing analyze"):
+        confirm(folder)
+    with pytest.raises(InputError, match="seeds must be at least 2"):
+        confirm(folder, seeds=1)
+    (folder / "front.csv").write_text("trial,flops\n")
+    with pytest.raises(InputError, match="nothing to confirm"):
+        confirm(folder)
+    assert not (folder / "confirm").exists()
+
+
+@pytest.mark.slow
+def test_confirm_trains_again_and_reads_the_test_split(tmp_path: Path) -> None:
+    tiny = {"training.num_epochs": 1, "dataset.num_train": 200, "dataset.num_val": 100, "dataset.num_test": 100}
+    study = parse_study(sweep_values(base=tiny, trials=2))
+    out = sweep(study, tmp_path / "out", concurrency=2)
+    points = pd.read_csv(out / "points.csv")
+    assert not any(column.startswith("test_") for column in points)
+    points[points["trial"] == 0].to_csv(out / "front.csv", index=False)
+    confirm(out, seeds=2, concurrency=2)
+    found = pd.read_csv(out / "confirm" / "confirm.csv")
+    assert found["n"].tolist() == [2] * len(found)
+    assert found["test_accuracy_mean"].between(0, 1).all()
+    tested = pd.read_csv(out / "confirm" / "points.csv")
+    assert tested["seed"].unique().tolist() == [1, 2]
+    assert tested["test_accuracy"].notna().all()
+    confirm(out, seeds=3, concurrency=2)  # one more seed is added to what is there
+    assert pd.read_csv(out / "confirm" / "confirm.csv")["n"].tolist() == [3] * len(found)
+    assert len(pd.read_csv(out / "confirm" / "trials.csv")) == 3

@@ -1,0 +1,84 @@
+"""What a person sees: hypervolume, durations, lines; and the plan before it runs."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from small_studies import ablation_values, sweep_values
+
+from search_spaces import dry_run, load_study
+from search_spaces.load import parse_study
+from search_spaces.plan import planned_trials
+from search_spaces.progress import Progress, duration, hypervolume
+from search_spaces.schema import Objective, json_schema
+
+OBJECTIVES = (
+    Objective(metric="val_accuracy", goal="maximize", reference=0.0),
+    Objective(metric="flops", goal="minimize", reference=10.0),
+)
+
+
+def test_hypervolume_by_hand() -> None:
+    # (0.5, 2) and (0.8, 6): 0.5 * (10 - 2) + (0.8 - 0.5) * (10 - 6) = 5.2; points beyond the reference add nothing
+    points = [[0.8, 6.0], [0.5, 2.0], [0.4, 7.0], [0.9, 12.0], [-0.1, 1.0]]
+    assert hypervolume(points, OBJECTIVES) == pytest.approx(5.2)
+    assert hypervolume([], OBJECTIVES) == 0.0
+    assert hypervolume([[0.25]], OBJECTIVES[:1]) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (3599, "59 min 59 s"), (7800, "2 h 10 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_a_plain_line_per_trial_away_from_a_terminal() -> None:
+    stream = io.StringIO()
+    with Progress("small", OBJECTIVES, total=3, done=1, points=[[0.5, 2.0]], stream=stream) as progress:
+        progress.finished(4, "COMPLETE", "val_accuracy 0.8", [[0.8, 6.0]])
+        progress.refresh(running=2)
+        progress.say("a note")
+    assert stream.getvalue() == "[2/3] trial 4 complete: val_accuracy 0.8\na note\n"
+    line = progress.line(running=2)
+    assert line.startswith("small  2/3 trials  |  2 running  |  best val_accuracy 0.8  |  hypervolume 5.2  |")
+    assert line.endswith("left")
+
+
+def test_the_live_line_is_for_terminals() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    with Progress("small", OBJECTIVES, total=3, stream=stream) as progress:
+        progress.finished(0, "FAIL", "ValueError", [])
+        progress.refresh(running=1, force=True)
+    assert "1/3 trials" in stream.getvalue()
+    assert "trial 0" not in stream.getvalue()
+
+
+def test_dry_run_says_trials_cost_and_space() -> None:
+    text = dry_run(load_study("digits"))
+    for part in ("44 trials", "about 5 minutes on 2 cores", "multiply-adds per image", "similar_cost", "first of all:"):
+        assert part in text
+    assert dry_run(parse_study(sweep_values()), trials=9).startswith("sweep 'small': 9 trials")
+    text = dry_run(parse_study(ablation_values()))
+    assert "ablation 'parts': 10 trials" in text
+    assert "mode=top_k: model.router.mode = top_k" in text
+
+
+def test_planned_trials() -> None:
+    assert planned_trials(parse_study(sweep_values(trials=7))) == 7
+    assert planned_trials(parse_study(ablation_values())) == 5 * 2
+    on = {"a": {"on": {"model.router.mode": "top_k"}}, "b": {"on": {"model.aggregator": "mean"}}}
+    assert planned_trials(parse_study(ablation_values(design="leave_one_out", factors=on))) == 3 * 2
+    grid = {"dataset.patch_grid_size": [4, 8], "model.router.mode": ["top_k", "random", "sigmoid_gate"]}
+    assert planned_trials(parse_study(ablation_values(design="grid", factors=grid))) == (1 + 6) * 2
+
+
+def test_the_json_schema_describes_both_kinds() -> None:
+    schema = json_schema()
+    assert set(schema["discriminator"]["mapping"]) == {"sweep", "ablation"}
+    assert schema["$defs"]["SweepStudy"]["properties"]["space"]["description"]

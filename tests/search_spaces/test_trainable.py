@@ -1,0 +1,69 @@
+"""The worker's side without Ray's cluster: steps, reuse, stopping, failing, finishing twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+from routing.config import RunConfig
+from routing.record import METRICS_FILE
+from routing.trainable import RunTrainable
+
+CONFIG = RunConfig.from_dict({"training.num_epochs": 2})
+
+
+def trial(out: Path, run: str = "trivial", **changes: Any) -> dict[str, Any]:
+    config = CONFIG.replace(**changes) if changes else CONFIG
+    return {"run": f"fake_runs:{run}", "config": json.dumps(config.model_dump(mode="json")), "out": str(out)}
+
+
+def test_a_step_per_epoch_then_the_result(tmp_path: Path) -> None:
+    worker = RunTrainable(trial(tmp_path / "0"))
+    rows = [worker.step() for _ in range(3)]
+    assert [row.get("epoch") for row in rows] == [1, 2, None]
+    assert rows[2]["done"]
+    final = json.loads(rows[2]["final"])
+    assert final["metrics"]["epochs"] == 2
+    assert len(final["points"]) == 1
+
+
+def test_a_stopped_run_ends_at_its_report_and_the_worker_goes_on(tmp_path: Path) -> None:
+    worker = RunTrainable(trial(tmp_path / "0"))
+    assert worker.step()["epoch"] == 1
+    before = threading.active_count()
+    assert worker.reset_config(trial(tmp_path / "1"))
+    assert threading.active_count() == before
+    assert not (tmp_path / "0" / METRICS_FILE).exists()
+    assert [worker.step().get("epoch") for _ in range(3)] == [1, 2, None]
+    worker.cleanup()
+    worker.cleanup()
+
+
+def test_a_run_that_raises_costs_neither_worker_nor_words(tmp_path: Path) -> None:
+    worker = RunTrainable(trial(tmp_path / "0", "troubled", seed=1))
+    row = worker.step()
+    assert (row["done"], row["failed"], row["disk_full"]) == (True, "ValueError: no luck with this one", False)
+    assert "Traceback" in (tmp_path / "0" / "error.txt").read_text()
+    worker.reset_config(trial(tmp_path / "1", "troubled", seed=2))
+    assert worker.step()["failed"] == "loss is nan in epoch 2"
+    assert not (tmp_path / "1" / "error.txt").exists()
+    worker.reset_config(trial(tmp_path / "2", "missing_function"))
+    assert worker.step()["failed"].startswith("AttributeError")
+
+
+def test_no_room_on_the_disk_is_told_apart(tmp_path: Path) -> None:
+    worker = RunTrainable(trial(tmp_path / "0", "out_of_room"))
+    assert worker.step()["disk_full"] is True
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    worker = RunTrainable(trial(tmp_path))
+    first = [worker.step() for _ in range(3)][2]
+    worker.reset_config(trial(tmp_path))
+    assert worker.step()["final"] == first["final"]
+    (tmp_path / METRICS_FILE).write_text("garbage")
+    worker.reset_config(trial(tmp_path))
+    assert worker.step()["epoch"] == 1
+    worker.cleanup()
