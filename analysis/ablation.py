@@ -131,6 +131,8 @@ def _verdict(row: pd.Series, objective: Objective) -> str:
     metric = objective.metric
     if row["arm"] == BASELINE:
         return "baseline" if row["n"] >= MIN_SEEDS else f"baseline; {int(row['n'])} seeds, too few for a claim"
+    if not row["pairs"]:
+        return "no baseline under the same seeds"
     if row["pairs"] < MIN_SEEDS:
         return f"too few seeds for a claim ({int(row['pairs'])} of {MIN_SEEDS})"
     p = row[f"{metric}_p_holm"]
@@ -144,20 +146,20 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
     task, *costs = results.objectives
     headings = [Column("arm", wrap=True), Column("n", True), Column(axis_label(task.metric), True)]
     headings += [Column("difference [95 %]", True), Column("p (Holm)", True), Column("effect d_z", True)]
+    headings += [Column("verdict", wrap=True)]
     headings += [Column(f"{axis_label(cost.metric)} [95 %]", True) for cost in costs]
-    headings += [Column("dominates / dominated", True), Column("verdict", wrap=True)]
+    headings += [Column("dominates / dominated", True)]
     rows = []
     for _, row in compared.iterrows():
-        is_baseline = row["arm"] == BASELINE
-        cells = [str(row["arm"]), str(int(row["n"])), _interval(row, task.metric)]
         paired = [
             _difference(row, task.metric),
             _p(row[f"{task.metric}_p_holm"]),
             _number(row[f"{task.metric}_effect"]),
         ]
-        cells += ["", "", ""] if is_baseline else paired
-        cells += [_interval(row, cost.metric) for cost in costs]
-        cells += ["" if is_baseline else f"{row['dominates']:.0%} / {row['dominated']:.0%}", str(row["verdict"])]
+        alone = row["arm"] == BASELINE or not row["pairs"]
+        cells = [str(row["arm"]), str(int(row["n"])), _interval(row, task.metric), *(["", "", ""] if alone else paired)]
+        cells += [str(row["verdict"]), *(_interval(row, cost.metric) for cost in costs)]
+        cells.append("" if alone else f"{row['dominates']:.0%} / {row['dominated']:.0%}")
         rows.append(cells)
     note = (
         "n: finished seeds. Difference: arm minus baseline, paired by seed, with its 95 % interval (Student's t). "
@@ -183,8 +185,6 @@ def _interval(row: pd.Series, metric: str) -> str:
 
 
 def _difference(row: pd.Series, metric: str) -> str:
-    if math.isnan(row[f"{metric}_diff"]):
-        return "no common seed"
     text = _format(metric, row[f"{metric}_diff"], signed=True)
     if math.isnan(row[f"{metric}_diff_low"]):
         return text

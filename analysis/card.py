@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from analysis.certificates import WORDS
+from analysis.configs import knob_value
 from analysis.confirmed import on_test_split
 from analysis.intervals import share_interval
 from analysis.measured import Latency
+from analysis.picks import knob_of
 from analysis.portable import Verified
 from analysis.summary import Summary
+from analysis.table import default_points
 from analysis.words import axis_label, scale, shown
 from routing.config import RunConfig
 from routing.errors import InputError
@@ -99,15 +102,19 @@ def _confirmed(card: Card) -> str:
     if confirmed.empty or "trial" not in confirmed:
         return ""
     own = confirmed[confirmed["trial"] == card.row["trial"]]
-    if "knob_value" in own:
-        own = own[[str(value) == str(card.row["knob_value"]) for value in own["knob_value"]]]
+    knob = knob_of(card.row)
+    if knob is None and "is_default" in own:
+        own = own[default_points(own)]
+    elif knob is not None and "knob_value" in own:
+        own = own[[knob_value(value) == knob for value in own["knob_value"]]]
     metric = on_test_split(card.summary.results.objectives[0].metric)
     if own.empty or f"{metric}_mean" not in own:
         return ""
     mean, low, high = (
         float(own.iloc[0].get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high")
     )
-    return f"{axis_label(metric)} {mean:.2f} [{low:.2f}, {high:.2f}] over {own.iloc[0].get('n', '?')} fresh seeds"
+    bounds = "" if math.isnan(low + high) else f" [{low:.2f}, {high:.2f}]"
+    return f"{axis_label(metric)} {mean:.2f}{bounds} over {own.iloc[0].get('n', '?')} fresh seeds"
 
 
 def _certificate(card: Card) -> str:

@@ -12,10 +12,11 @@ from analysis.tables import Column, Table, table
 from analysis.words import axis_label, count, scale
 
 CONFIRM_FILE = Path("confirm") / "confirm.csv"
+CURSE = "winners_curse"
 NOTE = (
     "Every configuration was trained again under n fresh seeds; the test split was read here only. Intervals are 95 % "
-    "of the mean over seeds. Selected: the validation value by which the point was chosen; what it lost since is the "
-    "winner's curse."
+    "bootstrap intervals of the mean over seeds. Selected: the validation value by which the point was chosen. "
+    "Winner's curse: what it promised by that value more than it reaches on the test split."
 )
 
 
@@ -63,24 +64,33 @@ def confirm_table(confirmed: pd.DataFrame, results: Results) -> Table | None:
     """Return the confirmed points as text, None without any: every ``m_mean`` with its ``m_low`` and ``m_high``."""
     if confirmed.empty:
         return None
+    task = results.objectives[0].metric
     columns = [str(column) for column in confirmed.columns]
     metrics = [column.removesuffix("_mean") for column in columns if column.endswith("_mean")]
     names = [c for c in ("trial", "model.name", "model.router.mode", "knob", "knob_value", "n") if c in confirmed]
     rest = [
         column
         for column in columns
-        if column not in names and not column.endswith(("_mean", "_low", "_high")) and "." not in column
+        if column not in (*names, "is_default")
+        and not column.endswith(("_mean", "_low", "_high"))
+        and "." not in column
     ]
     rows = [
         [_text(column, row[column]) for column in names]
         + [_interval(row, metric) for metric in metrics]
-        + [_text(column, row[column]) for column in rest]
+        + [_text(task if column == CURSE else column.removeprefix("selected_"), row[column]) for column in rest]
         for _, row in confirmed.iterrows()
     ]
     headings = [Column(name, name in ("trial", "n")) for name in names]
     headings += [Column(f"{axis_label(metric)} [95 %]", True) for metric in metrics]
-    headings += [Column(axis_label(column), True) for column in rest]
+    headings += [Column(_heading(column), True) for column in rest]
     return table("The front, trained again under fresh seeds", headings, rows, NOTE)
+
+
+def _heading(column: str) -> str:
+    if column == CURSE:
+        return "winner's curse"
+    return f"selected {axis_label(column.removeprefix('selected_'))}" if column.startswith("selected_") else column
 
 
 def _interval(row: pd.Series, metric: str) -> str:
@@ -97,5 +107,4 @@ def _text(column: str, value: object) -> str:
         return ""
     if column in ("flops", "params"):
         return count(number)
-    factor = next((scale(metric) for metric in ("val_accuracy", "test_accuracy") if metric in column), scale(column))
-    return f"{number * factor:.2f}" if factor == 100 else f"{number:.4g}"
+    return f"{number * 100:.2f}" if scale(column) == 100 else f"{number:.4g}"

@@ -31,6 +31,17 @@ from routing import __version__
 
 MAX_PICTURES = 8
 PICTURE_WIDTH = 1400
+CAPTIONS = {
+    "front": "All operating points, the front, the dense baselines and the knee.",
+    "hypervolume": "Hypervolume after each trial, and over the seconds spent training.",
+    "forest": "Every arm against the baseline: paired difference with its 95 % interval; filled where it is clear.",
+    "slices": "Every finished trial at its own setting, against each searched parameter.",
+    "grid_size": "Mean over trials per grid size, with 95 % interval where there are several.",
+    "parallel": "Every finished trial as a line across its parameters and results.",
+    "sensitivity": "What moving the {} of a trained model does, without training again.",
+    "importance": "Estimated importance of the searched parameters; not an ablation.",
+    "overlay": "The front of each study; bands reach from the best to the worst repeat.",
+}
 
 
 @dataclass(frozen=True)
@@ -207,7 +218,9 @@ def commands(results: Results) -> str:
 
 def figure_picture(path: Path) -> Picture:
     """Return a figure file as a picture of the page."""
-    return Picture(path.stem, _uri(path.read_bytes()), path.stem.replace("_", " "))
+    kind, _, what = path.stem.partition("_")
+    caption = CAPTIONS.get(path.stem) or CAPTIONS.get(kind, path.stem).format(what.replace("_", " "))
+    return Picture(path.stem, _uri(path.read_bytes()), caption)
 
 
 def model_pictures(summary: Summary) -> list[Picture]:

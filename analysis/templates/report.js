@@ -133,7 +133,7 @@
   function logTicks(values) {
     const positive = values.filter((value) => value > 0);
     const low = positive.reduce((a, b) => Math.min(a, b), Infinity), high = positive.reduce((a, b) => Math.max(a, b), 0);
-    if (!positive.length) return {};
+    if (!positive.length || high / low < 1.5) return {}; // too narrow for round numbers: the library's own ticks
     const steps = high / low > 500 ? [1] : high / low > 4 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
     const ticks = [];
     for (let power = Math.floor(Math.log10(low)) - 1; power <= Math.ceil(Math.log10(high)) + 1; power++) {
@@ -176,7 +176,7 @@
       ...(log ? logTicks(kept.map((i) => points.values[name][i] * axes.get(name).scale)) : {}) });
     const layout = { uirevision: x + y, xaxis: axis(x, byId("log-x").checked), yaxis: axis(y, byId("log-y").checked),
       hovermode: "closest", hoverlabel: { align: "left", bgcolor: "#ffffff", font: { size: 12, color: "#1b1f24" } },
-      legend: { orientation: "h", y: -0.2, itemclick: false, itemdoubleclick: false },
+      legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       margin: { l: 60, r: 20, t: 20, b: 50 }, font: { family: "system-ui, sans-serif", size: 13 } };
     const dropped = data.dropped ? " (" + data.dropped.toLocaleString("en") + " more are left out of the chart)" : "";
     byId("shown").textContent = kept.length.toLocaleString("en") + " of " + count.toLocaleString("en") + " points" + dropped;

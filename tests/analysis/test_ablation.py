@@ -100,5 +100,16 @@ def test_analyze_writes_the_tables(make_ablation):
     assert "mode=random" in found.report.read_text()
 
 
+def test_arms_without_a_baseline(make_ablation):
+    folder = make_ablation(seeds=2)
+    for name in ("trials.csv", "points.csv"):
+        (folder / name).write_text((folder / name).read_text().replace("baseline", "7"))
+    results = read_results(folder)
+    compared = compare_arms(results)
+    assert compared["verdict"].eq("no baseline under the same seeds").all()
+    assert "nan" not in " ".join(cell for row in ablation_table(compared, results).rows for cell in row.cells)
+    assert "forest.png" not in {path.name for path in analyze([folder]).figures}
+
+
 def test_a_sweep_has_no_arms(make_results):
     assert compare_arms(read_results(make_results(trials=7))).empty

@@ -15,6 +15,7 @@ from analysis.certificates import certificate_table
 from analysis.configs import varied_keys, yaml_value
 from analysis.confirmed import confirm_table, error_bars, read_confirmed
 from analysis.effects import finished, knob_curves, level_means, parallel_axes
+from analysis.export import export
 from analysis.importance import importances
 from analysis.report import analyze
 from analysis.summary import summarise
@@ -98,6 +99,9 @@ def test_certificates_of_the_front(make_results):
 CONFIRM = pd.DataFrame(
     {
         "trial": [3, 4],
+        "knob": ["threshold", "threshold"],
+        "knob_value": [0.92, 0.5],
+        "is_default": [False, True],
         "n": [5, 5],
         "flops_mean": [3e5, 4e5],
         "val_accuracy_mean": [0.86, 0.88],
@@ -107,6 +111,7 @@ CONFIRM = pd.DataFrame(
         "test_accuracy_low": [0.84, 0.86],
         "test_accuracy_high": [0.86, math.nan],
         "selected_val_accuracy": [0.88, 0.90],
+        "winners_curse": [0.03, 0.03],
     }
 )
 
@@ -125,6 +130,12 @@ def test_confirmed_points(make_results):
     shown = confirm_table(confirmed, results)
     assert shown is not None
     assert "85.00 [84.00, 86.00]" in shown.rows[0].cells
+    assert [column.label for column in shown.columns][-2:] == ["selected validation accuracy (%)", "winner's curse"]
+    assert shown.rows[0].cells[-2:] == ("88.00", "3.00")
+    (written,) = export(folder, ["trial=4"])
+    assert "test accuracy (%) 87.00 over 5 fresh seeds" in (written / "card.md").read_text()
+    (written,) = export(folder, ["trial=3"])
+    assert "fresh seeds" not in (written / "card.md").read_text()
     report = analyze([folder]).report.read_text()
     assert "Confirmed under fresh seeds" in report
     assert "so they flatter" not in report

@@ -1,0 +1,39 @@
+"""Ten thousand finished trials are tabled, fronted and reported within seconds and a gigabyte."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+SCRIPT = """
+import resource, sys, time
+start = time.process_time()
+from analysis.report import analyze
+from analysis.summary import summarise
+from analysis.table import read_results
+summarise(read_results(sys.argv[1]))
+tables = time.process_time() - start
+found = analyze([sys.argv[1]])
+print(tables, time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, len(found.front))
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_trials(make_results):
+    folder = make_results(trials=500, unfinished=False)
+    for name, key in (("trials.csv", "number"), ("points.csv", "trial")):
+        table = pd.read_csv(folder / name)
+        copies = [table.assign(**{key: table[key] + 500 * copy}) for copy in range(20)]
+        pd.concat(copies).to_csv(folder / name, index=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=300, check=True
+    )
+    tables_seconds, all_seconds, megabytes, points = map(float, done.stdout.split())
+    assert tables_seconds < 10
+    assert all_seconds < 60
+    assert megabytes < 1000
+    assert points > 3
+    assert (folder / "report.html").stat().st_size < 5_500_000
