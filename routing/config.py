@@ -40,6 +40,9 @@ def _by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
     return parse
 
 
+LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
+"""Losses of every task; the first is its default."""
+
 Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DATASETS, "digits"))]
 Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
 
@@ -58,6 +61,9 @@ class TrainingSection(Section):
     )
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
     grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
+    loss: Literal["auto", "cross_entropy", "l1", "mse"] = Field(
+        default="auto", description="auto: cross_entropy for classes, l1 for quality, which can also have mse."
+    )
     reuse: bool = Field(
         default=False,
         description="Take the weights of an identical training of this machine; evaluation settings do not count.",
@@ -110,6 +116,22 @@ class RunConfig(Section):
         if not isinstance(value, (dict, RunConfig)):
             raise ValueError(f"a run is a mapping of keys to values, not {type(value).__name__}")
         return value
+
+    @model_validator(mode="after")
+    def _model_fits_the_task(self) -> RunConfig:
+        task = self.dataset.task
+        if task not in self.model.tasks:
+            fitting = [name for name in DATASETS if DATASETS.get(name).task in self.model.tasks]
+            raise ValueError(
+                f"model.name '{self.model.name}' is not made for dataset.name '{self.dataset.name}', whose task is "
+                f"{task} (valid data sets: {choices(fitting)})"
+            )
+        if self.training.loss not in ("auto", *LOSSES[task]):
+            raise ValueError(
+                f"training.loss '{self.training.loss}' is not a loss of the task {task} of dataset.name "
+                f"'{self.dataset.name}' (valid: auto, {choices(LOSSES[task])})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _frozen_needs_weights(self) -> RunConfig:

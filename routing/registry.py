@@ -63,6 +63,8 @@ DATASETS = Registry(
     {
         "digits": "routing.data.sections:DigitsSection",
         "image_folder": "routing.data.sections:ImageFolderSection",
+        "quality": "routing.data.quality_sections:QualitySection",
+        "koniq10k": "routing.data.quality_sections:Koniq10kSection",
     },
 )
 
@@ -77,6 +79,7 @@ MODELS = Registry(
         "vit": "routing.models.vit_section:VitSection",
         "torchvision_vit": "routing.models.vit_section:TorchvisionVitSection",
         "aacn": "routing.models.aacn_section:AacnSection",
+        "hyperiqa": "routing.models.hyperiqa_section:HyperIqaSection",
     },
 )
 
@@ -110,5 +113,6 @@ TASKS = Registry(
     "task",
     {
         "classification": "routing.tasks:Classification",
+        "quality": "routing.tasks:Quality",
     },
 )

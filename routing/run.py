@@ -66,6 +66,9 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
     if config.evaluation.knob_value is not None:
         model.set_knob(config.evaluation.knob_value)
     record = _evaluate(config, model, evaluator, history)
+    if "cross" in data.splits:
+        crossed = make_evaluator(config, data, "cross", device).run(model)
+        record.metrics |= {f"cross_{name}": value for name, value in crossed.metrics.items()}
     record.metrics["seconds"] = time.perf_counter() - started
     if out is not None:
         save_tensors(out / MODEL_FILE, model.state_dict(), {"model": config.model.name})
@@ -79,7 +82,7 @@ def make_evaluator(config: RunConfig, data: ImageData, split: str, device: torch
     return Evaluator(
         split=data[split].to(device),
         info=data.info,
-        task=task_of(data.info.task),
+        task=task_of(data.info.task, config.training.loss),
         batch_size=config.evaluation.batch_size,
         autocast=_autocast(config, device),
     )

@@ -20,7 +20,12 @@ class Section(BaseModel):
 
 
 class DatasetSection(Section):
-    """What every data set is told. A data set is a subclass with its own fields and ``load``."""
+    """What every data set is told. A data set is a subclass with its own fields and ``load``.
+
+    ``task`` is what its targets ask for.
+    """
+
+    task: ClassVar[str] = "classification"
 
     name: str = Field(description="Name of the data set.")
     input_size: int = Field(ge=4, le=4096, description="Height and width of an image in pixels.")
@@ -50,9 +55,11 @@ class DatasetSection(Section):
 class ModelSection(Section):
     """What every model is told. A model is a subclass with its own fields and ``build``.
 
-    ``after_training`` names the fields that act in evaluation only: they do not tell one training from another.
+    ``tasks`` are what it can be trained for. ``after_training`` names the fields that act in evaluation only: they do
+    not tell one training from another.
     """
 
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
     after_training: ClassVar[tuple[str, ...]] = ()
 
     name: str = Field(description="Name of the model.")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from routing.registry import TASKS
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": F.cross_entropy,
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+}
 
 
 class Task(Protocol):
@@ -29,9 +36,12 @@ class Classification:
     metric = "accuracy"
     higher_is_better = True
 
+    def __init__(self, loss: str = "auto") -> None:
+        self._loss = LOSSES["cross_entropy" if loss == "auto" else loss]
+
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy."""
-        return F.cross_entropy(predictions, targets)
+        return self._loss(predictions, targets)
 
     def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
         """Return accuracy in [0, 1] and the mean cross-entropy."""
@@ -39,7 +49,27 @@ class Classification:
         return {"accuracy": float(correct), "loss": float(F.cross_entropy(predictions.double(), targets))}
 
 
-def task_of(name: str) -> Task:
-    """Return the task of a data set by name."""
-    task: Task = TASKS.get(name)()
+class Quality:
+    """Quality of an image in [0, 1], 1 is best; predictions (N,), targets (N,)."""
+
+    metric = "srcc"
+    higher_is_better = True
+
+    def __init__(self, loss: str = "auto") -> None:
+        self._loss = LOSSES["l1" if loss == "auto" else loss]
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean absolute or squared error."""
+        return self._loss(predictions, targets)
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return SRCC, PLCC (raw, and after the logistic mapping) and RMSE of the raw predictions."""
+        from routing.evaluation.correlation import agreement
+
+        return agreement(predictions.double().cpu().numpy(), targets.double().cpu().numpy())
+
+
+def task_of(name: str, loss: str = "auto") -> Task:
+    """Return the task of a data set by name, trained on this loss."""
+    task: Task = TASKS.get(name)(loss)
     return task

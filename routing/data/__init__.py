@@ -16,8 +16,9 @@ class DataInfo:
     """What a model must know of its data.
 
     ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``patch_grid_size`` and ``patch_margin`` are how
-    patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task). ``facts`` names what
-    ``Split.extra`` holds for models that ask for more than pixels.
+    patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task). ``groups`` are kinds
+    of image (distortions, say) that ``Split.extra["group"]`` counts. ``facts`` names what ``Split.extra`` holds for
+    models that ask for more than pixels.
     """
 
     task: str

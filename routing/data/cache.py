@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from torch import Tensor
 from routing.data import Split
 from routing.errors import RoutingError
 
-Arrays = dict[str, dict[str, np.ndarray]]
+Column = np.ndarray | Callable[[Path], None]
+"""An array, or, where it would not fit into memory, what writes it to a .npy file bit by bit."""
+
+Arrays = Mapping[str, Mapping[str, Column]]
 
 
 def cache_folder() -> Path:
@@ -60,7 +63,11 @@ def _write(folder: Path, arrays: Arrays) -> None:
         for split, columns in arrays.items():
             (temporary / split).mkdir()
             for column, values in columns.items():
-                np.save(temporary / split / f"{column}.npy", values, allow_pickle=False)
+                path = temporary / split / f"{column}.npy"
+                if callable(values):
+                    values(path)
+                else:
+                    np.save(path, values, allow_pickle=False)
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -59,13 +59,17 @@ class _Collector:
         self.flops: list[Tensor] = []
         self.ratios: list[Tensor] = []
         self.model_metrics: dict[str, float] = {}
+        self.images = 0
 
     def add(self, output: ModelOutput, batch_size: int) -> None:
         self.predictions.append(output.prediction.float())
         self.flops.append(self.model.closed_form(output.units_executed, batch_size))
         if output.routing_ratio is not None:
             self.ratios.append(output.routing_ratio.cpu())
-        self.model_metrics = output.metrics
+        self.images += batch_size
+        for name, value in output.metrics.items():
+            mean = self.model_metrics.get(name, value)
+            self.model_metrics[name] = mean + (value - mean) * batch_size / self.images
 
     def evaluation(self, task: Task, targets: Tensor) -> Evaluation:
         ratios = torch.cat(self.ratios) if self.ratios else None

@@ -1,0 +1,79 @@
+"""Configuration of the image-quality data sets, free of torch and scikit-learn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from routing.section import DatasetSection, Section
+
+if TYPE_CHECKING:
+    from routing.data import DataInfo, ImageData
+
+
+class QualityDatasetSection(DatasetSection):
+    """What every data set of the task ``quality`` shares: targets in [0, 1], 1 is best."""
+
+    task: ClassVar[str] = "quality"
+
+
+class QualitySection(QualityDatasetSection):
+    """Embedded default of the task: crops of scikit-learn's two photographs, distorted at five severities."""
+
+    name: Literal["quality"] = "quality"
+    input_size: int = Field(default=48, ge=16, le=64, description="Height and width of a crop in pixels.")
+    num_train: int = Field(default=16_000, ge=20, le=1_000_000, description="Training images drawn.")
+    num_val: int = Field(default=2_000, ge=20, le=1_000_000, description="Validation images drawn.")
+    num_test: int = Field(default=2_000, ge=20, le=1_000_000, description="Test images drawn.")
+
+    def load(self) -> ImageData:
+        from routing.data import quality
+
+        return quality.load(self)
+
+    def info(self) -> DataInfo:
+        from routing.data import quality
+
+        return quality.info(self)
+
+
+class ScoredFolder(Section):
+    """A folder of images and a CSV of mean opinion scores (MOS), one row per image."""
+
+    root: Path = Field(description="Folder that holds the CSV and the images.")
+    csv: Path = Field(
+        default=Path("koniq10k_distributions_sets.csv"), description="CSV of scores, relative to the root."
+    )
+    images: Path = Field(default=Path("1024x768"), description="Folder of the images, relative to the root.")
+    mos_min: float = Field(default=0.0, description="MOS that becomes target 0.")
+    mos_max: float = Field(default=100.0, description="MOS that becomes target 1.")
+
+    @model_validator(mode="after")
+    def _range_is_not_empty(self) -> ScoredFolder:
+        if self.mos_min >= self.mos_max:
+            raise ValueError(f"mos_min {self.mos_min:g} must be below mos_max {self.mos_max:g}")
+        return self
+
+
+class Koniq10kSection(QualityDatasetSection, ScoredFolder):
+    """KonIQ-10k with its official split (arXiv:1910.06180), or any data in the same CSV form."""
+
+    name: Literal["koniq10k"] = "koniq10k"
+    input_size: int = Field(default=384, ge=32, le=1024, description="Images are resized once to this height.")
+    input_width: int = Field(default=512, ge=32, le=2048, description="And to this width, in pixels.")
+    workers: int = Field(default=0, ge=0, le=64, description="Processes that decode images, once; 0: this one.")
+    cross_test: ScoredFolder | None = Field(
+        default=None, description="Second data set in the same form, tested after training (cross_* metrics)."
+    )
+
+    def load(self) -> ImageData:
+        from routing.data import koniq
+
+        return koniq.load(self)
+
+    def info(self) -> DataInfo:
+        from routing.data import koniq
+
+        return koniq.info(self)
