@@ -21,6 +21,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from routing.errors import InputError
+from search_spaces.results import without_secrets
 
 if TYPE_CHECKING:
     from search_spaces.schema import Objective
@@ -64,7 +65,7 @@ def open_storage(where: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(where, lock_obj=_HeldElsewhere(where)))
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"ledger {where} cannot be opened: {line}") from None
+        raise InputError(without_secrets(f"ledger {where} cannot be opened: {line}")) from None
 
 
 def mend_journal(path: Path) -> str | None:

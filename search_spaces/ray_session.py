@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from routing.errors import InputError, RoutingError
 from search_spaces.schema import ResourcesSection
+from search_spaces.scratch import scratch_folder
 
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0 before Ray is imported, it binds every port to loopback."""
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _WORKER_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
@@ -85,23 +86,26 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
     Raises:
         InputError: nothing answers at ``address``.
     """
+    local = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    os.environ.pop(_LOOPBACK, None)
+    if local:
+        os.environ[_LOOPBACK] = "0"
     os.environ.update({**_DRIVER_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency)})
     for key, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     import ray
 
-    scratch = Path(tempfile.mkdtemp(prefix="routing-"))
     mine = not ray.is_initialized()
-    try:
-        if mine:
-            _start(address or os.environ.get("RAY_ADDRESS"), concurrency, resources, scratch)
-        for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        yield scratch
-    finally:
-        if mine:
-            ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_folder() as scratch:
+        try:
+            if mine:
+                _start(address or os.environ.get("RAY_ADDRESS"), concurrency, resources, scratch)
+            for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            yield scratch
+        finally:
+            if mine:
+                ray.shutdown()
 
 
 def _start(address: str | None, concurrency: int, resources: ResourcesSection, scratch: Path) -> None:
@@ -119,7 +123,6 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
             include_dashboard=False,
             dashboard_host="127.0.0.1",
             object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
             _temp_dir=str(scratch / "ray"),
             **quiet,
         )
@@ -128,3 +131,42 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
         if address is not None and address != "local":
             raise InputError(f"no Ray cluster answers at {address}: {line}") from None
         raise RoutingError(f"Ray did not start: {line}") from None
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have a private cluster listen on 127.0.0.1 only.
+
+    On Linux Ray puts the machine's outer address in place of 127.0.0.1 and then listens on every interface, unless it
+    is told that this machine cannot be part of a larger cluster.
+    """
+    from ray._private import ray_constants
+
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before[0] is not None:
+            os.environ[name] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+
+
+def cluster_concurrency(resources: ResourcesSection) -> int:
+    """Return how many trials the nodes of the cluster have room for, each on a node of its own or beside others.
+
+    Raises:
+        InputError: no node could hold a trial.
+    """
+    import ray
+
+    needs = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    needs = {name: amount for name, amount in needs.items() if amount > 0} or {"CPU": 1.0}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()) for has in nodes)
+    if room < 1:
+        need = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
+        raise InputError(f"resources: a trial needs {need}; none of the {len(nodes)} nodes of the cluster has that")
+    return room

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,8 @@ ENVIRONMENT_FILE = "environment.json"
 TRIALS_FOLDER = "trials"
 LOCK_FILE = ".lock"
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
+_LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors)\.[a-z0-9_]{8}")
+_SECRET = re.compile(r"(://[^:/@\s]*):[^/@\s]*@|((?:password|passwd|token|secret|key)=)[^&\s]*", re.IGNORECASE)
 _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
 
 
@@ -121,11 +124,24 @@ def write_environment(out: Path, study: Study, concurrency: int, seed: int) -> N
         "threads": 1,
         "concurrency": concurrency,
         "seed": seed,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
         "git_commit": _git_commit(),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(out / ENVIRONMENT_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def without_secrets(text: str) -> str:
+    """Return text with the passwords of URLs (``postgresql://user:password@host``, ``?password=...``) struck out."""
+    return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
+
+
+def drop_leftovers(out: Path) -> None:
+    """Delete the half-written files that a killed process left beside the whole ones."""
+    for pattern in (".*", f"{TRIALS_FOLDER}/*/.*"):
+        for path in out.glob(pattern):
+            if _LEFTOVER.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def drop_models(out: Path, keep: str, front: set[int]) -> None:

@@ -23,10 +23,11 @@ from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.load import load_study
 from search_spaces.plan import Blueprint, blueprint
 from search_spaces.progress import Progress, duration
-from search_spaces.ray_session import local_concurrency, session
+from search_spaces.ray_session import cluster_concurrency, local_concurrency, session
 from search_spaces.results import (
     STUDY_FILE,
     check_unchanged,
+    drop_leftovers,
     drop_models,
     locked,
     study_seed,
@@ -167,6 +168,7 @@ class _Driver:
         self._check_folder()
         with locked(self.out), _signals(self._interrupt) as self.catch_signals:
             notes = self._check_study()
+            drop_leftovers(self.out)
             write_study(self.out, self.study)
             mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
             where = self.storage or str(self.out / LEDGER_FILE)
@@ -242,7 +244,7 @@ class _Driver:
     def _run_missing(self, notes: list[str]) -> None:
         with session(self.address, self.concurrency or 1, self.study.resources) as scratch:
             self.catch_signals()  # Ray has put its own handlers in place
-            concurrency = self.concurrency or _cluster_room(self.study)
+            concurrency = self.concurrency or cluster_concurrency(self.study.resources)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
             proposer = Proposer(self.plan.space, self.study.objectives, self.plan.sampler, self.plan.samples)
             points = replay(self.ledger, proposer, self.rule, self.out, self.study.objectives)
@@ -308,20 +310,6 @@ class _Driver:
             )
         finally:
             search.close()
-
-
-def _cluster_room(study: Study) -> int:
-    """Return how many trials a cluster has room for."""
-    import ray
-
-    has = ray.cluster_resources()
-    needs = {"CPU": study.resources.cpu, "GPU": study.resources.gpu, **study.resources.custom}
-    room = [int(has.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items() if amount > 0]
-    most = min(room, default=int(has.get("CPU", 1)))
-    if most < 1:
-        need = ", ".join(f"{amount:g} {name}" for name, amount in needs.items() if amount > 0)
-        raise InputError(f"resources: a trial needs {need}; the cluster has no such node now")
-    return most
 
 
 @contextmanager

@@ -20,7 +20,9 @@ def main(folder: str, trials: int) -> None:
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
-    study.optimize(lambda trial: timed_run(config_of(trial.suggest_float("target", *RANGE, log=True)), Path(folder)), trials)
+    study.optimize(
+        lambda trial: timed_run(config_of(trial.suggest_float("target", *RANGE, log=True)), Path(folder)), trials
+    )
 
 
 if __name__ == "__main__":

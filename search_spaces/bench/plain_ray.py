@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
@@ -11,9 +12,9 @@ from ray.tune.search.optuna import OptunaSearch
 from search_spaces.bench.workload import RANGE, config_of, timed_run
 
 
-def trainable(config: dict[str, float]) -> None:
+def trainable(config: dict[str, Any]) -> None:
     """Train one run and report its two objectives."""
-    accuracy, flops = timed_run(config_of(config["target"]), Path(sys.argv[1] if len(sys.argv) > 1 else config["folder"]))
+    accuracy, flops = timed_run(config_of(config["target"]), Path(config["folder"]))
     tune.report({"val_accuracy": accuracy, "flops": flops})
 
 
