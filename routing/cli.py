@@ -154,7 +154,7 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None) -> None:
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["routing", "pruning", "all"]), default="all")
+@click.argument("what", type=click.Choice(["routing", "pruning", "sweep", "all"]), default="all")
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
 def bench(what: str, quick: bool, out: Path) -> None:
@@ -171,6 +171,10 @@ def bench(what: str, quick: bool, out: Path) -> None:
         from routing.bench.pruning import bench as bench_pruning
 
         tables += bench_pruning(quick)
+    if what in ("sweep", "all"):
+        from search_spaces.bench.utilisation import bench as bench_sweep
+
+        tables += bench_sweep(quick)
     for found in tables:
         table(found.rows, found.columns, title=found.title)
     write_tables(tables, out)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from routing.bench.tables import BenchTable
 from routing.yaml_io import dump
 from search_spaces.bench.workload import BASE, RANGE, TARGET, TRIALS, WORKERS
 
@@ -30,6 +31,12 @@ COLUMNS = {
     "ours_is_faster_after_start": "after start",
     "n": "rounds",
 }
+
+
+def bench(quick: bool = False) -> list[BenchTable]:
+    """Return the table of short trials."""
+    rows = compare(1 if quick else 3, 8 if quick else TRIALS)
+    return [BenchTable("wall time of the same two-second trials, two at a time", COLUMNS, rows)]
 
 
 def compare(rounds: int = 3, trials: int = TRIALS) -> list[dict[str, Any]]:
