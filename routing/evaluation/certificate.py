@@ -7,7 +7,7 @@ gap closed = (routed - random) / (full - random)     all three with the same tra
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from routing.training.loop import total_loss
 
 EXTREME_RATE = 0.01
 SATURATED = 0.01
+HALF = 0.5
 BOX = "box"
 
 
@@ -32,8 +33,9 @@ def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -
     (of all multiply-adds), ``score_routed``, ``score_random`` and ``score_full`` (the task's metric), ``gap_closed``
     (None when random is as good as full), ``grad_norm_scores`` and ``grad_norm_threshold`` (None where there is no
     gradient), ``saturation`` (share of gates within 1 % of 0 or 1; None without a threshold). Where the data knows
-    the object's box also ``recall`` (share of the box that is routed, mean over images; by lot it is ``rate``),
-    ``score_oracle`` (as many patches of every image, those with most of the box) and ``gap_closed_oracle``.
+    the object's box also ``recall`` (share of the box that is routed, mean over images; by lot it is ``rate``) and its
+    standard error ``recall_error``, ``score_oracle`` (as many patches of every image, those with most of the box) and
+    ``gap_closed_oracle``.
     """
     assert routed.routing_ratio is not None
     ways = _OtherWays(model, BOX in evaluator.info.facts)
@@ -44,7 +46,7 @@ def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -
     ratio = routed.routing_ratio.double()
     big_cost = model.grid.num_patches * model.branch_multiply_adds("big")
     certificate: dict[str, Any] = {
-        "state": router_state(float(ratio.mean()), sign * score_routed, sign * scores[0], len(ratio)),
+        "state": None,
         "rate": float(ratio.mean()),
         "share_all_on": float((ratio == 1).double().mean()),
         "share_all_off": float((ratio == 0).double().mean()),
@@ -57,32 +59,43 @@ def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -
         "saturation": _saturation(model, evaluator),
     }
     if ways.has_box:
-        certificate["recall"] = float(torch.cat(ways.recall).double().mean())
+        recall = torch.cat(ways.recall).double()
+        certificate["recall"] = float(recall.mean())
+        certificate["recall_error"] = float(recall.std() / len(recall) ** 0.5)
         certificate["score_oracle"] = scores[2]
         certificate["gap_closed_oracle"] = _gap_closed(sign, score_routed, scores[0], scores[2])
+    certificate["state"] = router_state(certificate, sign, len(ratio))
     return certificate
 
 
-def router_state(rate: float, routed: float, random: float, count: int) -> str:
-    """Name what a router does.
+def router_state(certificate: Mapping[str, Any], sign: float, count: int) -> str:
+    """Name what a router does, from the numbers of its certificate.
 
-    ``all_on`` and ``all_off``: collapsed. ``anti``: it picks worse patches than a lot would. ``chance``: no better
-    ones that these images could show, as every control that does not look must be. ``healthy``: better ones.
+    * ``all_on``, ``all_off``: collapsed.
+    * ``anti``: it picks worse patches than a lot would, by the task's metric or by the share of the box it routes.
+    * ``weak``: no better ones that these images could show, or it closes less than half of the gap from a lot to full
+      compute or the oracle. Controls that do not look must end here.
+    * ``healthy``: better ones.
 
     Args:
-        rate: routing ratio.
-        routed, random: the task's metric, higher is better, by the router and by lot at the same rate.
-        count: images. A difference counts from two standard errors of a difference of two shares.
+        certificate: its numbers.
+        sign: 1 where a higher metric is better, else -1.
+        count: images. A difference of two metrics counts from two standard errors of a difference of two shares.
     """
+    rate, recall = certificate["rate"], certificate.get("recall")
     if rate >= 1 - EXTREME_RATE:
         return "all_on"
     if rate <= EXTREME_RATE:
         return "all_off"
-    shares = (min(max(abs(value), 0.0), 1.0) for value in (routed, random))
+    routed, random = certificate["score_routed"], certificate["score_random"]
+    shares = [min(abs(value), 1.0) for value in (routed, random)]
     noise = 2 * (sum(share * (1 - share) for share in shares) / count) ** 0.5
-    if routed - random < -noise:
+    gain = sign * (routed - random)
+    if gain < -noise or (recall is not None and recall < rate - 2 * certificate["recall_error"]):
         return "anti"
-    return "healthy" if routed - random > noise else "chance"
+    gaps = [certificate.get(name) for name in ("gap_closed", "gap_closed_oracle")]
+    closed = min((gap for gap in gaps if gap is not None), default=1.0)
+    return "healthy" if gain > noise and closed >= HALF else "weak"
 
 
 def _gap_closed(sign: float, routed: float, random: float, best: float) -> float | None:
