@@ -154,6 +154,22 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None) -> None:
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), help="Default figures/ of the first run.")
+@click.option("--format", "formats", multiple=True, default=("png",), help="Figures as png, svg or pdf; repeatable.")
+def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[str, ...]) -> None:
+    """What a fusion has learned: mean weight of every stage by kind of image. RUNS: runs of hyperiqa, or RESULTS."""
+    from analysis.fusion import analyze_fusion
+    from routing.console import say, table
+
+    summary = analyze_fusion(runs, out, split=split, formats=formats)
+    table(summary.rows(), {name: name for name in summary.table.columns})
+    for path in summary.files:
+        say(f"wrote {path}")
+
+
+@cli.command()
 @click.argument("what", type=click.Choice(["routing", "pruning", "sweep", "all"]), default="all")
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
@@ -179,6 +195,29 @@ def bench(what: str, quick: bool, out: Path) -> None:
         table(found.rows, found.columns, title=found.title)
     write_tables(tables, out)
     say(f"wrote {out}")
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Images that are drawn.")
+@click.option("--images", type=click.IntRange(min=2), default=256, show_default=True, help="Images of the statistics.")
+@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option("--pruning", help="Compare with token pruning: k_anchors=10,top_m=20,alpha=0.5,start_layer=1.")
+@click.option("--random-weights", is_flag=True, help="Look at the untrained model; every figure then says so.")
+@click.option("--out", type=click.Path(path_type=Path), help="Default RUN/attention; for several runs, a folder each.")
+def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+    """Figures and a report of what trained models attend to."""
+    from analysis.attention import COLUMNS, analyze_attention
+    from routing.console import say, table
+
+    rows = []
+    for run in runs:
+        target = out / run.name if out is not None and len(runs) > 1 else out
+        found = analyze_attention(run, out=target, **options)
+        for path in found.files:
+            say(f"wrote {path}")
+        rows.append(found.row)
+    table(rows, COLUMNS)
 
 
 @cli.command()
