@@ -16,8 +16,9 @@ from routing.bench.timing import interleaved, ratio
 from routing.data import DataInfo
 from routing.models.token_pruning import METHODS, Pruning, pruned_by
 from routing.models.token_selection import Selection
-from routing.models.transformer_classifier import Vit
+from routing.models.vit_models import Vit
 from routing.models.vit_section import VitSection
+from routing.training.seeding import prepare_process
 
 SELECTION = Selection(k_anchors=10, top_m=50, alpha=0.5)
 START_LAYER = 1
@@ -44,6 +45,7 @@ COLUMNS = {
 
 def bench(quick: bool = False) -> list[BenchTable]:
     """Return the table of token pruning, in fp32 and bf16."""
+    prepare_process(seed=0, threads=1)
     rows = list(bench_pruning(rounds=3 if quick else 7, batch_sizes=(32, 1) if quick else (32, 8, 1)))
     return [BenchTable("token pruning against the unpruned model", COLUMNS, rows)]
 

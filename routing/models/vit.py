@@ -131,7 +131,9 @@ class VisionTransformer(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens (B, T, D) that enter the first block."""
         patches_BND = self.embedding(images)
-        tokens_BTD = torch.cat([self.cls_token.expand(images.shape[0], -1, -1).to(patches_BND.dtype), patches_BND], dim=1)
+        tokens_BTD = torch.cat(
+            [self.cls_token.expand(images.shape[0], -1, -1).to(patches_BND.dtype), patches_BND], dim=1
+        )
         embedded: Tensor = self.dropout(tokens_BTD + self.positions)
         return embedded
 

@@ -86,7 +86,7 @@ class VitSection(TransformerSection):
         return self
 
     def build(self, info: DataInfo) -> VisionModel:
-        from routing.models.transformer_classifier import Vit
+        from routing.models.vit_models import Vit
 
         return Vit(self, info)
 
@@ -108,7 +108,7 @@ class TorchvisionVitSection(TransformerSection):
     )
 
     def build(self, info: DataInfo) -> VisionModel:
-        from routing.models.transformer_classifier import TorchvisionVit
+        from routing.models.vit_models import TorchvisionVit
 
         return TorchvisionVit(self, info)
 

@@ -17,9 +17,10 @@ from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models import build_model
 from routing.models.attention_maps import attention_maps
-from routing.models.transformer_classifier import TransformerClassifier, default_patch_size
+from routing.models.transformer_classifier import TransformerClassifier
 from routing.models.transformer_hosts import host_of
 from routing.models.vit import VisionTransformer
+from routing.models.vit_models import default_patch_size
 from routing.run import run
 from routing.saved import evaluate_saved, load
 

@@ -1,0 +1,272 @@
+"""The report of an attention analysis: every sentence is computed, with its numbers, from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from analysis.attention_hiding import HALF, SHARES, HidingCurves
+from analysis.attention_statistics import LayerStatistics
+from analysis.intervals import Interval, mean_interval, share_interval
+from analysis.words import count as short_count
+
+MANY_HEADS = 8
+
+
+@dataclass(frozen=True)
+class PruningEffect:
+    """What a pruning setting did to the same images: correctness (M,) before and after, and what was kept."""
+
+    setting: str
+    correct_before: np.ndarray
+    correct_after: np.ndarray
+    same_prediction: float
+    attention_kept: np.ndarray
+    kept_tokens: int
+    all_tokens: int
+    flops_before: float
+    flops_after: float
+
+
+@dataclass(frozen=True)
+class AttentionFacts:
+    """Everything the report says something about."""
+
+    title: str
+    where: str
+    correct: np.ndarray
+    layers: Sequence[LayerStatistics]
+    hiding: HidingCurves
+    hiding_layer: str
+    pruning: PruningEffect | None
+    random_weights: bool
+
+
+def report(facts: AttentionFacts) -> str:
+    """Return the report as Markdown."""
+    accuracy = share_interval(float(facts.correct.mean()), len(facts.correct))
+    lines = [f"# Attention analysis: {facts.title}", ""]
+    if facts.random_weights:
+        lines += ["**Random weights: nothing here says anything about a trained model.**", ""]
+    lines += [
+        f"{len(facts.correct)} images of {facts.where}. Accuracy on them: {_percent(accuracy)}. "
+        "Intervals are 95 %, over images.",
+        "",
+        *_focus(facts.layers),
+        *_heads(facts.layers),
+        *_distance(facts.layers),
+        *_hiding(facts.hiding, facts.hiding_layer),
+        *(_pruning(facts.pruning) if facts.pruning is not None else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _focus(layers: Sequence[LayerStatistics]) -> list[str]:
+    means = [mean_interval(layer.entropy.mean(axis=1)) for layer in layers]
+    lines = [
+        "## How focused attention is",
+        "",
+        "Entropy of a row of attention as a share of its maximum (0: one token, 1: uniform), mean over queries.",
+        "",
+        "| layer | entropy, mean of heads | most focused head | least focused head | highest share on one patch |",
+        "|---|---|---|---|---|",
+    ]
+    for layer, mean in zip(layers, means, strict=True):
+        heads = [mean_interval(layer.entropy[:, head]) for head in range(layer.entropy.shape[1])]
+        order = np.argsort([head.mean for head in heads])
+        peak = mean_interval(layer.peak.mean(axis=1))
+        lines.append(
+            f"| {layer.name} | {_number(mean)} | {order[0]}: {_number(heads[order[0]])} | "
+            f"{order[-1]}: {_number(heads[order[-1]])} | {_number(peak)} |"
+        )
+    lines.append("")
+    if len(layers) > 1:
+        order = np.argsort([mean.mean for mean in means])
+        low, high = order[0], order[-1]
+        change = mean_interval(layers[-1].entropy.mean(axis=1) - layers[0].entropy.mean(axis=1))
+        lines += [
+            f"Attention is most focused in {layers[low].name} (entropy {means[low].mean:.3f}) and least in "
+            f"{layers[high].name} ({means[high].mean:.3f}). From {layers[0].name} to {layers[-1].name} entropy "
+            f"{_moves(change)} by {_number(_absolute(change))}.",
+            "",
+        ]
+    return lines
+
+
+def _heads(layers: Sequence[LayerStatistics]) -> list[str]:
+    if layers[0].similarity.shape[0] < 2:
+        return []
+    lines = ["## How alike the heads are", "", "Cosine between the heads' attention to patches, mean over images.", ""]
+    most: tuple[float, str] = (-1.0, "")
+    means = []
+    for layer in layers:
+        pairs = {pair: float(layer.similarity[pair]) for pair in combinations(range(len(layer.similarity)), 2)}
+        means.append(float(np.mean(list(pairs.values()))))
+        pair = max(pairs, key=lambda p: pairs[p])
+        most = max(most, (pairs[pair], f"heads {pair[0]} and {pair[1]} of {layer.name}"))
+        if len(layer.similarity) <= MANY_HEADS:
+            lines += _matrix(layer)
+    alike, apart = int(np.argmax(means)), int(np.argmin(means))
+    where = "" if len(layers[0].similarity) <= MANY_HEADS else " All matrices are in `attention_head_similarity.csv`."
+    between = f" on average most in {layers[alike].name} ({means[alike]:.3f})"
+    if len(layers) > 1:
+        between += f" and least in {layers[apart].name} ({means[apart]:.3f})"
+    lines += [f"Heads agree{between}; the two most alike are {most[1]} ({most[0]:.3f}).{where}", ""]
+    return lines
+
+
+def _matrix(layer: LayerStatistics) -> list[str]:
+    heads = range(len(layer.similarity))
+    rows = [[f"{layer.similarity[row, column]:.3f}" for column in heads] for row in heads]
+    return [
+        f"| {layer.name} | " + " | ".join(str(head) for head in heads) + " |",
+        "|---" * (len(heads) + 1) + "|",
+        *(f"| {head} | " + " | ".join(row) + " |" for head, row in zip(heads, rows, strict=True)),
+        "",
+    ]
+
+
+def _distance(layers: Sequence[LayerStatistics]) -> list[str]:
+    far = [(layer, mean_interval(layer.distance.mean(axis=1))) for layer in layers if layer.distance is not None]
+    if not far:
+        return []
+    lines = [
+        "## How far attention reaches",
+        "",
+        "| layer | mean distance in patches | of uniform attention's |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {layer.name} | {_number(mean)} | {mean.mean / layer.uniform_distance:.2f} of {layer.uniform_distance:.3f} |"
+        for layer, mean in far
+    ]
+    ratios = [mean.mean / layer.uniform_distance for layer, mean in far]
+    near = int(np.argmin(ratios))
+    lines += [
+        "",
+        f"The most local layer is {far[near][0].name}: {far[near][1].mean:.2f} patches, {100 * ratios[near]:.0f} % of "
+        "what uniform attention has.",
+        "",
+    ]
+    return lines
+
+
+def _hiding(curves: HidingCurves, layer: str) -> list[str]:
+    accuracy = curves.curves()
+    names = ("deletion_most", "deletion_least", "deletion_random", "insertion_most", "insertion_random")
+    heads = ("hide most attended", "hide least attended", "hide by lot", "show most attended", "show by lot")
+    lines = [
+        "## Whether attention is where the evidence is",
+        "",
+        f"Patches in the order of {layer}'s attention, heads averaged; a hidden patch is set to the mean of the data.",
+        "",
+        "| share of patches | " + " | ".join(heads) + " |",
+        "|---" * (len(names) + 1) + "|",
+        *(
+            f"| {100 * share:.0f} % | " + " | ".join(f"{100 * accuracy[name][row]:.1f} %" for name in names) + " |"
+            for row, share in enumerate(SHARES)
+        ),
+        "| area under the curve | " + " | ".join(f"{curves.area(name):.3f}" for name in names) + " |",
+        "",
+    ]
+    gap = mean_interval(curves.deletion_random[HALF] - curves.deletion_most[HALF])
+    spare = mean_interval(curves.deletion_least[HALF] - curves.deletion_random[HALF])
+    return [
+        *lines,
+        f"With half of the patches hidden, hiding the most attended costs {_points(gap)} points of accuracy more than "
+        f"hiding by lot, and hiding the least attended keeps {_points(spare)} points more. {_verdict(gap)}",
+        "",
+    ]
+
+
+def _verdict(gap: Interval) -> str:
+    if gap.low > 0:
+        return "So this attention does mark patches that the prediction needs."
+    if gap.high < 0:
+        return "So this attention marks patches that the prediction needs less than others."
+    return "So on these images this attention cannot be told from chance."
+
+
+def _pruning(effect: PruningEffect) -> list[str]:
+    count = len(effect.correct_before)
+    before = share_interval(float(effect.correct_before.mean()), count)
+    after = share_interval(float(effect.correct_after.mean()), count)
+    change = mean_interval(effect.correct_after.astype(float) - effect.correct_before.astype(float))
+    kept = mean_interval(effect.attention_kept)
+    share = (effect.kept_tokens - 1) / (effect.all_tokens - 1)
+    more = kept.mean / share
+    return [
+        "## Before and after token pruning",
+        "",
+        f"Setting: {effect.setting}. {effect.kept_tokens} of {effect.all_tokens} tokens are kept, CLS included; "
+        f"multiply-adds per image: {short_count(effect.flops_before)} before, {short_count(effect.flops_after)} after "
+        f"({effect.flops_after / effect.flops_before:.2f}).",
+        "",
+        f"Accuracy {_percent(before)} before, {_percent(after)} after: {_signed(change)} points. The prediction is "
+        f"the same on {100 * effect.same_prediction:.1f} % of the images. The kept patches ({100 * share:.0f} % of "
+        f"all) held {_number(kept)} of CLS's attention to patches where they were chosen, {more:.1f} times their "
+        "number.",
+        "",
+    ]
+
+
+def similarity_table(layers: Sequence[LayerStatistics]) -> pd.DataFrame:
+    """Return every head similarity as rows: layer, head, other, cosine."""
+    return pd.DataFrame(
+        [
+            {"layer": layer.name, "head": a, "other": b, "cosine": layer.similarity[a, b]}
+            for layer in layers
+            for a, b in np.ndindex(*layer.similarity.shape)
+        ]
+    )
+
+
+def statistics_table(layers: Sequence[LayerStatistics]) -> pd.DataFrame:
+    """Return one row per layer and head: means over images of entropy, peak, mean attention and distance."""
+    return pd.DataFrame(
+        [
+            {
+                "layer": layer.name,
+                "head": head,
+                "images": len(layer.entropy),
+                "entropy": layer.entropy[:, head].mean(),
+                "entropy_low": mean_interval(layer.entropy[:, head]).low,
+                "entropy_high": mean_interval(layer.entropy[:, head]).high,
+                "peak": layer.peak[:, head].mean(),
+                "mean": layer.mean[:, head].mean(),
+                "distance": np.nan if layer.distance is None else layer.distance[:, head].mean(),
+            }
+            for layer in layers
+            for head in range(layer.entropy.shape[1])
+        ]
+    )
+
+
+def _number(value: Interval) -> str:
+    return f"{value.mean:.3f} ({value.low:.3f} to {value.high:.3f})"
+
+
+def _percent(value: Interval) -> str:
+    return f"{100 * value.mean:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def _points(value: Interval) -> str:
+    return f"{100 * value.mean:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def _signed(value: Interval) -> str:
+    return f"{100 * value.mean:+.1f} ({100 * value.low:+.1f} to {100 * value.high:+.1f})"
+
+
+def _absolute(value: Interval) -> Interval:
+    return value if value.mean >= 0 else Interval(-value.mean, -value.high, -value.low)
+
+
+def _moves(change: Interval) -> str:
+    if change.low > 0:
+        return "rises"
+    return "falls" if change.high < 0 else "changes, within its interval,"

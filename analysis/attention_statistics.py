@@ -1,0 +1,115 @@
+"""Numbers of attention: how focused, how far, how alike the heads are. Every one is defined here and drawn elsewhere.
+
+Shapes: M images, H heads, Q queries, T tokens attended to, N patches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from analysis.attention_source import AttentionLayer
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One layer over all images.
+
+    entropy: (M, H) in [0, 1], mean over queries of -sum p log p / log T; 1 is uniform, 0 is one token.
+    peak: (M, H) highest share of the reader's attention that one patch gets.
+    mean: (M, H) mean attention of the reader to a patch, CLS's own share left out of the sum.
+    distance: (M, H) mean distance between a patch and what it attends to, in patches; None without patch queries.
+    uniform_distance: what uniform attention would have.
+    similarity: (H, H) cosine between the heads' attention to patches, mean over images.
+    """
+
+    name: str
+    entropy: Array
+    peak: Array
+    mean: Array
+    distance: Array | None
+    uniform_distance: float
+    similarity: Array
+
+
+def entropy(rows: Tensor) -> Tensor:
+    """Return the entropy of distributions (..., T) as a share of log T, in [0, 1]; 0 where T = 1."""
+    if rows.shape[-1] == 1:
+        return torch.zeros(rows.shape[:-1])
+    return torch.special.entr(rows.double()).sum(dim=-1) / math.log(rows.shape[-1])
+
+
+def distances(grid: tuple[int, int]) -> Tensor:
+    """Return the Euclidean distance (N, N) between the centres of patches, in patches."""
+    y, x = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    places = torch.stack([y.flatten(), x.flatten()], dim=1).double()
+    return torch.cdist(places, places)
+
+
+def successive_cosine(maps: list[Array]) -> list[float]:
+    """Return the cosine of every map (N,) to the one before it; NaN where their grids differ."""
+    return [_cosine(a, b) if len(a) == len(b) else math.nan for a, b in itertools.pairwise(maps)]
+
+
+def _cosine(a: Array, b: Array) -> float:
+    return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
+
+
+def statistics(batches: Iterable[list[AttentionLayer]]) -> list[LayerStatistics]:
+    """Return the statistics of every layer over all batches of images."""
+    parts = [[_of_batch(layer) for layer in layers] for layers in batches]
+    found = []
+    for of_layer in zip(*parts, strict=True):
+        counts = [len(part.entropy) for part in of_layer]
+        far = [part.distance for part in of_layer if part.distance is not None]
+        found.append(
+            LayerStatistics(
+                name=of_layer[0].name,
+                entropy=np.concatenate([part.entropy for part in of_layer]),
+                peak=np.concatenate([part.peak for part in of_layer]),
+                mean=np.concatenate([part.mean for part in of_layer]),
+                distance=np.concatenate(far) if far else None,
+                uniform_distance=of_layer[0].uniform_distance,
+                similarity=np.average([part.similarity for part in of_layer], axis=0, weights=counts),
+            )
+        )
+    return found
+
+
+def _of_batch(layer: AttentionLayer) -> LayerStatistics:
+    patches_BHN = layer.patches_BHN().double()
+    between = distances(layer.grid)
+    unit = patches_BHN / patches_BHN.norm(dim=2, keepdim=True).clamp(min=1e-12)
+    return LayerStatistics(
+        name=layer.name,
+        entropy=entropy(layer.maps).mean(dim=2).numpy(),
+        peak=patches_BHN.amax(dim=2).numpy(),
+        mean=layer.reader_BHT()[:, :, int(layer.has_cls) :].double().mean(dim=2).numpy(),
+        distance=_distance(layer, between),
+        uniform_distance=float(between.mean()),
+        similarity=(unit @ unit.transpose(1, 2)).mean(dim=0).numpy(),
+    )
+
+
+def _distance(layer: AttentionLayer, between_NN: Tensor) -> Array | None:
+    """Return the mean over patch queries of the attention-weighted distance (B, H)."""
+    if layer.maps.shape[2] == 1:
+        return None
+    first = int(layer.has_cls)
+    maps = layer.maps[:, :, first:, first:].double()
+    maps = maps / maps.sum(dim=3, keepdim=True).clamp(min=1e-12)
+    far = between_NN[None, None]
+    if layer.kept is not None:
+        places = layer.kept[:, 1:] - 1
+        far = between_NN[places[:, :, None], places[:, None, :]][:, None]
+    weighted: Array = (maps * far).sum(dim=3).mean(dim=2).numpy()
+    return weighted
