@@ -116,8 +116,9 @@ class Ledger:
     """
 
     def __init__(self, where: str, name: str, objectives: Sequence[Objective], must_exist: bool = False) -> None:
-        self.where, self.name = where, name
         self.storage = open_storage(where)
+        self.where = where = without_secrets(where)
+        self.name = name
         found = [study.study_name for study in self.storage.get_all_studies()]
         if "://" not in where and found and name not in found:
             raise InputError(f"{where} is the ledger of another study, '{found[0]}', not of '{name}'")

@@ -28,7 +28,7 @@ TRIALS_FOLDER = "trials"
 LOCK_FILE = ".lock"
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
 _LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors)\.[a-z0-9_]{8}")
-_SECRET = re.compile(r"(://[^:/@\s]*):[^/@\s]*@|((?:password|passwd|token|secret|key)=)[^&\s]*", re.IGNORECASE)
+_SECRET = re.compile(r"(://[^:/@\s]*):[^/@\s]*@|([?&]\w*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
 
 

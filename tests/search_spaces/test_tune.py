@@ -17,7 +17,7 @@ import ray
 from filelock import FileLock
 from small_studies import ablation_values, sweep_values
 
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
 from search_spaces import sweep
 from search_spaces.ledger import Ledger
 from search_spaces.load import parse_study
@@ -225,6 +225,16 @@ def test_time_budget_constraint_and_ablation(tmp_path: Path) -> None:
     assert rows["seed"].tolist() == [0] * 5 + [1] * 5
     assert rows["dataset.patch_grid_size"].tolist() == [5, 5, 5, 4, 8] * 2
     assert table(out, "points")["arm"].tolist() == arms * 2
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_sweep_and_resume_goes_on(tmp_path: Path) -> None:
+    study = parse_study(sweep_values())
+    with pytest.raises(RoutingError, match="the disk is full; make room, then go on with --resume"):
+        sweep(study, tmp_path / "out", run="fake_runs:out_of_room", concurrency=2)
+    assert set(states(tmp_path / "out")) == {"FAIL", "WAITING"}
+    sweep(study, tmp_path / "out", run="fake_runs:trivial", concurrency=2, resume=True)
+    assert table(tmp_path / "out")["state"].value_counts()["COMPLETE"] == 4
 
 
 @pytest.mark.slow

@@ -1,0 +1,265 @@
+"""Early stopping and samplers, replayed on recorded learning curves of the default study.
+
+* Rules: the recorded trials in a random order, the same for every rule; a rule's budget is training epochs. Only trials
+  that trained to the end give points, as in a sweep.
+* Samplers: they may ask for settings nobody recorded, so that a regression on the recording answers instead (extremely
+  randomised trees; its error under cross-validation stands in the table's title).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+
+from routing.bench.tables import BenchTable
+from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded
+from search_spaces.load import load_study
+from search_spaces.progress import hypervolume
+from search_spaces.samplers import Proposer
+from search_spaces.scheduler import Rule
+from search_spaces.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
+from search_spaces.space import Space, is_constant
+
+RULES = ("similar_cost", "none", "asha", "moasha")
+SAMPLERS = ("auto", "tpe", "nsga2", "qmc", "random")
+FULL_TRAININGS = 40
+RANDOM_TRIALS = 150
+MODEL_TRIALS = 100
+WORKERS = 2
+_RESAMPLES = 10_000
+Array = NDArray[np.float64]
+
+
+def bench(quick: bool = False) -> list[BenchTable]:
+    """Return the tables of rules and samplers."""
+    study = load_study("digits")
+    assert isinstance(study, SweepStudy)
+    trials = read_recorded(DIGITS, [objective.metric for objective in study.objectives])
+    rules = compare_rules(trials, study, seeds=20 if quick else 100)
+    model = Surrogate(trials, study)
+    samplers = compare_samplers(model, study, seeds=2 if quick else 20)
+    budget = f"hypervolume after {FULL_TRAININGS} full trainings' worth of epochs, {len(trials)} recorded trials"
+    quality = (
+        f"trials to reach random search's hypervolume of {RANDOM_TRIALS}, {WORKERS} at a time; R2 {model.score:.2f}"
+    )
+    return [
+        BenchTable(f"early stopping: {budget}", RULE_COLUMNS, rules),
+        BenchTable(f"samplers: {quality}", SAMPLER_COLUMNS, samplers),
+    ]
+
+
+RULE_COLUMNS = {
+    "rule": "rule",
+    "hypervolume": "hypervolume / none",
+    "low": "95 % from",
+    "high": "to",
+    "lead_low": "similar_cost leads from",
+    "lead_high": "to",
+    "started": "trials started",
+    "full_trainings": "full trainings to reach none",
+    "n": "orders",
+}
+SAMPLER_COLUMNS = {
+    "sampler": "sampler",
+    "trials": "trials (median)",
+    "trials_p90": "90 %",
+    "hypervolume_40": "hypervolume of 40 / random",
+    "low": "95 % from",
+    "high": "to",
+    "ask_seconds": "seconds per ask",
+    "n": "seeds",
+}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Hypervolume after each finished trial, and the epochs spent until then; trials started in all."""
+
+    epochs: list[int]
+    volumes: list[float]
+    started: int
+
+    def at(self, budget: int) -> float:
+        """Return the hypervolume that ``budget`` epochs bought."""
+        return max((v for e, v in zip(self.epochs, self.volumes, strict=True) if e <= budget), default=0.0)
+
+    def reaching(self, volume: float) -> int | None:
+        """Return the epochs spent when ``volume`` was reached, None when it was not."""
+        return next((e for e, v in zip(self.epochs, self.volumes, strict=True) if v >= volume), None)
+
+
+def replay_rule(
+    trials: Sequence[Recorded], section: SchedulerSection, objectives: tuple[Objective, ...], budget: int
+) -> Trace:
+    """Train the trials in this order until ``budget`` epochs are spent."""
+    rule = Rule(section, objectives)
+    spent = started = 0
+    points: list[list[float]] = []
+    epochs: list[int] = []
+    volumes: list[float] = []
+    for number, trial in enumerate(trials):
+        if spent >= budget:
+            break
+        started += 1
+        for row in trial.curve:
+            spent += 1
+            verdict = rule.judge(number, row, len(trial.curve), trial.expected_flops)
+            if verdict is not None and not verdict.goes_on:
+                break
+        else:
+            points.append([trial.curve[-1][objective.metric] for objective in objectives])
+            epochs.append(spent)
+            volumes.append(hypervolume(points, objectives))
+    return Trace(epochs, volumes, started)
+
+
+def compare_rules(
+    trials: Sequence[Recorded], study: SweepStudy, seeds: int, rules: Sequence[str] = RULES
+) -> list[dict[str, Any]]:
+    """Return one row per rule; hypervolumes are relative to the mean of no stopping, intervals over random orders."""
+    budget = FULL_TRAININGS * len(trials[0].curve)
+    section = study.scheduler
+    traces: dict[str, list[Trace]] = {name: [] for name in rules}
+    for seed in range(seeds):
+        order = [trials[i] for i in np.random.default_rng(seed).permutation(len(trials))]
+        for name in rules:
+            named = section.model_copy(update={"name": name})
+            # twice the budget, to see when a rule reaches the hypervolume of no stopping
+            traces[name].append(replay_rule(order, named, study.objectives, 2 * budget))
+    plain = np.array([trace.at(budget) for trace in traces["none"]])
+    own = np.array([trace.at(budget) for trace in traces["similar_cost"]])
+    rows = []
+    for name in rules:
+        volumes = np.array([trace.at(budget) for trace in traces[name]])
+        low, high = interval(volumes / plain.mean())
+        lead = interval((own - volumes) / plain.mean())
+        reached = [trace.reaching(target) for trace, target in zip(traces[name], plain, strict=True)]
+        cost = [2 * budget if epochs is None else epochs for epochs in reached]
+        rows.append(
+            {
+                "rule": name,
+                "hypervolume": float(volumes.mean() / plain.mean()),
+                "low": low,
+                "high": high,
+                "lead_low": lead[0],
+                "lead_high": lead[1],
+                "started": float(np.mean([sum(e <= budget for e in t.epochs) for t in traces[name]])),
+                "full_trainings": float(np.median(cost) / len(trials[0].curve)),
+                "n": seeds,
+            }
+        )
+    return rows
+
+
+def interval(values: Array) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean of ``values`` (n,)."""
+    means = np.random.default_rng(0).choice(values, size=(_RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+class Surrogate:
+    """Answers any setting of the study's space from the recording: final task metric and realised FLOPs."""
+
+    def __init__(self, trials: Sequence[Recorded], study: SweepStudy) -> None:
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        self.space = Space(study.space, study.base)
+        self.metrics = [objective.metric for objective in study.objectives]
+        self.features = np.array([self._encode(trial.setting) for trial in trials])
+        last = np.array([[trial.curve[-1][metric] for metric in self.metrics] for trial in trials])
+        self.targets = np.where(np.array(self.metrics) == "flops", np.log(np.maximum(last, 1e-12)), last)
+        self._trees = ExtraTreesRegressor(n_estimators=100, random_state=0).fit(self.features, self.targets)
+
+    @cached_property
+    def score(self) -> float:
+        """R2 of the task metric under five-fold cross-validation."""
+        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.model_selection import cross_val_score
+
+        trees = ExtraTreesRegressor(n_estimators=100, random_state=0)
+        return float(cross_val_score(trees, self.features, self.targets[:, 0], cv=5, scoring="r2").mean())
+
+    def __call__(self, values: dict[str, Any]) -> list[float]:
+        """Return the objectives of a setting."""
+        found = self._trees.predict([self._encode(self.space.labels(values))])[0]
+        return [float(np.exp(v)) if m == "flops" else float(v) for m, v in zip(self.metrics, found, strict=True)]
+
+    def _encode(self, labels: dict[str, Any]) -> list[float]:
+        """Return choices one-hot, ranges as numbers (in logs where the space says so); inactive ones are -1."""
+        row: list[float] = []
+        for name, parameter in self.space.parameters.items():
+            if is_constant(parameter):
+                continue
+            if parameter.choice is not None:
+                row += [float(labels.get(name) == label) for label in parameter.choice]
+            elif name not in labels:
+                row.append(-1.0)
+            else:
+                row.append(float(np.log(labels[name]) + 10) if parameter.log else float(labels[name]))
+        return row
+
+
+def compare_samplers(
+    model: Surrogate, study: SweepStudy, seeds: int, names: Sequence[str] = SAMPLERS
+) -> list[dict[str, Any]]:
+    """Return one row per sampler: trials until random search's mean hypervolume, hypervolume of 40 trials."""
+    random_runs = [run_sampler(model, study, "random", seed, RANDOM_TRIALS) for seed in range(seeds)]
+    target = float(np.mean([volumes[-1] for volumes, _ in random_runs]))
+    baseline = float(np.mean([volumes[39] for volumes, _ in random_runs]))
+    rows = []
+    for name in names:
+        runs = random_runs
+        if name != "random":
+            runs = [run_sampler(model, study, name, seed, MODEL_TRIALS, target) for seed in range(seeds)]
+        needed = [next((i + 1 for i, v in enumerate(volumes) if v >= target), RANDOM_TRIALS) for volumes, _ in runs]
+        at_40 = np.array([volumes[min(39, len(volumes) - 1)] for volumes, _ in runs])
+        low, high = interval(at_40 / baseline)
+        rows.append(
+            {
+                "sampler": name,
+                "trials": float(np.median(needed)),
+                "trials_p90": float(np.quantile(needed, 0.9)),
+                "hypervolume_40": float(at_40.mean() / baseline),
+                "low": low,
+                "high": high,
+                "ask_seconds": float(np.mean([seconds for _, seconds in runs])),
+                "n": seeds,
+            }
+        )
+    return rows
+
+
+def run_sampler(
+    model: Surrogate, study: SweepStudy, name: str, seed: int, trials: int, until: float = float("inf")
+) -> tuple[list[float], float]:
+    """Return the hypervolume after each trial, and the mean seconds per ask; past ``until``, 40 trials are enough."""
+    proposer = Proposer(model.space, study.objectives, SamplerSection.model_validate({"name": name, "seed": seed}))
+    fixed = [model.space.labels(setting) for setting in study.enqueue]
+    waiting: list[tuple[int, list[float]]] = []
+    points: list[list[float]] = []
+    volumes: list[float] = []
+    asked, asking = 0, 0.0
+    while len(volumes) < trials:
+        while len(waiting) < WORKERS and asked < trials:
+            begun = time.perf_counter()
+            proposal = proposer.propose(lambda values: None, fixed[asked] if asked < len(fixed) else None)
+            asking += time.perf_counter() - begun
+            asked += 1
+            if proposal is None:
+                return volumes, asking / asked
+            waiting.append((proposal.handle, model(proposal.values)))
+        handle, values = waiting.pop(0)
+        proposer.observe(handle, TrialState.COMPLETE, values)
+        points.append(values)
+        volumes.append(hypervolume(points, study.objectives))
+        if len(volumes) >= FULL_TRAININGS and volumes[-1] >= until:
+            break
+    return volumes, asking / asked
