@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from routing.data import DataInfo, normalise
 from routing.errors import InputError, RoutingError, choices
 from routing.models.base import VisionModel
+from routing.models.patch_baselines import UniformModel
 from routing.models.patch_routing import AttentionRouting
 from routing.models.routers import ShareRouter
 from routing.saved import SavedRun
@@ -75,6 +76,21 @@ class WholeModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
         prediction: Tensor = self.model(normalise(images, self.info)).prediction
+        return prediction
+
+
+class DensePatchModel(nn.Module):
+    """Raw images to predictions for the baselines that send every patch through one branch."""
+
+    def __init__(self, model: UniformModel, info: DataInfo) -> None:
+        super().__init__()
+        self.model, self.info = model, info
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
+        model, pixels = self.model, normalise(images, self.info)
+        features = model.expert(model.branch)(model.grid.all(pixels))
+        prediction: Tensor = model.head(model.pool(features, model.encode(pixels).scores_BN))
         return prediction
 
 
@@ -164,6 +180,8 @@ def traceable(saved: SavedRun) -> nn.Module:
     Raises:
         ExportFailed: a control that needs more than the image is no model to ship.
     """
+    if isinstance(saved.model, UniformModel):
+        return DensePatchModel(saved.model, saved.info)
     if not isinstance(saved.model, AttentionRouting):
         return WholeModel(saved.model, saved.info)
     mode = saved.config.dotted()["model.router.mode"]
