@@ -220,6 +220,29 @@ def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     table(rows, COLUMNS)
 
 
+@cli.command(context_settings=OVERRIDES)
+@click.option("--compare", is_flag=True, help="Run every batch without and with pruning.")
+@click.option("--extract-attention", type=click.Path(path_type=Path), help="Save the attention as safetensors.")
+@click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Images of that file.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here as well.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: Path | None, overrides: Any) -> None:
+    """Zero-shot classification with open_clip: --model ViT-B-32 --pretrained openai --dataset.name cifar10"""
+    from routing.console import table
+    from routing.record import write_json
+    from routing.zeroshot import COLUMNS, ZeroshotConfig, rows
+    from routing.zeroshot import zeroshot as classify
+
+    config = ZeroshotConfig.from_overrides(overrides)
+    records = classify(config, compare=compare, attention_file=extract_attention, samples=samples)
+    content = records if compare else records[0]
+    if out is None:
+        click.echo(json.dumps(content, indent=1))
+        return
+    write_json(out, content)
+    table(rows(records), COLUMNS)
+
+
 @cli.command()
 def studies() -> None:
     """The shipped studies: question, trials, cost."""
