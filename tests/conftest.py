@@ -31,6 +31,22 @@ def tiny() -> dict[str, Any]:
 
 
 @pytest.fixture
+def tiny_quality() -> dict[str, Any]:
+    """Dotted keys of a quality run that takes a fraction of a second."""
+    return {
+        "dataset.name": "quality",
+        "dataset.num_train": 160,
+        "dataset.num_val": 80,
+        "dataset.num_test": 40,
+        "model.name": "hyperiqa",
+        "model.crop_size": 32,
+        "model.backbone.widths": [4, 8, 8, 16],
+        "training.num_epochs": 1,
+        "training.batch_size": 32,
+    }
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder whose path has a space in it."""
     path = tmp_path / "a folder"

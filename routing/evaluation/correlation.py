@@ -73,7 +73,8 @@ def logistic_mapping(predictions: Values, targets: Values) -> Values | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)  # an uncertain curve still is the best one found
-            best, _ = curve_fit(logistic, predictions, targets, p0=start, maxfev=2000)
+            # trf: the default takes steps relative to a parameter, none at all where the mean prediction is 0
+            best, _ = curve_fit(logistic, predictions, targets, p0=start, method="trf", max_nfev=200)
     except (RuntimeError, ValueError) as error:
         _log.warning("plcc_logistic is the raw plcc: the logistic fit failed (%s)", " ".join(str(error).split()))
         return None

@@ -1,0 +1,70 @@
+"""Mean fusion weights: over images of one run, over runs where there are several; files; what cannot be drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from analysis.fusion import analyze_fusion, mean_weights
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.run import run
+
+
+def rows(run_name: str, weights: list[float], mode: str = "attention") -> list[dict[str, Any]]:
+    return [{"run": run_name, "mode": mode, "group": "blur", "stage": 1, "weight": weight} for weight in weights]
+
+
+def test_one_run_is_an_interval_over_images() -> None:
+    found = mean_weights(pd.DataFrame(rows("a", [0.1, 0.2, 0.3]))).iloc[0]
+    # mean 0.2, deviation 0.1, t(0.975, 2) = 4.3027: half width 4.3027 * 0.1 / sqrt(3)
+    assert found["weight"] == pytest.approx(0.2)
+    assert found["high"] - found["weight"] == pytest.approx(0.24841, abs=1e-4)
+    assert (found["runs"], found["images"]) == (1, 3)
+
+
+def test_several_runs_are_an_interval_over_their_means() -> None:
+    found = mean_weights(pd.DataFrame(rows("a", [0.1, 0.3]) + rows("b", [0.5, 0.7]))).iloc[0]
+    # means 0.2 and 0.6: mean 0.4, deviation 0.2828, t(0.975, 1) = 12.706
+    assert found["weight"] == pytest.approx(0.4)
+    assert found["high"] - found["weight"] == pytest.approx(12.7062 * 0.2, abs=1e-3)
+    assert (found["runs"], found["images"]) == (2, 2)
+
+
+def trained(config: dict[str, Any], out: Path, **keys: Any) -> Path:
+    run(RunConfig.from_dict({**config, **{key.replace("__", "."): value for key, value in keys.items()}}), out=out)
+    return out
+
+
+def test_a_run_and_a_results_folder(tiny_quality: dict[str, Any], tmp_path: Path) -> None:
+    for index, mode in enumerate(("attention", "spatial", "concat")):
+        trained(tiny_quality, tmp_path / "trials" / str(index), model__fusion__mode=mode)
+    summary = analyze_fusion([tmp_path])
+    table = summary.table
+    assert set(zip(table["mode"], table["group"], table["stage"], strict=True)) == {
+        (mode, group, stage)
+        for mode in ("attention", "spatial")
+        for group in ("blur", "jpeg", "colour", "noise")
+        for stage in (1, 2, 3, 4)
+    }
+    sums = table[table["mode"] == "attention"].groupby("group")["weight"].sum()
+    assert sums.to_numpy() == pytest.approx(1.0, abs=1e-5)
+    assert set(table["images"]) == {20}
+    assert [path.name for path in summary.files] == ["fusion_weights.csv", "fusion_weights.png"]
+    assert all(path.stat().st_size > 0 for path in summary.files)
+    alone = analyze_fusion([tmp_path / "trials" / "0"], tmp_path / "out", formats=("svg",))
+    assert alone.files[1] == tmp_path / "out" / "fusion_weights.svg"
+    assert len(alone.rows()) == 16
+
+
+def test_fixed_weights_are_not_drawn(tiny_quality: dict[str, Any], tmp_path: Path) -> None:
+    folder = trained(tiny_quality, tmp_path / "trials" / "0", model__fusion__mode="concat")
+    with pytest.raises(InputError, match=r"model.fusion.mode 'concat' learns no weights of stages"):
+        analyze_fusion([folder])
+    with pytest.raises(InputError, match="no kept trial of hyperiqa with a learned fusion"):
+        analyze_fusion([tmp_path])
+    with pytest.raises(InputError, match="no such folder"):
+        analyze_fusion([tmp_path / "nowhere"])

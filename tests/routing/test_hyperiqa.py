@@ -1,0 +1,302 @@
+"""HyperIQA: networks per image, what the optimiser holds, compute exactly, the knob, Swin."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from routing.compute import expected_flops, measure
+from routing.config import RunConfig
+from routing.data import DataInfo
+from routing.errors import InputError
+from routing.models import build_model
+from routing.models.hyper_head import HyperHead
+from routing.models.hyperiqa import CROP_PLACES, HyperIqa, crop, training_view
+from routing.models.hyperiqa_section import HyperIqaSection
+from routing.training.loop import make_optimizer
+
+MODES = ("single", "concat", "uniform", "attention", "spatial", "cross_scale")
+
+
+def config_of(**keys: Any) -> RunConfig:
+    model = {f"model.{key}": value for key, value in keys.items()}
+    return RunConfig.from_dict({"dataset.name": "quality", "model.name": "hyperiqa", "model.crop_size": 32, **model})
+
+
+def built(**keys: Any) -> HyperIqa:
+    torch.manual_seed(0)
+    config = config_of(**keys)
+    model = build_model(config.model, config.dataset.info())
+    assert isinstance(model, HyperIqa)
+    return model.eval()
+
+
+def images(count: int = 4, size: int = 48) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+class TestHead:
+    """The hyper-network and the networks it writes."""
+
+    def test_two_images_get_two_networks(self) -> None:
+        head = HyperHead(20, 4, 8, (16, 8))
+        target = head.target(torch.randn(2, 20, 4, 4))
+        assert [weight.shape for weight in target.weights] == [(2, 8, 16), (2, 1, 8)]
+        assert [bias.shape for bias in target.biases] == [(2, 8), (2, 1)]
+        for parameter in (*target.weights, *target.biases):
+            assert not torch.allclose(parameter[0], parameter[1])
+
+    def test_target_network_by_hand(self) -> None:
+        head = HyperHead(20, 4, 8, (16, 8))
+        fused = torch.randn(3, 20, 4, 4)
+        target, content = head.target(fused), head.content(fused.mean((2, 3)))
+        for index, quality in enumerate(head(fused)):
+            hidden = torch.sigmoid(target.weights[0][index] @ content[index] + target.biases[0][index])
+            torch.testing.assert_close(quality, (target.weights[1][index] @ hidden + target.biases[1][index])[0])
+
+    def test_gradient_reaches_every_parameter(self) -> None:
+        head = HyperHead(20, 4, 8, (16, 8, 4))
+        head(torch.randn(2, 20, 4, 4)).sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_batch_equals_one_by_one(mode: str) -> None:
+    model = built(**{"fusion.mode": mode})
+    together = model(images()).prediction
+    assert together.shape == (4,)
+    apart = torch.cat([model(image.unsqueeze(0)).prediction for image in images()])
+    torch.testing.assert_close(together, apart)
+
+
+def test_optimizer_holds_every_parameter() -> None:
+    config = config_of()
+    model = built()
+    optimizer = make_optimizer(model, config.training)
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for parameter in model.parameters()}
+
+
+def test_every_parameter_moves_in_every_epoch(tiny_quality: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public code of HyperIQA rebuilds its optimiser without the hyper-network after the first epoch."""
+    import routing.run as run_module
+
+    states: list[dict[str, Tensor]] = []
+    original = run_module.train_epoch
+
+    def remembered(model: HyperIqa, *args: Any, **keys: Any) -> dict[str, float]:
+        losses = original(model, *args, **keys)
+        states.append({name: p.detach().clone() for name, p in model.named_parameters()})
+        return losses
+
+    monkeypatch.setattr(run_module, "train_epoch", remembered)
+    keys = {"training.num_epochs": 3, "training.lr_schedule": "constant", "model.fewer_scales_weight": 0.5}
+    run_module.run(RunConfig.from_dict({**tiny_quality, **keys}))
+    for before, after in pairwise(states):
+        assert [name for name in before if torch.equal(before[name], after[name])] == []
+
+
+class TestCompute:
+    """Executed equals closed form; what is left out is not paid for."""
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_exactly(self, mode: str) -> None:
+        model = built(**{"fusion.mode": mode, "crops": 3})
+        report = measure(model, images())
+        assert torch.equal(report.executed_per_image, report.closed_form_per_image)
+        assert report.executed_per_image[0] == expected_flops(config_of(**{"fusion.mode": mode, "crops": 3}))
+
+    def test_torch_agrees(self) -> None:
+        model = built()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(images(1))
+        assert counter.get_total_flops() / 2 == pytest.approx(
+            float(measure(model, images(1)).executed_per_image[0]), rel=0.01
+        )
+
+    def test_first_conv_by_hand(self) -> None:
+        # 32 pixels, stride 2: 16 x 16 places, 3 x 3 x 3 -> 16
+        parts = built().counted_parts()
+        assert parts["stage_1"].per_unit == 16 * 16 * 27 * 16
+
+    def test_crops_multiply_and_scales_subtract(self) -> None:
+        model = built()
+        outputs = list(model.along_knob(images(), ["scales=4,crops=1", "scales=4,crops=5", "scales=2,crops=1"]))
+        one, five, two = (int(model.closed_form(output.units_executed, 4)[0]) for output in outputs)
+        parts = model.counted_parts()
+        assert five == 5 * one
+        cost = {name: part.per_unit for name, part in parts.items()}
+        assert one == sum(cost[name] for name in ("stage_1", "stage_2", "stage_3", "stage_4", "fusion_4", "head"))
+        assert two == sum(cost[name] for name in ("stage_1", "stage_2", "fusion_2", "head"))
+
+    def test_stages_that_are_not_kept_do_not_run(self) -> None:
+        model, ran = built(), []
+        for index, stage in enumerate(model.backbone.stages):
+            stage.register_forward_hook(lambda *_, index=index: ran.append(index))
+        model.set_knob("scales=2,crops=1")
+        model(images())
+        assert ran == [0, 1]
+
+    def test_unused_stages_are_not_built(self) -> None:
+        model = built(**{"fusion": {"mode": "concat", "scales": [1, 2]}})
+        assert len(model.backbone.stages) == 2
+
+
+class TestKnob:
+    """Scales kept and crops averaged."""
+
+    def test_values_and_default(self) -> None:
+        model = built()
+        assert model.default_knob_value == "scales=4,crops=1"
+        assert len(model.knob_values([])) == 4 * 5
+        assert built(**{"fewer_scales_weight": 0.0}).knob_values([]) == [f"scales=4,crops={n}" for n in (1, 2, 3, 5, 9)]
+        assert built(**{"fewer_scales_weight": 0.0, "crop_size": None}).knob is None
+
+    def test_along_is_what_setting_gives(self) -> None:
+        model = built()
+        values = model.knob_values([])
+        for value, output in zip(values, model.along_knob(images(), values), strict=True):
+            model.set_knob(value)
+            torch.testing.assert_close(output.prediction, model(images()).prediction)
+            assert model.default_knob_value == value
+
+    def test_crops_are_averaged(self) -> None:
+        model = built(crops=3)
+        singles = []
+        for place in CROP_PLACES[:3]:
+            part = crop(images(), 32, place)
+            singles.append(built()(part).prediction)
+        torch.testing.assert_close(model(images()).prediction, torch.stack(singles).mean(0))
+
+    @pytest.mark.parametrize("value", ["scales=5,crops=1", "scales=1,crops=0", "crops=1", "0.5", 0.5])
+    def test_bad_values(self, value: str | float) -> None:
+        with pytest.raises(InputError, match=r"is not scales=K,crops=N with K in 1..4 and N in 1..9"):
+            built().set_knob(value)
+
+
+class TestViews:
+    """Crops: in place, fixed outside training, random in it."""
+
+    def test_places(self) -> None:
+        grid = torch.arange(36.0).view(1, 1, 6, 6)
+        assert crop(grid, 2, (0.5, 0.5)).flatten().tolist() == [14, 15, 20, 21]
+        assert crop(grid, 2, (1, 0)).flatten().tolist() == [24, 25, 30, 31]
+
+    def test_training_sees_random_mirrored_views(self) -> None:
+        torch.manual_seed(0)
+        image = torch.arange(36.0).view(1, 1, 6, 6)
+        corners = {tuple(training_view(image, 5).flatten()[:2].tolist()) for _ in range(100)}
+        # 2 x 2 places, mirrored or not
+        assert len(corners) == 8
+
+    def test_evaluation_is_fixed(self) -> None:
+        model = built()
+        assert torch.equal(model(images()).prediction, model(images()).prediction)
+
+
+def test_weights_are_kept_and_logged() -> None:
+    model = built()
+    output = model(images())
+    assert model.last_fusion_weights is not None
+    assert model.last_fusion_weights.shape == (4, 4)
+    assert not model.last_fusion_weights.requires_grad
+    means = model.last_fusion_weights.mean(0).tolist()
+    assert [output.metrics[f"fusion_weight_{stage}"] for stage in (1, 2, 3, 4)] == pytest.approx(means)
+
+
+@pytest.fixture(scope="module")
+def swin() -> HyperIqa:
+    torch.manual_seed(0)
+    head = {"pool": 7, "target_widths": [224, 112, 56], "hyper_channels": 112}
+    section = HyperIqaSection.model_validate({"backbone": {"name": "swin_t"}, "head": head})
+    return HyperIqa(section, DataInfo("quality", 3, 224, 1, (0.5,) * 3, (0.2,) * 3)).eval()
+
+
+class TestSwin:
+    """torchvision's Swin: shapes, compute, weights."""
+
+    def test_stages(self, swin: HyperIqa) -> None:
+        with torch.no_grad():
+            maps = swin.backbone(torch.zeros(1, 3, 224, 224), 4)
+        assert [tuple(m.shape[1:]) for m in maps] == [(96, 56, 56), (192, 28, 28), (384, 14, 14), (768, 7, 7)]
+
+    def test_multiply_adds_shifted_windows_included(self, swin: HyperIqa) -> None:
+        costs = swin.backbone.multiply_adds
+        classifier = 768 * 1000
+        assert round((sum(costs) + classifier) / 1e9, 2) == 4.49
+        report = measure(swin, torch.zeros(1, 3, 224, 224))
+        assert torch.equal(report.executed_per_image, report.closed_form_per_image)
+
+    def test_odd_sizes_pad_the_windows(self) -> None:
+        section = HyperIqaSection.model_validate({"backbone": {"name": "swin_t"}, "fusion": {"scales": [1, 2]}})
+        model = HyperIqa(section, DataInfo("quality", 3, 72, 1, (0.5,) * 3, (0.2,) * 3))
+        report = measure(model, torch.zeros(1, 3, 72, 72))
+        assert torch.equal(report.executed_per_image, report.closed_form_per_image)
+
+    def test_weights_from_a_file(self, swin: HyperIqa, tmp_path: Path) -> None:
+        from torchvision.models import swin_t
+
+        network = swin_t()
+        torch.save(network.state_dict(), tmp_path / "swin.pth")
+        swin.backbone.load_pretrained(str(tmp_path / "swin.pth"))
+        with torch.no_grad():
+            image = torch.randn(1, 3, 224, 224)
+            expected = network.eval().norm(network.features(image)).permute(0, 3, 1, 2)
+            torch.testing.assert_close(swin.backbone(image, 4)[3], expected)
+
+    def test_weights_of_another_model(self, swin: HyperIqa, tmp_path: Path) -> None:
+        torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "x.pth")
+        with pytest.raises(InputError, match=r"model.backbone.weights '.*x.pth' do not fit swin_t"):
+            swin.backbone.load_pretrained(str(tmp_path / "x.pth"))
+
+    def test_no_network(self, swin: HyperIqa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*args: Any, **keys: Any) -> None:
+            raise OSError("no route to host")
+
+        monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
+        monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+        with pytest.raises(InputError, match=r"'IMAGENET1K_V1' cannot be downloaded .* save https://.* into"):
+            swin.backbone.load_pretrained("IMAGENET1K_V1")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model.crop_size": 64}, "model.crop_size 64 is larger than dataset.input_size 48"),
+        ({"model.crops": 2, "model.crop_size": None}, "model.crops 2: all crops are the whole image"),
+    ],
+)
+def test_crops_that_cannot_be(keys: dict[str, Any], message: str) -> None:
+    config = RunConfig.from_dict({"dataset.name": "quality", "model.name": "hyperiqa", **keys})
+    with pytest.raises(InputError, match=message):
+        build_model(config.model, config.dataset.info())
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model.fusion.scales": [2, 1]}, "must be ascending, each stage once"),
+        ({"model.fusion.heads": 3}, "model.fusion.heads 3 does not divide model.fusion.width 64"),
+        ({"model.backbone.weights": "DEFAULT"}, "belong to swin_t, swin_s, swin_b, not to tiny4"),
+        ({"model.backbone": {"name": "swin_t", "widths": [1, 2, 3, 4]}}, "widths belong to tiny4, not to swin_t"),
+        ({"model.head.target_widths": [30, 7]}, "210 is no multiple of 16"),
+        (
+            {"dataset.name": "digits"},
+            r"'hyperiqa' is not made for dataset.name 'digits'.*valid data sets: quality, koniq10k",
+        ),
+        (
+            {"model.name": "full_compute"},
+            "'full_compute' is not made for dataset.name 'quality', whose task is quality",
+        ),
+        ({"training.loss": "cross_entropy"}, r"not a loss of the task quality .* \(valid: auto, l1, mse\)"),
+    ],
+)
+def test_settings_that_do_not_fit(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        RunConfig.from_dict({"dataset.name": "quality", "model.name": "hyperiqa", **keys})

@@ -1,0 +1,147 @@
+"""The task `quality`: metrics by hand and against scipy, losses, a whole run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from routing.config import RunConfig
+from routing.evaluation import correlation
+from routing.evaluation.correlation import agreement, logistic, logistic_mapping, rank_correlation
+from routing.run import run
+from routing.tasks import task_of
+
+
+def test_metrics_by_hand() -> None:
+    # ranks 1 2 3 4 and 1 3 2 4: 1 - 6 * 2 / (4 * 15) = 0.8
+    found = agreement(np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.1, 0.3, 0.2, 0.4]))
+    assert found["srcc"] == pytest.approx(0.8)
+    assert found["plcc"] == pytest.approx(0.8)
+    assert found["rmse"] == pytest.approx(np.sqrt(0.02 / 4))
+
+
+def test_scipy_agrees_with_ties() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 5, 200) / 5
+    predictions = np.round(targets + rng.normal(0, 0.3, 200), 1)
+    found = agreement(predictions, targets)
+    assert found["srcc"] == pytest.approx(stats.spearmanr(predictions, targets).statistic)
+    assert found["plcc"] == pytest.approx(stats.pearsonr(predictions, targets).statistic)
+
+
+def test_srcc_knows_order_only() -> None:
+    targets = np.linspace(0, 1, 50)
+    found = agreement(np.exp(5 * targets), targets)
+    assert found["srcc"] == pytest.approx(1)
+    assert found["plcc"] < 0.9
+
+
+def test_logistic_mapping_undoes_a_logistic() -> None:
+    predictions = np.linspace(-3, 3, 100)
+    targets = logistic(predictions, 0.9, 0.1, 0.5, 0.4)
+    mapped = logistic_mapping(predictions, targets)
+    assert mapped is not None
+    np.testing.assert_allclose(mapped, targets, atol=1e-6)
+    found = agreement(predictions, targets)
+    assert found["plcc_logistic"] == pytest.approx(1)
+    assert found["plcc"] < 0.99
+
+
+def test_logistic_by_hand() -> None:
+    # in the middle: half way between low and high
+    assert logistic(np.array([0.5]), 0.9, 0.1, 0.5, 0.4)[0] == pytest.approx(0.5)
+    assert logistic(np.array([0.9]), 0.9, 0.1, 0.5, 0.4)[0] == pytest.approx(0.1 + 0.8 / (1 + np.exp(-1)))
+
+
+def test_falling_predictions_are_negative() -> None:
+    targets = np.linspace(0, 1, 30)
+    assert agreement(-targets, targets)["srcc"] == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.3])
+def test_constant_predictions_order_nothing(constant: float, caplog: pytest.LogCaptureFixture) -> None:
+    found = agreement(np.full(20, constant), np.linspace(0, 1, 20))
+    assert (found["srcc"], found["plcc"], found["plcc_logistic"]) == (0.0, 0.0, 0.0)
+    assert len(caplog.records) == 1
+    assert "plcc_logistic is the raw plcc" in caplog.text
+    assert rank_correlation(np.linspace(0, 1, 20), np.full(20, 0.5)) == 0.0
+
+
+def test_no_numbers() -> None:
+    found = agreement(np.array([0.1, np.nan, 0.3, 0.2, 0.1]), np.linspace(0, 1, 5))
+    assert np.isnan([found["srcc"], found["plcc"], found["rmse"]]).all()
+
+
+def test_a_fit_that_fails_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*args: Any, **keys: Any) -> None:
+        raise RuntimeError("Optimal parameters not found:\n maxfev")
+
+    monkeypatch.setattr("scipy.optimize.curve_fit", fails)
+    targets = np.linspace(0, 1, 20)
+    found = agreement(targets**3, targets)
+    assert found["plcc_logistic"] == found["plcc"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "plcc_logistic is the raw plcc: the logistic fit failed (Optimal parameters not found: maxfev)"
+    ]
+    assert correlation.logistic_mapping(targets[:3], targets[:3]) is None
+
+
+@pytest.mark.parametrize(("loss", "value"), [("auto", 0.3), ("l1", 0.3), ("mse", 0.1)])
+def test_losses(loss: str, value: float) -> None:
+    # errors 0.2 and 0.4
+    predictions, targets = torch.tensor([0.2, 0.4]), torch.tensor([0.0, 0.0])
+    assert float(task_of("quality", loss).loss(predictions, targets)) == pytest.approx(value)
+
+
+def test_a_whole_run(tiny_quality: dict[str, Any], tmp_path: Any) -> None:
+    rows: list[dict[str, Any]] = []
+    record = run(RunConfig.from_dict({**tiny_quality, "training.num_epochs": 2}), rows.append, tmp_path / "run")
+    for row in rows:
+        assert {"val_srcc", "val_plcc", "val_plcc_logistic", "val_rmse", "flops"} <= set(row)
+        weights = [row[f"fusion_weight_{stage}"] for stage in (1, 2, 3, 4)]
+        assert sum(weights) == pytest.approx(1, abs=1e-5)
+    assert len(record.points) == 20
+    assert sum(point.is_default for point in record.points) == 1
+    assert record.points[0].metrics["val_srcc"] == record.metrics["val_srcc"]
+    columns = (tmp_path / "run" / "history.csv").read_text().splitlines()[0].split(",")
+    assert {"val_srcc", "fusion_weight_1", "fusion_weight_4", "train_loss_fewer_scales"} <= set(columns)
+
+
+def test_same_seed_same_numbers(tiny_quality: dict[str, Any]) -> None:
+    first, second = (run(RunConfig.from_dict(tiny_quality)).metrics for _ in range(2))
+    assert first["val_srcc"] == second["val_srcc"]
+    assert first["train_loss"] == second["train_loss"]
+
+
+def test_patience_watches_srcc(tiny_quality: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.9, 0.9, 0.9])
+    monkeypatch.setattr(
+        "routing.evaluation.correlation.agreement", lambda *_: {"srcc": next(scores, 0.9), "rmse": 1.0, "plcc": 0.0}
+    )
+    keys = {**tiny_quality, "training.num_epochs": 6, "training.patience": 2, "evaluation.operating_points": False}
+    # best in epoch 2, then two epochs without a better one
+    assert run(RunConfig.from_dict(keys)).metrics["epochs"] == 4
+
+
+@pytest.mark.slow
+def test_quality_is_learned_in_little_time() -> None:
+    """SRCC 0.88 for one of the fusions: the target of the embedded data."""
+    config = RunConfig.from_dict(
+        {
+            "dataset.name": "quality",
+            "model.name": "hyperiqa",
+            "model.crop_size": 40,
+            "model.fewer_scales_weight": 0.0,
+            "training.num_epochs": 6,
+            "training.learning_rate": 5e-3,
+        }
+    )
+    record = run(config)
+    best = max(point.metrics["val_srcc"] for point in record.points)
+    assert best >= 0.88
