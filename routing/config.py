@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, mo
 from routing.errors import InputError, choices, nearest
 from routing.registry import DATASETS, MODELS, Registry
 from routing.section import DatasetSection, ModelSection, Section, dotted, merge, nested
-from routing.training.sections import PhaseSection, check_phases
+from routing.training.sections import AugmentSection, PhaseSection, check_phases
 from routing.yaml_io import dump, load_file, parse_scalar
 
 
@@ -71,6 +71,7 @@ class TrainingSection(Section):
     patience: int | None = Field(
         default=None, ge=1, le=10_000, description="Stop after so many epochs without a better validation; null: never."
     )
+    augment: AugmentSection = AugmentSection()
     schedule: Literal["joint", "alternating"] = Field(
         default="joint",
         description="joint: all parts at once, or the declared phases once and in order; alternating: the declared "

@@ -63,6 +63,10 @@ DATASETS = Registry(
     {
         "digits": "routing.data.sections:DigitsSection",
         "image_folder": "routing.data.sections:ImageFolderSection",
+        "cifar10": "routing.data.sections:CifarSection",
+        "cifar100": "routing.data.sections:CifarSection",
+        "mnist": "routing.data.sections:MnistSection",
+        "fashion_mnist": "routing.data.sections:MnistSection",
         "quality": "routing.data.quality_sections:QualitySection",
         "koniq10k": "routing.data.quality_sections:Koniq10kSection",
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -66,7 +66,7 @@ class ImageData:
 
 @dataclass(frozen=True)
 class Batch:
-    """``images`` float (B, C, H, W), normalised; ``targets`` (B,); ``indices`` (B,) into the split; ``facts`` asked for."""
+    """``images`` float (B, C, H, W), normalised; ``targets`` (B,); ``indices`` (B,) into the split; ``facts``."""
 
     images: Tensor
     targets: Tensor
@@ -82,12 +82,23 @@ def normalise(images: Tensor, info: DataInfo) -> Tensor:
 
 
 def batches(
-    split: Split, info: DataInfo, batch_size: int, order: Tensor | None = None, facts: Sequence[str] = ()
+    split: Split,
+    info: DataInfo,
+    batch_size: int,
+    order: Tensor | None = None,
+    facts: Sequence[str] = (),
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Batch]:
-    """Yield normalised batches in ``order`` (indices (M,)), or in the order of the split; the last may be smaller."""
+    """Yield normalised batches in ``order`` (indices (M,)), or in the order of the split; the last may be smaller.
+
+    Args:
+        facts: columns of ``split.extra`` that come along.
+        augment: uint8 images (B, C, H, W) -> the same, moved.
+    """
     if order is None:
         order = torch.arange(len(split))
     for indices in order.split(batch_size):
         where = indices.to(split.targets.device)
-        images = normalise(split.images[where], info)
+        pixels = split.images[where]
+        images = normalise(pixels if augment is None else augment(pixels), info)
         yield Batch(images, split.targets[where], indices, {name: split.extra[name][where] for name in facts})

@@ -1,22 +1,28 @@
-"""Any folder of class folders (``root/train/<class>/*``), resized once and cached as memory-mapped uint8."""
+"""Any folder of class folders (with ``train/`` above them, or alone), resized once and cached as uint8."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from routing.data import DataInfo, ImageData
+from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.cache import Arrays, cached_splits
 from routing.data.sections import ImageFolderSection
-from routing.errors import InputError, choices
+from routing.data.splitting import cut_by_seed
+from routing.errors import InputError, choices, nearest
 
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"}
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, the usual default for photographs
-VERSION = 1
+VERSION = 2  # raise when reading changes: cached arrays of an older version are then not used
+ALL = ""  # the split of a root that holds class folders only
+
+Files = list[tuple[str, int]]
+"""Image files with their class; plain strings, because every trial lists them anew to know its cache entry."""
 
 
 def info(section: ImageFolderSection) -> DataInfo:
@@ -36,10 +42,14 @@ def info(section: ImageFolderSection) -> DataInfo:
 
 
 def load(section: ImageFolderSection) -> ImageData:
-    """Return train, val and test. Without ``val/`` it is cut from train by seed; without ``test/`` there is none."""
+    """Return train, val and test.
+
+    Without ``val/`` it is cut from train by seed; without ``test/`` there is none. A root of class folders only is cut
+    into all three by seed.
+    """
     described = info(section)
-    files = {name: _files(section.root / name, described.class_names) for name in ("train", "val", "test")}
-    newest = max(file.stat().st_mtime_ns for found in files.values() for file, _ in found)
+    files = {name: _files(folder, described.class_names) for name, folder in _folders(section.root).items()}
+    newest = max(os.stat(path).st_mtime_ns for found in files.values() for path, _ in found)
     key = {
         "version": VERSION,
         **section.model_dump(mode="json", exclude={"name", "patch_grid_size", "patch_margin"}),
@@ -50,53 +60,79 @@ def load(section: ImageFolderSection) -> ImageData:
     return ImageData(described, cached_splits("image_folder", key, lambda: _read_all(section, files)))
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def _folders(root: Path) -> dict[str, Path]:
+    """Return the folder of every split; a root of class folders is one split without a name."""
     if not root.is_dir():
         raise InputError(f"dataset.root {root}: no such folder; it must hold train/<class>/ with images")
-    train = root / "train"
-    if not train.is_dir():
-        found = sorted(entry.name for entry in root.iterdir() if entry.is_dir())[:8]
-        raise InputError(f"dataset.root {root}: it has no folder 'train' (found: {choices(found) or 'no folder'})")
-    classes = tuple(sorted(entry.name for entry in train.iterdir() if entry.is_dir()))
+    found = {name: root / name for name in SPLITS if (root / name).is_dir()}
+    if "train" in found:
+        return found
+    if found:
+        raise InputError(f"dataset.root {root}: it has '{next(iter(found))}' but no folder 'train'")
+    return {ALL: root}
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    folders = _folders(root)
+    folder = folders.get("train", root)
+    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
     if len(classes) < 2:
-        raise InputError(f"{train}: needs at least two class folders, found {len(classes)}")
+        raise InputError(
+            f"{folder}: needs at least two class folders, found {len(classes)} ({choices(classes) or 'no folder'}); "
+            "dataset.root must hold train/<class>/ or <class>/ with images"
+        )
     return classes
 
 
-def _files(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    """Return (file, class index) of one split, in a fixed order; an unknown class folder is an error."""
-    if not folder.is_dir():
-        return []
+def _files(folder: Path, classes: Sequence[str]) -> Files:
+    """Return (file, class index) of one split, in a fixed order; an unknown or empty class folder is an error."""
     unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes))
     if unknown:
-        raise InputError(f"{folder}: class folder '{unknown[0]}' is not in train/ (valid: {choices(classes)})")
+        raise InputError(
+            f"{folder}: class folder '{unknown[0]}' is not in train/{nearest(unknown[0], classes)} "
+            f"(valid: {choices(classes)})"
+        )
     found = [
-        (path, label)
+        (os.path.join(folder, name, file), label)
         for label, name in enumerate(classes)
-        for path in sorted((folder / name).glob("*"))
-        if path.suffix.lower() in EXTENSIONS
+        if (folder / name).is_dir()
+        for file in sorted(os.listdir(folder / name))
+        if file.lower().endswith(EXTENSIONS)
     ]
     if not found:
-        raise InputError(f"{folder}: no images in its class folders (extensions: {choices(sorted(EXTENSIONS))})")
+        raise InputError(f"{folder}: no images in its class folders (extensions: {choices(EXTENSIONS)})")
     return found
 
 
-def _read_all(section: ImageFolderSection, files: dict[str, list[tuple[Path, int]]]) -> Arrays:
-    if not files["val"]:
-        order = np.random.default_rng([section.seed, 0]).permutation(len(files["train"]))
-        cut = max(1, round(section.val_fraction * len(order)))
-        train = files["train"]
-        files = {**files, "val": [train[i] for i in order[:cut]], "train": [train[i] for i in order[cut:]]}
-    return {name: _read(found, section.input_size) for name, found in files.items() if found}
+def _read_all(section: ImageFolderSection, files: dict[str, Files]) -> Arrays:
+    declared = dict(files)
+    found = declared.pop(ALL, None) or declared.pop("train")
+    cut = cut_by_seed(
+        len(found),
+        section.seed,
+        val_fraction=0.0 if "val" in declared else section.val_fraction,
+        test_fraction=section.test_fraction if ALL in files else 0.0,
+        num_train=section.num_train,
+    )
+    drawn = {name: [found[index] for index in indices] for name, indices in cut.items()}
+    rng = np.random.default_rng([section.seed, 1])
+    for name, listed in declared.items():  # no split class by class: its first images stand for all in places
+        drawn[name] = [listed[index] for index in rng.permutation(len(listed))]
+    return {name: _read(listed, section.input_size) for name, listed in drawn.items()}
 
 
-def _read(files: list[tuple[Path, int]], size: int) -> dict[str, NDArray[np.generic]]:
+def _read(files: Files, size: int) -> dict[str, NDArray[np.generic]]:
     images = np.empty((len(files), 3, size, size), np.uint8)
     for row, (path, _) in zip(images, files, strict=True):
-        try:
-            with Image.open(path) as image:
-                small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path}: not a readable image: {str(error).splitlines()[0]}") from None
-        row[:] = np.asarray(small).transpose(2, 0, 1)
+        row[:] = _read_image(path, size).transpose(2, 0, 1)
     return {"images": images, "targets": np.array([label for _, label in files], np.int64)}
+
+
+def _read_image(path: str, size: int) -> NDArray[np.uint8]:
+    """Return one image (size, size, 3), upright as its camera says."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.asarray(upright.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image: {' '.join(str(error).split())}") from None

@@ -45,13 +45,35 @@ class DigitsSection(DatasetSection):
         return digits.info(self)
 
 
-class ImageFolderSection(DatasetSection):
-    """Any folder of class folders: ``root/train/<class>/*`` with optional ``val`` and ``test``."""
+class FoundImagesSection(DatasetSection):
+    """What data sets of images found on disk share: where they are, and how training images are split."""
+
+    root: Path = Field(description="Folder that holds the data.")
+    patch_margin: int = Field(default=4, ge=0, le=256, description="Context around each patch in pixels, every side.")
+    val_fraction: float = Field(default=0.1, gt=0, lt=1, description="Cut from train by seed where no val is given.")
+    num_train: int | None = Field(
+        default=None, ge=1, description="Train on so many images only, drawn by seed; null: all."
+    )
+
+
+class ImageFolderSection(FoundImagesSection):
+    """Any folder of class folders: ``root/train/<class>/*``, ``val`` and ``test`` if given; or the classes alone."""
 
     name: Literal["image_folder"] = "image_folder"
-    root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/.")
+    root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/; or the classes.")
     input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
-    val_fraction: float = Field(default=0.1, gt=0, lt=1, description="Cut from train by seed when there is no val/.")
+    test_fraction: float = Field(
+        default=0.1, gt=0, lt=1, description="Cut by seed where the root holds class folders only, without train/."
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> ImageFolderSection:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"dataset.val_fraction {self.val_fraction:g} and dataset.test_fraction {self.test_fraction:g} leave "
+                "nothing to train on"
+            )
+        return self
 
     def load(self) -> ImageData:
         from routing.data import image_folder
@@ -62,3 +84,45 @@ class ImageFolderSection(DatasetSection):
         from routing.data import image_folder
 
         return image_folder.info(self)
+
+
+class TorchvisionSection(FoundImagesSection):
+    """What data sets through torchvision share."""
+
+    root: Path = Field(description="Folder that holds the files of the data set, or will.")
+    download: bool = Field(default=False, description="Download what is missing or damaged.")
+
+
+class CifarSection(TorchvisionSection):
+    """CIFAR-10 or CIFAR-100."""
+
+    name: Literal["cifar10", "cifar100"] = "cifar10"
+    input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
+
+    def load(self) -> ImageData:
+        from routing.data import cifar
+
+        return cifar.load(self)
+
+    def info(self) -> DataInfo:
+        from routing.data import cifar
+
+        return cifar.info(self)
+
+
+class MnistSection(TorchvisionSection):
+    """MNIST or Fashion-MNIST."""
+
+    name: Literal["mnist", "fashion_mnist"] = "mnist"
+    input_size: int = Field(default=28, ge=8, le=1024, description="Images are resized once to this size in pixels.")
+    patch_margin: int = Field(default=3, ge=0, le=256, description="Context around each patch in pixels, every side.")
+
+    def load(self) -> ImageData:
+        from routing.data import mnist
+
+        return mnist.load(self)
+
+    def info(self) -> DataInfo:
+        from routing.data import mnist
+
+        return mnist.info(self)

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from routing.config import TrainingSection
 from routing.data import DataInfo, Split, batches
+from routing.data.augment import Augment
 from routing.errors import InputError, TrialFailed, choices
 from routing.models.base import ModelOutput, VisionModel
 from routing.tasks import Task
 from routing.training.phases import Phase, Turn, training_mode
-from routing.training.seeding import epoch_order
+from routing.training.sections import AugmentSection
+from routing.training.seeding import epoch_generator, epoch_order
 
 
 def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim.Optimizer:
@@ -25,6 +27,22 @@ def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+
+
+def make_augment(settings: AugmentSection, model: VisionModel, seed: int, epoch: int) -> Augment | None:
+    """Return what varies the images of an epoch, or None; it depends on seed and epoch only, as their order does.
+
+    Raises:
+        InputError: the model needs places in the image that would no longer be true.
+    """
+    if not settings.crop and not settings.flip:
+        return None
+    if model.needs:
+        raise InputError(
+            f"training.augment moves images, and the {choices(model.needs)} this model needs would not move along; "
+            "switch it off (training.augment.crop 0, training.augment.flip false)"
+        )
+    return Augment(settings.crop, settings.flip, epoch_generator(seed, epoch, "augment"))
 
 
 def learning_rate(settings: TrainingSection, step: int, total_steps: int) -> float:
@@ -72,8 +90,9 @@ def train_epoch(
     started = time.perf_counter()
     sums: dict[str, Tensor] = {}
     order = epoch_order(seed, turn.epoch, len(split))
+    augment = make_augment(settings.augment, model, seed, turn.epoch)
     with training_mode(model, turn.phase):
-        for index, batch in enumerate(batches(split, info, settings.batch_size, order, model.needs)):
+        for index, batch in enumerate(batches(split, info, settings.batch_size, order, model.needs, augment)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, first_step + index, total_steps)
             with autocast:

@@ -12,6 +12,13 @@ from routing.section import Section
 Word = Annotated[str, Field(min_length=1, max_length=80)]
 
 
+class AugmentSection(Section):
+    """How training images are varied; the whole batch at once, on the device."""
+
+    crop: int = Field(default=0, ge=0, le=64, description="Shift each image by up to so many pixels; 0 is off.")
+    flip: bool = Field(default=False, description="Mirror every second image, left to right.")
+
+
 class PhaseSection(Section):
     """One phase of training: what is trained, on which terms of the loss, for how long. The rest is frozen."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import zlib
 
 import numpy as np
 import torch
@@ -40,5 +41,9 @@ def pick_device(name: str) -> torch.device:
 
 def epoch_order(seed: int, epoch: int, count: int) -> torch.Tensor:
     """Return the order of training images in an epoch; depends on seed and epoch only, so that a resumed run agrees."""
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    return torch.randperm(count, generator=generator)
+    return torch.randperm(count, generator=epoch_generator(seed, epoch))
+
+
+def epoch_generator(seed: int, epoch: int, purpose: str = "") -> torch.Generator:
+    """Return a generator of its own for every seed, epoch and purpose."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + epoch + (zlib.crc32(purpose.encode()) << 24)) % 2**63)

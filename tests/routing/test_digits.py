@@ -1,0 +1,92 @@
+"""The embedded data set: disjoint sources, repeatable drawing, boxes that hold the digit, patches that tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from routing.config import RunConfig
+from routing.data import ImageData
+from routing.data.digits import source_split
+from routing.data.patches import PatchGrid
+from routing.errors import InputError
+
+SMALL = {"num_train": 60, "num_val": 40, "num_test": 20}
+
+
+def load(**keys: Any) -> ImageData:
+    values = {f"dataset.{key}": value for key, value in {**SMALL, **keys}.items()}
+    return RunConfig.from_dict(values).dataset.load()
+
+
+def test_no_source_digit_is_in_two_splits() -> None:
+    sources = source_split(0)
+    together = np.concatenate(list(sources.values()))
+    assert sorted(together) == list(range(1797))
+    assert [len(sources[name]) for name in ("train", "val", "test")] == [1078, 360, 359]
+    data = load()
+    for name, split in data.splits.items():
+        assert set(split.extra["source"].tolist()) <= set(sources[name].tolist())
+
+
+def test_drawing_repeats_and_depends_on_its_own_seed() -> None:
+    first, second, other = load(), load(), load(seed=1)
+    assert torch.equal(first["val"].images, second["val"].images)
+    assert not torch.equal(first["val"].images, other["val"].images)
+    assert first["train"].images.shape == (60, 1, 40, 40)
+    assert first["train"].images.dtype == torch.uint8
+
+
+def test_the_box_holds_the_digit() -> None:
+    data = load(fragments=0)
+    for image, box in zip(data["train"].images, data["train"].extra["box"].tolist(), strict=True):
+        top, left, height, width = box
+        inside = torch.zeros(40, 40, dtype=torch.bool)
+        inside[top : top + height, left : left + width] = True
+        pixels = image[0].float()
+        assert pixels[inside].mean() > 5 * pixels[~inside].mean()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"digit_size": 60}, r"dataset\.digit_size 60 is larger than dataset\.input_size 40"),
+        ({"patch_grid_size": 7}, r"patch_grid_size 7 does not divide dataset\.input_size 40 \(valid: 1, 2, 4, 5, 8"),
+        ({"digit_size": 4}, r"digit_size: must be greater than or equal to 8, not 4"),
+    ],
+)
+def test_settings_that_cannot_be(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load(**keys)
+
+
+class TestPatchGrid:
+    def test_patches_without_margin_tile_the_image(self) -> None:
+        images = torch.arange(2 * 6 * 6, dtype=torch.float32).view(2, 1, 6, 6)
+        patches = PatchGrid(6, 3, 0).all(images).view(2, 9, 2, 2)
+        assert patches[0, 0].tolist() == [[0, 1], [6, 7]]
+        assert patches[0, 5].tolist() == [[16, 17], [22, 23]]  # row 1, column 2
+        assert patches.sum() == images.sum()
+
+    def test_a_margin_looks_at_the_neighbours_and_black_outside(self) -> None:
+        images = torch.ones(1, 1, 6, 6)
+        patches = PatchGrid(6, 3, 1).all(images).view(9, 4, 4)
+        assert patches[4].sum() == 16  # the cell in the middle sees only image
+        assert patches[0].sum() == 9  # the corner sees seven pixels outside
+
+    def test_cropping_some_is_the_same_as_cropping_all(self) -> None:
+        grid, images = PatchGrid(12, 4, 2), torch.randn(3, 2, 12, 12)
+        rows = torch.tensor([0, 5, 17, 47, 5])
+        assert torch.equal(grid.crop(grid.view(images), rows), grid.all(images)[rows])
+
+    def test_boxes_are_shared_out_completely(self) -> None:
+        grid = PatchGrid(40, 5, 4)
+        boxes = torch.tensor([[0, 0, 14, 14], [8, 16, 8, 8], [26, 26, 14, 14]])
+        covered = grid.covered_by(boxes)
+        torch.testing.assert_close(covered.sum(1), torch.ones(3))
+        assert covered[1].view(5, 5)[1, 2] == 1
+        assert covered[0].view(5, 5)[0, 0] == pytest.approx(64 / 196)
+        assert covered[0].view(5, 5)[1, 1] == pytest.approx(36 / 196)
