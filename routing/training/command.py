@@ -44,9 +44,8 @@ def _check_folder(config: RunConfig, out: Path) -> None:
 
 
 def _epoch_line(row: dict[str, float], epochs: int) -> str:
-    return (
-        f"epoch {row['epoch']:.0f}/{epochs}  loss {row['train_loss']:.4f}  {_words(row)}  {row['train_seconds']:.1f} s"
-    )
+    loss = f"loss {row['train_loss']:.4f}  " if "train_loss" in row else ""  # a frozen model has none
+    return f"epoch {row['epoch']:.0f}/{epochs}  {loss}{_words(row)}  {row['train_seconds']:.1f} s"
 
 
 def _words(row: dict[str, float]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from routing.cli import main
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.run import run
@@ -56,6 +57,16 @@ def test_a_frozen_model_gives_operating_points(tiny: dict[str, Any], folder: Pat
     assert [row["epoch"] for row in reports] == [0]
     assert frozen.metrics["epochs"] == 0
     assert [point.row() for point in frozen.points] == [point.row() for point in trained.points]
+
+
+def test_a_frozen_model_from_the_command_line(
+    tiny: dict[str, Any], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(RunConfig.from_dict({**tiny, **SMALL}), out=folder / "trained")
+    keys = {**tiny, **SMALL, "model.weights": folder / "trained", "training.num_epochs": 0}
+    words = [f"--{key}={value}" for key, value in keys.items()]
+    assert main(["train", "--out", str(folder / "frozen"), *words]) == 0
+    assert "epoch 0/0  val_accuracy" in capsys.readouterr().out
 
 
 def test_frozen_without_weights(tiny: dict[str, Any], folder: Path) -> None:
