@@ -22,7 +22,6 @@ from routing.errors import InputError, RoutingError, choices
 from routing.models.base import VisionModel
 from routing.models.patch_baselines import UniformModel
 from routing.models.patch_routing import AttentionRouting
-from routing.models.routers import ShareRouter
 from routing.saved import SavedRun
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2"}
@@ -106,21 +105,11 @@ class RoutedModel(nn.Module):
         self.model, self.info = model, info
         self.value = model.default_knob_value
 
-    def _hard(self, evidence_BN: Tensor) -> Tensor:
-        router = self.model.router
-        if not isinstance(router, ShareRouter):
-            return router.at_knob(evidence_BN, self.value).hard_BN
-        # ONNX has no stable sort: a patch's rank is the number of patches before it, ties to the lower index
-        index = torch.arange(router.num_patches, device=evidence_BN.device)
-        other, own = evidence_BN.unsqueeze(1), evidence_BN.unsqueeze(2)
-        before = (other > own) | ((other == own) & (index.unsqueeze(0) < index.unsqueeze(1)))
-        return before.sum(2) < router.num_routed(self.value)
-
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
         model = self.model
         encoded = model.encode(normalise(images, self.info))
-        hard_BN = self._hard(model.evidence(encoded))
+        hard_BN = model.router.at_knob(model.evidence(encoded), self.value).hard_BN
         scores_BN = encoded.scores_BN
         if "small" not in model.branches:
             scores_BN = scores_BN.masked_fill(~hard_BN, -torch.inf)
@@ -159,11 +148,7 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
             predict = _save_onnx(program, path) if kind == "onnx" else _save_program(program, path)
         except Exception as error:  # torch.export fails in many ways; each means that this model has no such form
             path.unlink(missing_ok=True)
-            reason = str(error).strip().splitlines()
-            raise ExportFailed(
-                f"{saved.config.model.name} cannot be exported as {kind}: {type(error).__name__}: "
-                f"{reason[0] if reason else ''}"
-            ) from error
+            raise ExportFailed(f"{saved.config.model.name} cannot be exported as {kind}: {_reason(error)}") from error
         verified = _verify(saved, predict, images, path)
     if verified.agreeing < AGREEMENT * verified.images:
         path.unlink()
@@ -190,6 +175,13 @@ def traceable(saved: SavedRun) -> nn.Module:
     return RoutedModel(saved.model, saved.info)
 
 
+def _reason(error: BaseException) -> str:
+    """Return the first line of what an exporter's chain of errors began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def _need_onnx() -> None:
     try:
         import onnxruntime  # noqa: F401
@@ -202,7 +194,12 @@ def _save_onnx(program: Any, path: Path) -> Predict:
     import onnxruntime
 
     exported = torch.onnx.export(
-        program, input_names=["images"], output_names=["prediction"], dynamo=True, verbose=False
+        program,
+        input_names=["images"],
+        output_names=["prediction"],
+        dynamo=True,
+        verbose=False,
+        custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     )
     assert exported is not None
     exported.save(str(path))
@@ -211,6 +208,15 @@ def _save_onnx(program: Any, path: Path) -> Predict:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """Translate a stable sort, which torch's exporter lacks: ONNX's TopK puts the lower of equal indices first."""
+    import onnxscript
+
+    op: Any = onnxscript.opset18
+    length = op.Gather(op.Shape(self), op.Constant(value_ints=[dim]))
+    return op.TopK(self, length, axis=dim, largest=int(descending), sorted=1)
 
 
 def _save_program(program: Any, path: Path) -> Predict:
