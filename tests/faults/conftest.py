@@ -1,0 +1,35 @@
+"""Paths of the runs that workers import, and the tag by which a test finds every process it started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+STUDIES = HERE.parent / "search_spaces"
+for folder in (HERE, STUDIES):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from processes import TAG, tagged, wait_until  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE, STUDIES, ROOT))))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def tag(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Mark every process the test starts; none of them may be left when it ends."""
+    value = uuid.uuid4().hex
+    monkeypatch.setenv(TAG, value)
+    yield value
+    assert wait_until(lambda: not tagged(value), 20), f"left: {tagged(value)}"
