@@ -58,14 +58,21 @@ def train(config_file: str | None, out: Path | None, overrides: tuple[str, ...])
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["val", "test"]), default="val", show_default=True)
 @click.option("--operating-points", is_flag=True, help="Every value of the compute knob, not only the default.")
-def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool) -> None:
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="After the last epoch, or after the one with the best validation.",
+)
+def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights: Any) -> None:
     """Evaluate saved runs side by side."""
     from routing.console import say, table
     from routing.saved import evaluate_saved, read_config, save_evaluation
 
     rows = []
     for run in runs:
-        points = evaluate_saved(run, split, curve=operating_points)
+        points = evaluate_saved(run, split, curve=operating_points, weights=weights)
         say(f"wrote {save_evaluation(run, split, points)}")
         keys = read_config(run).dotted()
         rows += [{"run": str(run), **keys, **point.row()} for point in points]

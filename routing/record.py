@@ -22,6 +22,7 @@ CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.safetensors"
+BEST_FILE = "best.safetensors"
 
 
 @dataclass(frozen=True)

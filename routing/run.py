@@ -8,25 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from routing.compute import measure
 from routing.config import RunConfig
 from routing.data import ImageData
 from routing.evaluation.certificate import certify
 from routing.evaluation.evaluate import Evaluation, Evaluator
+from routing.evaluation.latency import measure_latency
 from routing.evaluation.operating_points import operating_points
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch_routing import AttentionRouting
-from routing.record import CONFIG_FILE, MODEL_FILE, TrialRecord, write_history, write_text
+from routing.record import CONFIG_FILE, TrialRecord, write_history, write_text
 from routing.tasks import task_of
 from routing.training.checkpoint import (
     CHECKPOINT_FILE,
     Progress,
     restore_checkpoint,
     save_checkpoint,
-    save_tensors,
+    save_models,
 )
+from routing.training.events import EventLog
 from routing.training.loop import make_optimizer, train_epoch
 from routing.training.phases import make_schedule
 from routing.training.reuse import keep_training, load_training, reusable
@@ -56,10 +59,12 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
     data = config.dataset.load()
     model = build_model(config.model, data.info).to(device)
     evaluator = make_evaluator(config, data, "val", device)
+    best: dict[str, Tensor] = {}
     with reusable(config) as kept:
         history = load_training(kept, model)
         if history is None:
-            history = _train(config, model, data, evaluator, report, out)
+            trained = _train(config, model, data, evaluator, report, out)
+            history, best = trained.history, trained.best
             keep_training(kept, model, history)
     if not history or "flops" not in history[-1]:
         history = _without_training(history, model, evaluator, report, out)
@@ -71,7 +76,7 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
         record.metrics |= {f"cross_{name}": value for name, value in crossed.metrics.items()}
     record.metrics["seconds"] = time.perf_counter() - started
     if out is not None:
-        save_tensors(out / MODEL_FILE, model.state_dict(), {"model": config.model.name})
+        save_models(out, model, best, {"model": config.model.name})
         record.write(out)
         (out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
@@ -99,38 +104,40 @@ def _train(
     evaluator: Evaluator,
     report: Report | None,
     out: Path | None,
-) -> list[dict[str, Any]]:
-    """Train phase by phase to the end, from the checkpoint in ``out`` where there is one; return the history."""
-    device = evaluator.split.targets.device
-    schedule = make_schedule(config.training, model, evaluator.task)
+) -> Progress:
+    """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
+    device, task = evaluator.split.targets.device, evaluator.task
+    schedule = make_schedule(config.training, model, task)
     optimizer = make_optimizer(model, config.training)
     progress = restore_checkpoint(out, config, model, optimizer) if out is not None else None
     if progress is None:
         config.model.initialise(model)
         progress = Progress(0, [])
     train_split = data["train"].to(device)
-    while (turn := schedule.turn(progress.history)) is not None:
-        losses = train_epoch(
-            model,
-            train_split,
-            data.info,
-            evaluator.task,
-            optimizer,
-            config.training,
-            turn=turn,
-            seed=config.seed,
-            autocast=evaluator.autocast,
-        )
-        before = progress.history[-1]["train_seconds"] if progress.history else 0.0
-        row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
-        row |= {"train_seconds": before + losses["epoch_seconds"], **_headline(evaluator.run(model))}
-        progress = Progress(turn.epoch, [*progress.history, row])
-        if out is not None:
-            write_history(out, progress.history)
-            save_checkpoint(out, config, model, optimizer, progress)
-        if report is not None:
-            report(row)
-    return progress.history
+    with EventLog(out, progress.epoch + 1) as events:
+        while (turn := schedule.turn(progress.history)) is not None:
+            losses = train_epoch(
+                model,
+                train_split,
+                data.info,
+                task,
+                optimizer,
+                config.training,
+                turn=turn,
+                seed=config.seed,
+                autocast=evaluator.autocast,
+            )
+            before = progress.history[-1]["train_seconds"] if progress.history else 0.0
+            row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
+            row |= {"train_seconds": before + losses["epoch_seconds"], **_headline(evaluator.run(model))}
+            progress = progress.after(row, model, f"val_{task.metric}", task.higher_is_better)
+            if out is not None:
+                write_history(out, progress.history)
+                save_checkpoint(out, config, model, optimizer, progress)
+            events.add(row)
+            if report is not None:
+                report(row)
+    return progress
 
 
 def _without_training(
@@ -172,6 +179,7 @@ def _evaluate(
     batch = next(evaluator.batches(model.needs))
     with torch.no_grad():
         measure(model, batch.images, model.eval()(batch.images, **batch.facts))
+    metrics |= measure_latency(model, evaluator).row()
     certificate = None
     if isinstance(model, AttentionRouting):
         certificate = certify(model, evaluator, final)

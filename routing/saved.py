@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,10 +14,12 @@ from routing.errors import InputError, choices
 from routing.evaluation.operating_points import operating_points
 from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
-from routing.record import CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint, write_json
+from routing.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint, write_json
 from routing.run import make_evaluator
 from routing.training.checkpoint import load_weights
 from routing.training.seeding import pick_device, prepare_process
+
+Weights = Literal["last", "best"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ def read_config(folder: Path) -> RunConfig:
     return RunConfig.from_yaml(folder / CONFIG_FILE)
 
 
-def load(folder: str | Path) -> SavedRun:
+def load(folder: str | Path, weights: Weights = "last") -> SavedRun:
     """Load a run's folder (``runs/x``, ``RESULTS/trials/3``, ``RESULTS/best/knee``) with its trained weights.
+
+    Args:
+        weights: after the last epoch, as every number of the run says, or after the one with the best validation.
 
     Raises:
         InputError: no run there, no weights, or weights of another model.
@@ -55,22 +61,25 @@ def load(folder: str | Path) -> SavedRun:
     folder = Path(folder)
     config = read_config(folder)
     info = config.dataset.info()
-    return _with_weights(config, info, folder)
+    return _with_weights(config, info, folder, weights)
 
 
-def _with_weights(config: RunConfig, info: DataInfo, folder: Path) -> SavedRun:
-    if not (folder / MODEL_FILE).is_file():
+def _with_weights(config: RunConfig, info: DataInfo, folder: Path, weights: Weights) -> SavedRun:
+    file = folder / (MODEL_FILE if weights == "last" else BEST_FILE)
+    if not file.is_file():
         why = "it was not kept" if (folder / METRICS_FILE).is_file() else "the run has not finished"
-        raise InputError(f"{folder}: no {MODEL_FILE}: {why}")
+        raise InputError(f"{folder}: no {file.name}: {why}")
     model = build_model(config.model, info)
-    load_weights(model, folder / MODEL_FILE)
+    load_weights(model, file)
     if config.evaluation.knob_value is not None:
         model.set_knob(config.evaluation.knob_value)
     model.to(pick_device(config.device)).eval()
     return SavedRun(config, info, model)
 
 
-def evaluate_saved(folder: str | Path, split: str = "val", *, curve: bool = False) -> list[OperatingPoint]:
+def evaluate_saved(
+    folder: str | Path, split: str = "val", *, curve: bool = False, weights: Weights = "last"
+) -> list[OperatingPoint]:
     """Evaluate a saved run on ``val`` or ``test``: its default operating point first, then the others if asked.
 
     The metrics of the points are named after the split: ``test_accuracy``.
@@ -80,7 +89,7 @@ def evaluate_saved(folder: str | Path, split: str = "val", *, curve: bool = Fals
     prepare_process(config.seed, config.threads)
     data = config.dataset.load()
     _check_split(data, split, config)
-    saved = _with_weights(config, data.info, folder)
+    saved = _with_weights(config, data.info, folder, weights)
     evaluator = make_evaluator(config, data, split, pick_device(config.device))
     default = evaluator.run(saved.model)
     return operating_points(saved.model, evaluator, default, curve=curve, split=split)

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from routing.errors import InputError
-from routing.record import MODEL_FILE, write_text
+from routing.record import BEST_FILE, MODEL_FILE, write_text
 from routing.yaml_io import dump, load_file
 from search_spaces.schema import AblationStudy, Study, SweepStudy
 
@@ -148,9 +148,10 @@ def drop_models(out: Path, keep: str, front: set[int]) -> None:
     """Delete the trained models that a study does not keep: all but those of the trials on the ``front``, or all."""
     if keep == "all":
         return
-    for path in (out / TRIALS_FOLDER).glob(f"*/{MODEL_FILE}"):
-        if keep == "none" or int(path.parent.name) not in front:
-            path.unlink()
+    for name in (MODEL_FILE, BEST_FILE):
+        for path in (out / TRIALS_FOLDER).glob(f"*/{name}"):
+            if keep == "none" or int(path.parent.name) not in front:
+                path.unlink()
 
 
 def study_seed(study: Study) -> int:

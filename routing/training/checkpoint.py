@@ -1,7 +1,8 @@
 """Saved weights and training states: safetensors only, so that reading one never runs code.
 
 ``model.safetensors`` is what a finished run leaves; ``checkpoint.safetensors`` is what a running one needs to go on
-after its last epoch: weights, optimiser state, random state, history.
+after its last epoch: weights, optimiser state, random state, history. ``best.safetensors`` holds the weights of the
+epoch with the best validation; they are beside the last ones for who wants them, no study reads them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,27 @@ from torch import Tensor, nn
 
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.record import BEST_FILE, MODEL_FILE
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 @dataclass
 class Progress:
-    """Where a run stands: epochs finished, and one history row for each."""
+    """Where a run stands: epochs finished, one history row for each, the weights after the best of them."""
 
     epoch: int
     history: list[dict[str, Any]]
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def after(self, row: dict[str, Any], model: nn.Module, metric: str, higher_is_better: bool) -> Progress:
+        """Return where the run stands after one more epoch; ``metric`` is the history's column that tells the best."""
+        history = [*self.history, row]
+        sign = 1.0 if higher_is_better else -1.0
+        *before, last = (sign * float(past[metric]) for past in history)
+        is_best = all(last > value for value in before)  # the first of equals
+        best = {key: value.detach().clone() for key, value in model.state_dict().items()} if is_best else self.best
+        return Progress(int(row["epoch"]), history, best)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -78,6 +91,7 @@ def save_checkpoint(
 ) -> None:
     """Save all that is needed to go on after this epoch."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    tensors |= {f"best.{key}": value for key, value in progress.best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
@@ -103,9 +117,8 @@ def restore_checkpoint(
         tensors, metadata = load_tensors(path)
         if metadata.get("config") != identity(config):
             return None
-        progress = Progress(int(metadata["epoch"]), json.loads(metadata["history"]))
-        weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
-        model.load_state_dict(weights)
+        progress = Progress(int(metadata["epoch"]), json.loads(metadata["history"]), _below("best.", tensors))
+        model.load_state_dict(_below("model.", tensors))
     except (InputError, KeyError, ValueError, RuntimeError):
         return None
     state: dict[int, dict[str, Any]] = {}
@@ -118,3 +131,20 @@ def restore_checkpoint(
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return progress
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def save_models(folder: Path, model: nn.Module, best: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Save the last weights, and the best ones where they are known; one file is both where they are the same."""
+    last = model.state_dict()
+    save_tensors(folder / MODEL_FILE, last, metadata)
+    (folder / BEST_FILE).unlink(missing_ok=True)
+    if best and all(torch.equal(value, last[key].to(value.device)) for key, value in best.items()):
+        with suppress(OSError):  # without links there are two files
+            os.link(folder / MODEL_FILE, folder / BEST_FILE)
+            return
+    if best:
+        save_tensors(folder / BEST_FILE, best, metadata)

@@ -1,0 +1,49 @@
+"""TensorBoard events of a run: one point per epoch of every number in its history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+GROUPS = {"train": "train", "val": "validation", "flops": "compute"}
+X_AXIS = "epoch"
+
+
+class EventLog:
+    """Writes history rows as events into a run's folder; without a folder it does nothing.
+
+    Args:
+        first_epoch: events of this epoch and later that an interrupted run left behind are void.
+    """
+
+    def __init__(self, folder: Path | None, first_epoch: int) -> None:
+        self.folder, self.first_epoch = folder, first_epoch
+
+    def __enter__(self) -> EventLog:
+        self.writer = None
+        if self.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(self.folder), purge_step=self.first_epoch, max_queue=1000)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add one history row, ``val_accuracy`` as ``validation/accuracy``."""
+        if self.writer is None:
+            return
+        for name, value in row.items():
+            if name != X_AXIS and isinstance(value, (int, float)):
+                self.writer.add_scalar(_tag(name), value, int(row[X_AXIS]))
+        self.writer.flush()
+
+
+def _tag(name: str) -> str:
+    first, _, rest = name.partition("_")
+    return f"{GROUPS[first]}/{rest or name}" if first in GROUPS else f"run/{name}"
