@@ -13,6 +13,7 @@ import json
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,8 +39,8 @@ class RunTrainable(tune.Trainable):
     """Trains runs for Ray Tune, several in a row in one process (``reuse_actors``).
 
     A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``. Every step
-    returns the history row of an epoch; the last one has ``done`` and either ``final`` (JSON of metrics and points) or
-    ``failed`` (the reason in one line; a run that raises does not cost the process).
+    returns the history row of an epoch and the ``cpu_seconds`` of the trial so far; the last one has ``done`` and
+    either ``final`` (JSON of metrics and points) or ``failed`` (the reason; to raise does not cost the process).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -63,6 +64,7 @@ class _Handover:
 
     def __init__(self, trial: dict[str, Any]) -> None:
         self._trial = trial
+        self._cpu_before = time.process_time()
         self._rows: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
         self._stopping = False
@@ -72,7 +74,7 @@ class _Handover:
     def next(self) -> dict[str, Any]:
         """Let the run go on to its next report, and return it."""
         self._wanted.release()
-        return self._rows.get()
+        return {**self._rows.get(), "cpu_seconds": time.process_time() - self._cpu_before}
 
     def stop(self) -> None:
         """End the run at its next report and wait for it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 TRIALS_FILE = "trials.csv"
 POINTS_FILE = "points.csv"
 TEST_FILE = "evaluation_test.json"
+_WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed or interrupted"}
 _CONTEXT = ("arm",)
 _STOPPED = ("rung", "rank", "peers")
-_COSTS = ("seconds", "expected_flops")
+_COSTS = ("seconds", "cpu_seconds", "expected_flops")
 
 
 class Collector:
@@ -54,6 +56,18 @@ class Collector:
         write_table(
             self.out / POINTS_FILE, points, first=("trial", "seed", *_CONTEXT, "knob", "knob_value", "is_default")
         )
+
+    def summary(self) -> str:
+        """Return one line on what the trials came to and what they cost."""
+        rows = [row for row, _ in self._rows.values()]
+        states = Counter(row["state"] for row in rows)
+        parts = [f"{states[state]} {word}" for state, word in _WORDS.items() if states[state]]
+        cpu = sum(float(row["cpu_seconds"] or 0) for row in rows)
+        saved = sum(_epochs_saved(row) for row in rows if row["state"] == TrialState.PRUNED.name)
+        parts.append(f"{cpu / 60:.1f} CPU minutes")
+        if saved:
+            parts.append(f"early stopping saved {saved:.0f} epochs")
+        return ", ".join(parts)
 
     def front_trials(self, objectives: Sequence[Objective]) -> set[int]:
         """Return the trials that own a point nothing dominates."""
@@ -127,6 +141,11 @@ class Collector:
                 return RunConfig.from_dict(load_file(path)[0]).dotted()
             except InputError:
                 return setting_of(trial)
+
+
+def _epochs_saved(row: dict[str, Any]) -> float:
+    planned, trained = row.get("training.num_epochs"), row.get("epochs")
+    return float(planned) - float(trained) if planned and trained else 0.0
 
 
 def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[str, Any]]:

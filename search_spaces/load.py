@@ -6,14 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from routing.config import RunConfig, valid_keys
 from routing.errors import InputError, choices, nearest
+from routing.plugins import import_plugins
 from routing.section import dotted, nested
 from routing.yaml_io import Lines, load_file
+from search_spaces.messages import Places, explain, why_unknown
+from search_spaces.parameters import at_quantile, contains
 from search_spaces.schema import GRID_POINTS, AblationStudy, Parameter, Study, SweepStudy
-from search_spaces.space import Space, at_quantile, contains
+from search_spaces.space import Space
 
 KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
 _FOLDERS = ("sweeps", "ablations")
@@ -71,10 +74,12 @@ def _find(path: str | os.PathLike[str]) -> Path:
 
 def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -> Study:
     """Check the content of a study file; see ``load_study``."""
-    place = _Places(where, lines or {})
+    place = Places(where, lines or {})
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"
         raise InputError(f"{where}: a study is a mapping with kind, name, base, space, ...; this is {found}")
+    base = values.get("base")
+    import_plugins(base.get("plugins") if isinstance(base, dict) else None)
     kind = values.get("kind")
     if kind not in KINDS:
         hint = nearest(str(kind), KINDS) if kind is not None else "; the key is missing"
@@ -82,7 +87,7 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -
     try:
         study: Study = KINDS[kind].model_validate(values)
     except ValidationError as error:
-        raise InputError(_explain(error, KINDS[kind], place)) from None
+        raise InputError(explain(error, KINDS[kind], place)) from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
     if isinstance(study, SweepStudy):
@@ -92,79 +97,12 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -
     return study
 
 
-class _Places:
-    """Turns a path of keys into ``file:line``, falling back to the nearest parent that has a line."""
-
-    def __init__(self, where: str, lines: Lines) -> None:
-        self.where, self.lines = where, lines
-
-    def __call__(self, *path: Any) -> str:
-        written = tuple(part if isinstance(part, int) else str(part) for part in path)
-        split = tuple(piece for part in written for piece in (part.split(".") if isinstance(part, str) else [part]))
-        best = max((self._known_part(keys) for keys in (written, split)), key=len)
-        return f"{self.where}:{self.lines[best]}" if best else self.where
-
-    def _known_part(self, keys: tuple[Any, ...]) -> tuple[Any, ...]:
-        while keys and keys not in self.lines:
-            keys = keys[:-1]
-        return keys
-
-
-def _explain(error: ValidationError, model: type[SweepStudy] | type[AblationStudy], place: _Places) -> str:
-    """Return the first problem as one line: where, key, what is wrong, what would be valid."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    path = first["loc"]
-    key = ".".join(str(part) for part in path)
-    message = " ".join(first["msg"].removeprefix("Value error, ").split())
-    if first["type"] == "extra_forbidden":
-        fields = _fields_at(model, path[:-1])
-        message = f"unknown key '{key}'{nearest(str(path[-1]), fields)} (valid: {choices(fields)})"
-    elif first["type"] == "missing":
-        message = f"'{key}' is missing"
-    elif first["type"] == "value_error":
-        message = message if not key or message.startswith(key) else f"{key}: {message}"
-    else:
-        message = f"{key}: {message[:1].lower()}{message[1:]}, not {_short(first['input'])}"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place(*path)}: {message}{more}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _fields_at(model: type[Any], path: tuple[Any, ...]) -> list[str]:
-    """Return the keys that are valid at a path of the study."""
-    schema = TypeAdapter(model).json_schema()
-    node: dict[str, Any] = schema
-    for part in path:
-        node = _resolve(node, schema)
-        inner = node.get("properties", {}).get(part) if isinstance(part, str) else None
-        if inner is None:
-            extra = node.get("additionalProperties")
-            inner = node.get("items") or (extra if isinstance(extra, dict) else {})
-        node = inner
-    return list(_resolve(node, schema).get("properties", {}))
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    if "$ref" in node:
-        target: dict[str, Any] = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-        return target
-    for option in node.get("anyOf", []):
-        if "$ref" in option:
-            return _resolve(option, schema)
-    return node
-
-
 def _at(where: str, error: InputError) -> InputError:
     """Return the error with its place in front."""
     return InputError(f"{where}: {error}")
 
 
-def _flat_base(study: Study, place: _Places) -> dict[str, Any]:
+def _flat_base(study: Study, place: Places) -> dict[str, Any]:
     try:
         return dotted(nested(study.base))
     except InputError as error:
@@ -179,21 +117,7 @@ def _check_keys(study: Study, names: dict[str, list[str]], keys: dict[str, str])
             known |= dict.fromkeys(valid_keys({"model": {"name": model}, "dataset": {"name": dataset}}))
     for key, where in keys.items():
         if key not in known:
-            raise InputError(f"{where}: {_why_unknown(key, list(known), names)}")
-
-
-def _why_unknown(key: str, known: list[str], names: dict[str, list[str]]) -> str:
-    """Name the nearest valid key, or the model that does have this one."""
-    from routing.registry import DATASETS, MODELS
-
-    for section, registry in (("model", MODELS), ("dataset", DATASETS)):
-        owners = [
-            name for name in registry if key in valid_keys({section: {"name": name}}) and key.startswith(f"{section}.")
-        ]
-        if owners:
-            mine = choices(names[f"{section}.name"])
-            return f"key '{key}' belongs to {registry.kind} {choices(owners)}, not to {mine}"
-    return f"unknown key '{key}'{nearest(key, known)}"
+            raise InputError(f"{where}: {why_unknown(key, list(known), names)}")
 
 
 def _names_used(base: dict[str, Any], space: dict[str, Parameter]) -> dict[str, list[str]]:
@@ -208,7 +132,7 @@ def _names_used(base: dict[str, Any], space: dict[str, Parameter]) -> dict[str, 
     return used
 
 
-def _check_names(names: dict[str, list[str]], place: _Places, owner: dict[str, tuple[str, str]]) -> None:
+def _check_names(names: dict[str, list[str]], place: Places, owner: dict[str, tuple[str, str]]) -> None:
     from routing.registry import DATASETS, MODELS
 
     for key, registry in (("model.name", MODELS), ("dataset.name", DATASETS)):
@@ -219,7 +143,7 @@ def _check_names(names: dict[str, list[str]], place: _Places, owner: dict[str, t
                 raise _at(place(*owner.get(key, ("base", key))), error) from None
 
 
-def _check_sweep(study: SweepStudy, place: _Places) -> None:
+def _check_sweep(study: SweepStudy, place: Places) -> None:
     base = _flat_base(study, place)
     names = _names_used(base, study.space)
     _check_names(names, place, {key: ("space", key) for key in study.space})
@@ -235,14 +159,14 @@ def _check_sweep(study: SweepStudy, place: _Places) -> None:
     _check_grid(study, space, place)
 
 
-def _check_runs(space: Space, place: _Places) -> None:
+def _check_runs(space: Space, place: Places) -> None:
     """Build the runs at the corners of the space; the error names the parameter where it can."""
     for setting in space.corners():
         names = {key: [str(value)] for key, value in space.names(setting).items()}
         known = valid_keys(nested({key: used[0] for key, used in names.items()}))
         for key in setting:
             if key not in known:
-                why = _why_unknown(key, known, names)
+                why = why_unknown(key, known, names)
                 raise InputError(f"{place('space', key)}: {why}; give '{key}' a when")
         try:
             space.config(setting)
@@ -266,7 +190,7 @@ def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
         raise InputError(f"{where}: enqueue: '{inactive[0]}' is given, but its when does not hold in this setting")
 
 
-def _check_grid(study: SweepStudy, space: Space, place: _Places) -> None:
+def _check_grid(study: SweepStudy, space: Space, place: Places) -> None:
     if study.sampler.name == "grid":
         try:
             space.grid(study.sampler.options.get("points", GRID_POINTS))
@@ -274,7 +198,7 @@ def _check_grid(study: SweepStudy, space: Space, place: _Places) -> None:
             raise _at(place("sampler"), error) from None
 
 
-def _check_ablation(study: AblationStudy, place: _Places) -> None:
+def _check_ablation(study: AblationStudy, place: Places) -> None:
     from search_spaces.ablation import arms
 
     base = _flat_base(study, place)
@@ -290,7 +214,7 @@ def _check_ablation(study: AblationStudy, place: _Places) -> None:
         known = set(valid_keys(nested({key: used[0] for key, used in names.items()})))
         for key in dotted(nested(arm.changes)):
             if key not in known:
-                raise InputError(f"{where}: arm '{arm.name}': {_why_unknown(key, list(known), names)}")
+                raise InputError(f"{where}: arm '{arm.name}': {why_unknown(key, list(known), names)}")
         try:
             arm.config(study, study.seeds[0])
         except InputError as error:

@@ -12,9 +12,10 @@ from typing import Any
 from routing.config import RunConfig
 from routing.errors import InputError
 from search_spaces.ablation import arms
+from search_spaces.parameters import at_quantile
 from search_spaces.scheduler import rungs
 from search_spaces.schema import Parameter, SamplerSection, Study, SweepStudy
-from search_spaces.space import Space, at_quantile
+from search_spaces.space import Space
 
 
 @dataclass(frozen=True)

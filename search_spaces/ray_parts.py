@@ -16,8 +16,8 @@ from search_spaces.scheduler import Rule
 from search_spaces.searcher import LedgerSearch
 
 if TYPE_CHECKING:
+    from search_spaces.driver import Driver
     from search_spaces.progress import Progress
-    from search_spaces.tune import _Driver
 
 _TABLES_SECONDS = 2.0
 _TABLES_SHARE = 0.02
@@ -56,6 +56,10 @@ class StudyScheduler(FIFOScheduler):
         return None
 
 
+class StopNow(BaseException):
+    """Leaves Ray Tune's loop; it handles every ``Exception`` itself."""
+
+
 class _Stopper(Stopper):
     """Ends a trial at its own last result, and the study when the driver says so."""
 
@@ -75,21 +79,27 @@ class _Stopper(Stopper):
 class StudyCallback(Callback):
     """Housekeeping between two events: progress, tables, trials that hang, a quick end when told to stop."""
 
-    def __init__(self, driver: _Driver, search: LedgerSearch, progress: Progress, changed: threading.Event) -> None:
+    def __init__(self, driver: Driver, search: LedgerSearch, progress: Progress, changed: threading.Event) -> None:
         self.driver, self.search, self.progress, self.changed = driver, search, progress, changed
         self.stopper = _Stopper(self.stop_all)
         self._trials: list[Trial] = []
         self._next_tables = 0.0
 
     def stop_all(self) -> bool:
-        """Return whether the study ends now; if so, the processes of running trials end with it."""
+        """End the study when the driver says so: the processes of running trials with it, and Ray Tune at once.
+
+        To wait for the end of an epoch could take minutes; Ray Tune's own clean-up takes up to 15 s.
+        """
         if not self.driver.should_stop():
             return False
         self.search.close()
         for trial in self._trials:
             if trial.trial_id in self.search.live:
-                _kill(trial)  # to wait for the end of an epoch could take minutes
-        return True
+                _kill(trial)
+        raise StopNow
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.driver.start_clock()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials

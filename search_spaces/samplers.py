@@ -16,8 +16,9 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
+from search_spaces.parameters import at_quantile, is_constant
 from search_spaces.schema import GRID_POINTS
-from search_spaces.space import Space, at_quantile, is_constant
+from search_spaces.space import Space
 
 if TYPE_CHECKING:
     from search_spaces.schema import Objective, SamplerSection

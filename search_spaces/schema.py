@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, TypeAdapter, model_validator
 
+from routing import registry
 from routing.errors import choices, nearest
 from routing.section import Section
 
@@ -73,7 +74,7 @@ def _is_number(value: Any, whole: bool) -> bool:
 
 
 def _known_metric(name: str) -> str:
-    if name not in METRICS:
+    if name not in METRICS and name.removeprefix("val_") not in registry.METRICS:
         raise ValueError(f"unknown objective '{name}'{nearest(name, METRICS)} (valid: {choices(METRICS)})")
     return name
 

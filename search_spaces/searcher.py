@@ -9,27 +9,24 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import CONFIG_FILE
-from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger, done, setting_of
+from search_spaces.asking import Asker, Check, Ready
+from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
 from search_spaces.results import trial_folder
-from search_spaces.samplers import Proposal, Proposer
+from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Verdict
-
-_FIRST_ASK_SECONDS = 60.0
 
 
 @dataclass
@@ -45,14 +42,6 @@ class Live:
     to_the_end: bool
 
 
-@dataclass
-class _Ready:
-    proposal: Proposal
-    config: RunConfig | None
-    expected_flops: float
-    waiting: FrozenTrial | None
-
-
 class LedgerSearch(OptunaSearch):
     """Hands trials of the ledger to Ray Tune and writes down what became of them.
 
@@ -60,10 +49,10 @@ class LedgerSearch(OptunaSearch):
         ledger: where trials are written.
         proposer: chooses settings; the ledger's past has been replayed into it.
         out: results folder.
-        target: trials to have in all, earlier ones included.
         concurrency: trials that may run at once.
         check: setting -> its run and expected FLOPs, or the reason why it may not run.
         run: ``module:function`` that trains a run.
+        limit: trials to start.
         on_disk_full: called when a trial found no room for its files; it is left RUNNING, to be queued again.
         on_finished: called with (number, state, words, final content or None) after each end.
     """
@@ -73,12 +62,12 @@ class LedgerSearch(OptunaSearch):
         ledger: Ledger,
         proposer: Proposer,
         out: Path,
-        target: int,
         concurrency: int,
-        check: Callable[[dict[str, Any]], tuple[RunConfig, float] | str],
+        check: Check,
         run: str,
         on_finished: Callable[[int, TrialState, str, dict[str, Any] | None], None],
         on_disk_full: Callable[[], None],
+        limit: int,
     ) -> None:
         goals = [direction.name.lower()[:3] for direction in ledger.study.directions]
         super().__init__(
@@ -90,19 +79,12 @@ class LedgerSearch(OptunaSearch):
             study_name=ledger.name,
         )
         self.ledger, self.proposer, self.out, self.run = ledger, proposer, out, run
-        self.check, self.on_finished, self.on_disk_full = check, on_finished, on_disk_full
-        self.concurrency, self.target = concurrency, target
+        self.on_finished, self.on_disk_full = on_finished, on_disk_full
+        self.concurrency = concurrency
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
         self.errors: dict[str, str] = {}
-        self.closed = False
-        self._left = max(target - len(done(ledger.trials())), 0)
-        self._ready: deque[_Ready] = deque()
-        self._claimed: set[int] = set()
-        self._condition = threading.Condition()
-        self._failure: BaseException | None = None
-        self._asker = threading.Thread(target=self._ask_ahead, daemon=True, name="asker")
-        self._asker.start()
+        self._asker = Asker(ledger, proposer, check, limit, ahead=concurrency)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
         """Tell Ray that this searcher keeps count itself."""
@@ -112,25 +94,18 @@ class LedgerSearch(OptunaSearch):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the next trial for Ray, None while there is none to start now, FINISHED when there will be none."""
         while True:
-            with self._condition:
-                if self._failure is not None:
-                    raise self._failure
-                if self._left <= 0 or self.closed or (self.proposer.exhausted and not self._ready):
-                    return Searcher.FINISHED
-                if len(self.live) >= self.concurrency:
-                    return None
-                if not self._ready and not self.live:
-                    self._condition.wait(_FIRST_ASK_SECONDS)
-                if not self._ready:
-                    return None
-                ready = self._ready.popleft()
-                self._left -= 1
-                self._condition.notify_all()
+            if self._asker.is_over():
+                return Searcher.FINISHED
+            if len(self.live) >= self.concurrency:
+                return None
+            ready = self._asker.take(wait=not self.live)
+            if ready is None:
+                return Searcher.FINISHED if self._asker.is_over() else None
             trial = self._start(trial_id, ready)
             if trial is not None:
                 return trial
 
-    def _start(self, trial_id: str, ready: _Ready) -> dict[str, Any] | None:
+    def _start(self, trial_id: str, ready: Ready) -> dict[str, Any] | None:
         """Write the trial as RUNNING and prepare its folder; a refused one is written as such, and None returned."""
         proposal = ready.proposal
         attrs: dict[str, Any] = dict(ready.waiting.user_attrs) if ready.waiting is not None else {}
@@ -175,8 +150,9 @@ class LedgerSearch(OptunaSearch):
         if (result or {}).get("disk_full"):
             self.on_disk_full()
             return
+        last = _row({**live.last, **(result or {})})
         attrs: dict[str, Any] = {"seconds": round(time.monotonic() - live.started, 3)}
-        last = _row(result or live.last)
+        attrs["cpu_seconds"] = round(last.get("cpu_seconds", 0.0), 3)
         verdict = self.stopped.pop(trial_id, None)
         final: dict[str, Any] | None = None
         values: list[float] | None = None
@@ -236,59 +212,13 @@ class LedgerSearch(OptunaSearch):
 
     def close(self) -> None:
         """Start no more trials."""
-        with self._condition:
-            self.closed = True
-            self._condition.notify_all()
+        self._asker.close()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is on disk."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the ledger is on disk."""
-
-    def _ask_ahead(self) -> None:
-        """Keep one proposal per worker ready, so that a slow sampler never leaves a worker idle."""
-        try:
-            while True:
-                with self._condition:
-                    while not self.closed and (self._ready_enough() and self._left > 0):
-                        self._condition.wait()
-                    if self.closed or self._left <= 0:
-                        return
-                ready = self._ask()
-                with self._condition:
-                    if ready is not None:
-                        self._ready.append(ready)
-                    self._condition.notify_all()
-                    if ready is None:
-                        return
-        except BaseException as error:
-            with self._condition:
-                self._failure = error
-                self._condition.notify_all()
-
-    def _ready_enough(self) -> bool:
-        return len(self._ready) >= min(self.concurrency if not self.live else 1, self._left)
-
-    def _ask(self) -> _Ready | None:
-        waiting = next((t for t in self.ledger.trials((TrialState.WAITING,)) if t.number not in self._claimed), None)
-        accepted: dict[str, tuple[RunConfig, float]] = {}
-
-        def accept(values: dict[str, Any]) -> str | None:
-            verdict = self.check(values)
-            if isinstance(verdict, str):
-                return verdict
-            accepted["last"] = verdict
-            return None
-
-        fixed = setting_of(waiting) if waiting is not None else None
-        proposal = self.proposer.propose(accept, fixed)
-        if proposal is None:
-            return None
-        if waiting is not None:
-            self._claimed.add(waiting.number)
-        config, flops = accepted["last"] if proposal.refused is None else (None, 0.0)
-        return _Ready(proposal, config, flops, waiting)
 
 
 def _holds(folder: Path, config: RunConfig) -> bool:

@@ -8,13 +8,24 @@ inactive ones are filled with the middle of their range.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from routing.config import RunConfig, valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.section import dotted, nested
+from search_spaces.parameters import (
+    distribution,
+    extremes,
+    from_label,
+    grid_values,
+    in_words,
+    is_constant,
+    middle,
+    same,
+    suggest,
+    to_label,
+)
 from search_spaces.schema import Parameter
 
 if TYPE_CHECKING:
@@ -45,7 +56,7 @@ class Space:
     def is_active(self, name: str, values: dict[str, Any]) -> bool:
         """Return whether ``name`` is decided in a trial that has these values (its parents' included)."""
         return all(
-            parent in values and any(_same(values[parent], wanted) for wanted in accepted)
+            parent in values and any(same(values[parent], wanted) for wanted in accepted)
             for parent, accepted in self.parameters[name].when.items()
         )
 
@@ -146,7 +157,7 @@ class Space:
 
     def words(self) -> list[str]:
         """Return one line per parameter, as a person would say it."""
-        return [f"{name}: {_in_words(parameter)}" for name, parameter in self.parameters.items()]
+        return [f"{name}: {in_words(parameter)}" for name, parameter in self.parameters.items()]
 
 
 def _decision_order(parameters: dict[str, Parameter]) -> list[str]:
@@ -174,7 +185,7 @@ def _check_reachable(name: str, parent: str, parameter: Parameter, accepted: tup
     if options is None:
         raise InputError(f"{name}: when names '{parent}', a range; only a choice can decide about another parameter")
     for value in accepted:
-        if not any(_same(value, option) for option in options):
+        if not any(same(value, option) for option in options):
             raise InputError(
                 f"{name}: when asks for {parent} = {value!r}, which it never is"
                 f"{nearest(str(value), map(str, options))} (valid: {choices(options)})"
@@ -183,133 +194,3 @@ def _check_reachable(name: str, parent: str, parameter: Parameter, accepted: tup
 
 def _of_section(key: str) -> bool:
     return key.startswith(("model.", "dataset."))
-
-
-def _same(left: Any, right: Any) -> bool:
-    """``1`` is not ``True`` here, and ``1.0`` is ``1``."""
-    return isinstance(left, bool) == isinstance(right, bool) and left == right
-
-
-def is_constant(parameter: Parameter) -> bool:
-    """Return whether the parameter leaves nothing to decide."""
-    return parameter.choice is None and parameter.float_range is None and parameter.int_range is None
-
-
-def distribution(parameter: Parameter) -> BaseDistribution:
-    """Return the Optuna distribution of a parameter."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if parameter.choice is not None:
-        return CategoricalDistribution([to_label(parameter, value) for value in parameter.choice])
-    if parameter.float_range is not None:
-        low, high = parameter.float_range
-        return FloatDistribution(low, high, log=parameter.log, step=parameter.step)
-    assert parameter.int_range is not None
-    low, high = parameter.int_range
-    return IntDistribution(low, high, log=parameter.log, step=int(parameter.step or 1))
-
-
-def suggest(trial: Trial, name: str, parameter: Parameter) -> Any:
-    """Return the ledger value that an Optuna trial suggests for one parameter."""
-    if parameter.choice is not None:
-        return trial.suggest_categorical(name, [to_label(parameter, value) for value in parameter.choice])
-    if parameter.float_range is not None:
-        low, high = parameter.float_range
-        return trial.suggest_float(name, low, high, log=parameter.log, step=parameter.step)
-    assert parameter.int_range is not None
-    low, high = parameter.int_range
-    return trial.suggest_int(name, low, high, log=parameter.log, step=int(parameter.step or 1))
-
-
-def contains(parameter: Parameter, value: Any) -> bool:
-    """Return whether the parameter can have this value."""
-    if is_constant(parameter) or parameter.choice is not None:
-        return any(_same(value, option) for option in extremes(parameter))
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    low, high = extremes(parameter)[0], extremes(parameter)[-1]
-    return bool(low <= value <= high) and (parameter.int_range is None or value == int(value))
-
-
-def to_label(parameter: Parameter, value: Any) -> Any:
-    """Return a value as Optuna can store it: scalars as they are, lists and mappings as text."""
-    return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
-
-
-def from_label(parameter: Parameter, label: Any) -> Any:
-    """Inverse of ``to_label``."""
-    if parameter.choice is None:
-        return label
-    return next((value for value in parameter.choice if to_label(parameter, value) == label), label)
-
-
-def middle(parameter: Parameter) -> Any:
-    """Return the middle of a range (geometric when log), or the first choice."""
-    if parameter.choice is not None:
-        return parameter.choice[0]
-    return at_quantile(parameter, 0.5)
-
-
-def at_quantile(parameter: Parameter, u: float) -> Any:
-    """Return the value below which the share ``u`` in [0, 1) of the parameter lies."""
-    if parameter.choice is not None:
-        return parameter.choice[min(int(u * len(parameter.choice)), len(parameter.choice) - 1)]
-    if parameter.int_range is not None:
-        low, high = parameter.int_range
-        if parameter.log:
-            inside = math.exp(math.log(low - 0.5) + u * (math.log(high + 0.5) - math.log(low - 0.5)))
-            return min(max(round(inside), low), high)
-        step = int(parameter.step or 1)
-        return low + step * min(int(u * ((high - low) // step + 1)), (high - low) // step)
-    assert parameter.float_range is not None
-    start, stop = parameter.float_range
-    if parameter.log:
-        return min(max(start * (stop / start) ** u, start), stop)
-    if parameter.step is not None:
-        steps = math.floor((stop - start) / parameter.step + 1e-9)
-        return start + parameter.step * min(int(u * (steps + 1)), steps)
-    return start + u * (stop - start)
-
-
-def extremes(parameter: Parameter) -> list[Any]:
-    """Return all choices, or the two ends of a range."""
-    if is_constant(parameter):
-        return [parameter.value]
-    if parameter.choice is not None:
-        return list(parameter.choice)
-    bounds = parameter.float_range or parameter.int_range
-    assert bounds is not None
-    return list(dict.fromkeys(bounds))
-
-
-def grid_values(parameter: Parameter, points: int) -> list[Any]:
-    """Return the values a grid visits: all choices, every step of a range, or ``points`` values of a float range."""
-    if is_constant(parameter) or parameter.choice is not None:
-        return extremes(parameter)
-    if parameter.int_range is not None and not parameter.log:
-        low, high = parameter.int_range
-        return list(range(low, high + 1, int(parameter.step or 1)))
-    if parameter.step is not None:
-        assert parameter.float_range is not None
-        low_f, high_f = parameter.float_range
-        return [low_f + parameter.step * i for i in range(math.floor((high_f - low_f) / parameter.step + 1e-9) + 1)]
-    ends = extremes(parameter)
-    if len(ends) == 1 or points == 1:
-        return ends[:1]
-    inner = [at_quantile(parameter, i / (points - 1)) for i in range(1, points - 1)]
-    return list(dict.fromkeys([ends[0], *inner, ends[1]]))
-
-
-def _in_words(parameter: Parameter) -> str:
-    if is_constant(parameter):
-        text = f"always {parameter.value}"
-    elif parameter.choice is not None:
-        text = f"one of {choices(parameter.choice)}"
-    else:
-        low, high = extremes(parameter)[0], extremes(parameter)[-1]
-        kind = "a number" if parameter.float_range is not None else "a whole number"
-        scale = ", on a log scale" if parameter.log else ""
-        step = f", in steps of {parameter.step:g}" if parameter.step is not None else ""
-        text = f"{kind} from {low:g} to {high:g}{scale}{step}"
-    conditions = [f"{parent} is {' or '.join(map(str, accepted))}" for parent, accepted in parameter.when.items()]
-    return f"{text} (only where {' and '.join(conditions)})" if conditions else text

@@ -7,8 +7,9 @@ import pytest
 from optuna.trial import create_trial
 
 from search_spaces.load import load_study
+from search_spaces.parameters import at_quantile, contains, distribution, grid_values
 from search_spaces.schema import Parameter
-from search_spaces.space import Space, at_quantile, contains, distribution, grid_values
+from search_spaces.space import Space
 
 
 def parameter(**values: object) -> Parameter:

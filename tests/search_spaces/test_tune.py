@@ -213,10 +213,10 @@ def test_time_budget_constraint_and_ablation(tmp_path: Path) -> None:
         tmp_path / "budget",
         run="fake_runs:sleepy",
         concurrency=2,
-        time_budget="12s",
+        time_budget="8s",
     )
-    assert time.monotonic() - begun < 60
-    assert 0 < len(table(out).query("state == 'COMPLETE'")) < 20
+    assert time.monotonic() - begun < 90
+    assert 0 < len(table(out).query("state == 'COMPLETE'")) < 60
     assert "RUNNING" not in states(out)
     out = sweep(parse_study(ablation_values()), tmp_path / "ablation", run="fake_runs:trivial", concurrency=2)
     rows = table(out)

@@ -1,0 +1,124 @@
+"""Asking ahead: settings are proposed in a thread while trials run, so that a slow sampler leaves no worker idle."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from routing.config import RunConfig
+from search_spaces.ledger import Ledger, setting_of
+from search_spaces.samplers import Proposal, Proposer
+
+Check = Callable[[dict[str, Any]], tuple[RunConfig, float] | str]
+"""Setting -> its run and expected FLOPs, or the reason why it may not run."""
+_WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A proposal that can start; without ``config`` it is an enqueued one that may not run.
+
+    ``waiting`` is the row of the ledger that it comes from, None for a fresh one.
+    """
+
+    proposal: Proposal
+    config: RunConfig | None
+    expected_flops: float
+    waiting: FrozenTrial | None
+
+
+class Asker:
+    """Keeps proposals ready: what waits in the ledger first, then what the sampler thinks of.
+
+    Args:
+        ledger: read for WAITING trials; never written to.
+        proposer: the sampler.
+        check: builds the run of a setting.
+        limit: proposals to hand out in all.
+        ahead: proposals to have ready before the first trial runs; one is enough from then on.
+    """
+
+    def __init__(self, ledger: Ledger, proposer: Proposer, check: Check, limit: int, ahead: int) -> None:
+        self._ledger, self._proposer, self._check = ledger, proposer, check
+        self._left, self._ahead = limit, ahead
+        self._ready: deque[Ready] = deque()
+        self._claimed: set[int] = set()
+        self._condition = threading.Condition()
+        self._closed = False
+        self._failure: BaseException | None = None
+        threading.Thread(target=self._work, daemon=True, name="asker").start()
+
+    def take(self, wait: bool) -> Ready | None:
+        """Return a proposal, None when there is none yet; ``wait`` for it when nothing else is running."""
+        with self._condition:
+            if wait and not self._ready and not self._over():
+                self._condition.wait(_WAIT_SECONDS)
+            if self._failure is not None:
+                raise self._failure
+            if not self._ready:
+                return None
+            self._left -= 1
+            self._ahead = 1
+            self._condition.notify_all()
+            return self._ready.popleft()
+
+    def is_over(self) -> bool:
+        """Return whether nothing more will be handed out."""
+        with self._condition:
+            return self._over()
+
+    def close(self) -> None:
+        """Hand out nothing more."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    def _over(self) -> bool:
+        return self._closed or self._left <= 0 or (self._proposer.exhausted is not None and not self._ready)
+
+    def _work(self) -> None:
+        try:
+            while self._wait_for_demand():
+                ready = self._ask()
+                with self._condition:
+                    if ready is not None:
+                        self._ready.append(ready)
+                    self._condition.notify_all()
+                if ready is None:
+                    return
+        except BaseException as error:
+            with self._condition:
+                self._failure = error
+                self._condition.notify_all()
+
+    def _wait_for_demand(self) -> bool:
+        """Wait until another proposal is wanted; return False when none ever will be."""
+        with self._condition:
+            while not self._closed and self._left > 0 and len(self._ready) >= min(self._ahead, self._left):
+                self._condition.wait()
+            return not self._closed and self._left > 0
+
+    def _ask(self) -> Ready | None:
+        queued = self._ledger.trials((TrialState.WAITING,))
+        waiting = next((trial for trial in queued if trial.number not in self._claimed), None)
+        accepted: dict[str, tuple[RunConfig, float]] = {}
+
+        def accept(values: dict[str, Any]) -> str | None:
+            verdict = self._check(values)
+            if isinstance(verdict, str):
+                return verdict
+            accepted["last"] = verdict
+            return None
+
+        proposal = self._proposer.propose(accept, None if waiting is None else setting_of(waiting))
+        if proposal is None:
+            return None
+        if waiting is not None:
+            self._claimed.add(waiting.number)
+        config, flops = (None, 0.0) if proposal.refused is not None else accepted["last"]
+        return Ready(proposal, config, flops, waiting)

@@ -1,0 +1,239 @@
+"""``Driver``: one call of ``sweep``; owns the results folder while it runs."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from routing.config import RunConfig
+from routing.errors import InputError
+from search_spaces.collect import Collector
+from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
+from search_spaces.parameters import at_quantile
+from search_spaces.plan import Blueprint, blueprint
+from search_spaces.progress import Progress, duration
+from search_spaces.ray_session import cluster_concurrency, session
+from search_spaces.results import (
+    STUDY_FILE,
+    check_unchanged,
+    drop_leftovers,
+    drop_models,
+    locked,
+    study_seed,
+    write_environment,
+    write_study,
+)
+from search_spaces.resume import enqueue_missing, next_proposal, replay, settle, total_trials, warm
+from search_spaces.samplers import Proposer
+from search_spaces.scheduler import Rule
+from search_spaces.schema import Study, SweepStudy, parse_constraint
+from search_spaces.signals import SweepInterrupted, clean_stop
+
+_SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
+_WORKER_LOSSES = 2
+"""How often a trial is tried again when its worker or node dies."""
+_SEGMENT = 2000
+"""Trials of one Ray Tune run; it remembers every trial, so that a long study would fill the driver's memory."""
+
+
+class Driver:
+    """One call of ``sweep``, with its arguments checked one by one; what they mean: ``search_spaces.sweep``."""
+
+    def __init__(
+        self,
+        study: Study,
+        out: Path,
+        *,
+        budget: float | None,
+        concurrency: int | None,
+        address: str | None,
+        resume: bool,
+        warm_start: list[Path],
+        force: bool,
+        storage: str | None,
+        run: str,
+    ) -> None:
+        self.study, self.out, self.budget, self.address = study, out, budget, address
+        self.concurrency, self.resume, self.warm_start, self.force = concurrency, resume, warm_start, force
+        self.storage, self.run = storage, run
+        self.plan: Blueprint = blueprint(study)
+        self.rule = Rule(study.scheduler, study.objectives)
+        self.collector = Collector(out, lambda labels: self.plan.configure(self.plan.space.restore(labels)))
+        self.total = self.plan.total
+        self.deadline: float | None = None
+        self.signal: int | None = None
+        self.disk_full = False
+
+    def drive(self) -> Path:
+        """Run what is missing; the tables are whole however it ends."""
+        self._check_folder()
+        self._check_data()
+        with locked(self.out), clean_stop(self._interrupt) as self.catch_signals:
+            notes = self._check_study()
+            drop_leftovers(self.out)
+            write_study(self.out, self.study)
+            mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
+            where = self.storage or str(self.out / LEDGER_FILE)
+            self.ledger = Ledger(where, self.study.name, self.study.objectives)
+            self.ledger.check_distributions(self.plan.space.distributions() if self.plan.samples else {})
+            notes += [mended] if mended else []
+            notes += settle(self.ledger, self.out, self.study.objectives, self.plan)
+            for folder in self.warm_start:
+                notes.append(warm(self.ledger, folder, self.study.objectives, self.plan.space))
+            enqueue_missing(self.ledger, self.plan.enqueue[: self.plan.total])
+            self.total = total_trials(self.ledger, self.plan)
+            try:
+                if self._missing():
+                    self._run_missing(notes)
+                else:
+                    for note in notes:
+                        print(note, flush=True)
+            finally:
+                self.ledger.requeue_running("interrupted")
+                self.collector.write(self.ledger.trials())
+            if not self.should_stop():
+                self._drop_models()
+            print(f"{self.out}: {self.collector.summary()}", file=sys.stderr)
+        if self.signal is not None:
+            raise SweepInterrupted(self.signal, self.out)
+        return self.out
+
+    def check(self, values: dict[str, Any]) -> tuple[RunConfig, float] | str:
+        """Return the run of a setting and its expected FLOPs, or why it may not run."""
+        from routing.compute import expected_flops
+
+        try:
+            config = self.plan.configure(values)
+            flops = expected_flops(config)
+        except InputError as error:
+            return str(error)
+        for text in self.study.constraints if isinstance(self.study, SweepStudy) else ():
+            _, sign, limit = parse_constraint(text)
+            if not _SIGNS[sign](flops, limit):
+                return f"{text} does not hold: expected {flops:.6g}"
+        return config, flops
+
+    def start_clock(self) -> None:
+        """Count the time budget from now on; the first trial that starts calls it."""
+        if self.budget is not None and self.deadline is None:
+            self.deadline = time.monotonic() + self.budget
+
+    def should_stop(self) -> bool:
+        """Return whether a signal came, the disk is full or the time is over."""
+        late = self.deadline is not None and time.monotonic() > self.deadline
+        return late or self.disk_full or self.signal is not None
+
+    def _check_folder(self) -> None:
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out}: a file; --out is a folder")
+        held = [name for name in (STUDY_FILE, LEDGER_FILE) if (self.out / name).exists()]
+        if held and not self.resume:
+            raise InputError(f"{self.out} holds a sweep already; go on with --resume, or choose another --out")
+        for folder in self.warm_start:
+            if not (folder / STUDY_FILE).is_file():
+                raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
+
+    def _check_data(self) -> None:
+        """Fail now, not in every trial, when the data of the study are not there."""
+        values = self.plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
+        self.plan.configure(values).dataset.info()
+
+    def _check_study(self) -> list[str]:
+        if not (self.out / STUDY_FILE).exists():
+            return []
+        return [f"study changed: {line}" for line in check_unchanged(self.out, self.study, self.force)]
+
+    def _interrupt(self, number: int) -> None:
+        self.signal = number
+
+    def _drop_models(self) -> None:
+        if self.study.keep_models != "all":
+            front = self.collector.front_trials(self.study.objectives) if self.study.keep_models == "front" else set()
+            drop_models(self.out, self.study.keep_models, front)
+
+    def _disk_is_full(self) -> None:
+        self.disk_full = True
+
+    def _run_missing(self, notes: list[str]) -> None:
+        with session(self.address, self.concurrency or 1, self.study.resources) as scratch:
+            self.catch_signals()  # Ray has put its own handlers in place
+            concurrency = self.concurrency or cluster_concurrency(self.study.resources)
+            write_environment(self.out, self.study, concurrency, study_seed(self.study))
+            proposer = Proposer(self.plan.space, self.study.objectives, self.plan.sampler, self.plan.samples)
+            points = replay(self.ledger, proposer, self.rule, self.out, self.study.objectives)
+            proposer.next_index = next_proposal(self.ledger)
+            finished = len(done(self.ledger.trials()))
+            progress = Progress(self.study.name, self.study.objectives, self.total, finished, points)
+            for note in notes:
+                progress.say(note)
+            with progress:
+                segment = 0
+                while not self.should_stop() and not proposer.exhausted and (left := self._missing()):
+                    self._tune(scratch / f"tune{segment}", concurrency, min(left, _SEGMENT), proposer, progress)
+                    segment += 1
+            if self.disk_full:
+                raise OSError(errno.ENOSPC, "a trial found no room for its files")
+            if proposer.exhausted:
+                progress.say(f"stopped after {progress.done} trials: {proposer.exhausted}")
+            elif self.signal is None and self.should_stop():
+                progress.say(f"time budget of {duration(self.budget or 0)} is over after {progress.done} trials")
+
+    def _missing(self) -> int:
+        return max(self.total - len(done(self.ledger.trials())), 0)
+
+    def _tune(self, scratch: Path, concurrency: int, limit: int, proposer: Proposer, progress: Progress) -> None:
+        """Start ``limit`` trials on Ray Tune and see them end."""
+        from ray import tune
+
+        from routing.trainable import RunTrainable
+        from search_spaces.ray_parts import StopNow, StudyCallback, StudyScheduler
+        from search_spaces.searcher import LedgerSearch
+
+        changed = threading.Event()
+
+        def finished(number: int, state: TrialState, words: str, final: dict[str, Any] | None) -> None:
+            points = [[point.get(o.metric) for o in self.study.objectives] for point in (final or {}).get("points", [])]
+            progress.finished(number, state.name, words, [point for point in points if None not in point])
+            changed.set()
+
+        search = LedgerSearch(
+            self.ledger,
+            proposer,
+            self.out,
+            concurrency,
+            limit=limit,
+            check=self.check,
+            run=self.run,
+            on_finished=finished,
+            on_disk_full=self._disk_is_full,
+        )
+        housekeeping = StudyCallback(self, search, progress, changed)
+        resources = self.study.resources
+        try:
+            tune.run(
+                RunTrainable,
+                name="study",
+                search_alg=search,
+                scheduler=StudyScheduler(self.rule, search),
+                stop=housekeeping.stopper,
+                callbacks=[housekeeping],
+                num_samples=-1,
+                max_concurrent_trials=concurrency,
+                resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom},
+                reuse_actors=True,
+                max_failures=_WORKER_LOSSES,
+                storage_path=str(scratch),
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        except StopNow:
+            pass  # the ledger knows what was running
+        finally:
+            search.close()

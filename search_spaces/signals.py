@@ -1,0 +1,49 @@
+"""SIGINT and SIGTERM as a clean stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from routing.errors import RoutingError
+
+
+class SweepInterrupted(RoutingError):
+    """A signal ended the sweep; everything finished is kept. ``exit_code`` is 130 (SIGINT) or 143 (SIGTERM)."""
+
+    def __init__(self, number: int, out: Path) -> None:
+        name = signal.Signals(number).name
+        super().__init__(f"stopped by {name}; finished trials are kept in {out}, go on with --resume")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def clean_stop(interrupt: Callable[[int], None]) -> Iterator[Callable[[], None]]:
+    """Turn the first SIGINT or SIGTERM into a clean stop; a second one acts as it always did.
+
+    Yields the function that puts the handlers in place (again).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _: FrameType | None) -> None:
+        interrupt(number)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    def catch() -> None:
+        for each in before:
+            signal.signal(each, handle)
+
+    catch()
+    try:
+        yield catch
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
