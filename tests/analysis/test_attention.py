@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from analysis.attention import analyze_attention
-from analysis.attention_hiding import HALF, SHARES, first_in_order, hide, hiding_curves
-from analysis.attention_report import _verdict
-from analysis.attention_source import AttentionLayer, read_attention
-from analysis.attention_statistics import distances, entropy, statistics, successive_cosine
+from analysis.attention.hiding import HALF, SHARES, first_in_order, hide, hiding_curves
+from analysis.attention.report import _verdict
+from analysis.attention.source import AttentionLayer, read_attention
+from analysis.attention.statistics import distances, entropy, statistics, successive_cosine
 from analysis.intervals import Interval
 from routing.config import RunConfig
 from routing.errors import InputError

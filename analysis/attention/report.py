@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from analysis.attention_hiding import HALF, SHARES, HidingCurves
-from analysis.attention_statistics import LayerStatistics
+from analysis.attention.hiding import HALF, SHARES, HidingCurves
+from analysis.attention.statistics import LayerStatistics
 from analysis.intervals import Interval, mean_interval, share_interval
 from analysis.words import count as short_count
 
@@ -162,7 +162,7 @@ def _hiding(curves: HidingCurves, layer: str) -> list[str]:
     lines = [
         "## Whether attention is where the evidence is",
         "",
-        f"Patches in the order of {layer}'s attention, heads averaged; a hidden patch is set to the mean of the data.",
+        f"Patches in the order of the attention of {layer}, heads averaged; a hidden patch is set to the data's mean.",
         "",
         "| share of patches | " + " | ".join(heads) + " |",
         "|---" * (len(names) + 1) + "|",

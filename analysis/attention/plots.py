@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.attention_hiding import SHARES, HidingCurves
-from analysis.attention_statistics import LayerStatistics
+from analysis.attention.hiding import SHARES, HidingCurves
+from analysis.attention.statistics import LayerStatistics
 from analysis.drawing import COLOURS, GREY, as_text, new_figure, paper_style, save
 
 Array = NDArray[np.float64]
@@ -86,7 +86,7 @@ def _pattern(sample: SampleView) -> Figure:
         grid[2 * band, column].set_title(sample.names[place - 1], fontsize=8, fontweight="normal", loc="center")
         grid[2 * band, column].axis("off")
         _overlay(grid[2 * band + 1, column], sample.pixels, values.reshape(shape), top)
-    figure.colorbar(image, ax=grid, shrink=0.8, label="share of attention to patches")
+    figure.colorbar(image, ax=grid, shrink=0.8 / bands, label="share of attention to patches")
     figure.suptitle(sample.heading(), fontsize=9)
     return figure
 

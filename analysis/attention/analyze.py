@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.attention_hiding import hiding_curves
-from analysis.attention_plots import PrunedView, SampleView, draw_hiding, draw_sample, draw_statistics
-from analysis.attention_report import AttentionFacts, PruningEffect, report, similarity_table, statistics_table
-from analysis.attention_source import AttentionLayer, read_attention
-from analysis.attention_statistics import entropy, statistics, successive_cosine
+from analysis.attention.hiding import hiding_curves
+from analysis.attention.plots import PrunedView, SampleView, draw_hiding, draw_sample, draw_statistics
+from analysis.attention.report import AttentionFacts, PruningEffect, report, similarity_table, statistics_table
+from analysis.attention.source import AttentionLayer, read_attention
+from analysis.attention.statistics import entropy, statistics, successive_cosine
 from routing.config import RunConfig
 from routing.data import Split, normalise
 from routing.errors import InputError, choices
