@@ -44,6 +44,9 @@ class RunTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        with suppress(Exception):  # imports are the process's time, not the first trial's; the trial says what is wrong
+            _function(config["run"])
+            _config(config)
         self._handover = _Handover(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -103,11 +106,9 @@ class _Handover:
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again."""
         out = Path(self._trial["out"])
-        config = RunConfig.from_dict(json.loads(self._trial["config"]))
+        config = _config(self._trial)
         if not _is_finished(out, config):
-            module, _, name = self._trial["run"].partition(":")
-            run: RunFunction = getattr(importlib.import_module(module), name)
-            run(config, self._report, out)
+            _function(self._trial["run"])(config, self._report, out)
         content = read_metrics(out)
         return {"metrics": content["metrics"], "points": content.get("points", [])}
 
@@ -119,6 +120,16 @@ class _Handover:
         with suppress(OSError):
             write_text(Path(self._trial["out"]) / ERROR_FILE, "".join(traceback.format_exception(error)))
         return f"{type(error).__name__}: {text}"[:500].rstrip(": ")
+
+
+def _function(path: str) -> RunFunction:
+    module, _, name = path.partition(":")
+    function: RunFunction = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _config(trial: dict[str, Any]) -> RunConfig:
+    return RunConfig.from_dict(json.loads(trial["config"]))
 
 
 def _is_disk_full(error: BaseException) -> bool:
