@@ -175,6 +175,8 @@ def _setting(model: VisionModel, text: str | None) -> Pruning | None:
             raise InputError(f"--pruning: {type(model).__name__} has no tokens to prune (valid: vit, torchvision_vit)")
         return None
     setting = model.reference.with_text(text) if text is not None else model.pruning
+    if text is None and setting is not None and setting.method == "merge":
+        return None  # merged tokens have no place in the image
     if setting is not None:
         setting.check(model.host.num_tokens, model.host.depth)
     return setting

@@ -200,6 +200,8 @@ def test_bad_input(vit_run: Path, tiny: dict[str, Any], folder: Path) -> None:
         analyze_attention(folder / "none")
     with pytest.raises(InputError, match=r"has no split 'vall' \(valid: test, train, val\)"):
         analyze_attention(vit_run, split="vall")
+    with pytest.raises(InputError, match=r"merged tokens have no place in the image"):
+        analyze_attention(vit_run, images=8, samples=1, pruning="method=merge,k_anchors=1,top_m=2", out=folder)
     with pytest.raises(InputError, match=r"1 \+ 10 \+ 60 = 71 tokens, but the model has 65"):
         analyze_attention(vit_run, pruning="k_anchors=10,top_m=60")
     run(RunConfig.from_dict({**tiny, "model.name": "no_routing"}), out=folder / "dense")
