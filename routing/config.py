@@ -11,10 +11,11 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from routing.errors import InputError, choices, nearest
-from routing.registry import DATASETS, MODELS, Registry
+from routing.plugins import import_plugins
+from routing.registry import DATASETS, METRICS, MODELS, Registry
 from routing.section import DatasetSection, ModelSection, Section, dotted, merge, nested
 from routing.training.sections import AugmentSection, PhaseSection, check_phases
 from routing.yaml_io import dump, load_file, parse_scalar
@@ -45,6 +46,9 @@ LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 
 Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DATASETS, "digits"))]
 Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
+
+
+MetricName = Annotated[str, AfterValidator(METRICS.check)]
 
 
 class TrainingSection(Section):
@@ -92,6 +96,7 @@ class EvaluationSection(Section):
 
     batch_size: int = Field(default=256, ge=1, le=65536, description="Images per forward pass.")
     operating_points: bool = Field(default=True, description="Evaluate the trained model along its compute knob.")
+    metrics: tuple[MetricName, ...] = Field(default=(), description="Further metrics, each reported as val_<name>.")
     knob_value: float | str | None = Field(
         default=None, description="Evaluate the trained model at this value of its knob instead of the trained one."
     )
@@ -105,6 +110,7 @@ class RunConfig(Section):
         default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda[:N], mps."
     )
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast; the router stays fp32.")
+    plugins: tuple[str, ...] = Field(default=(), description="Modules imported first; they register their own names.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of the run; results are exact per count.")
     dataset: Dataset = Field(default_factory=lambda: DATASETS.get("digits")())
     model: Model = Field(default_factory=lambda: MODELS.get("attention_routing")())
@@ -116,6 +122,8 @@ class RunConfig(Section):
     def _is_mapping(cls, value: Any) -> Any:
         if not isinstance(value, (dict, RunConfig)):
             raise ValueError(f"a run is a mapping of keys to values, not {type(value).__name__}")
+        if isinstance(value, dict):
+            import_plugins(value.get("plugins"))
         return value
 
     @model_validator(mode="after")
@@ -173,6 +181,7 @@ class RunConfig(Section):
             if not isinstance(values, dict):
                 raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
         changes = parse_overrides(overrides)
+        import_plugins(changes.get("plugins", values.get("plugins")))
         where = str(path) if path is not None else "command line"
         tree = switch_names(nested(_string_keys(values, where)), changes)
         return cls.from_dict(merge(tree, nested(changes)), where)

@@ -120,3 +120,12 @@ TASKS = Registry(
         "quality": "routing.tasks:Quality",
     },
 )
+
+METRICS = Registry(
+    "metric",
+    {
+        "top5_accuracy": "routing.evaluation.metrics:Top5Accuracy",
+        "balanced_accuracy": "routing.evaluation.metrics:BalancedAccuracy",
+        "calibration_error": "routing.evaluation.metrics:CalibrationError",
+    },
+)

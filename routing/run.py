@@ -13,14 +13,17 @@ from torch import Tensor
 from routing.compute import measure
 from routing.config import RunConfig
 from routing.data import ImageData
+from routing.errors import InputError, choices
 from routing.evaluation.certificate import certify
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.evaluation.latency import measure_latency
+from routing.evaluation.metrics import Metric
 from routing.evaluation.operating_points import operating_points
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch_routing import AttentionRouting
 from routing.record import CONFIG_FILE, TrialRecord, write_history, write_text
+from routing.registry import METRICS
 from routing.tasks import task_of
 from routing.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -90,7 +93,19 @@ def make_evaluator(config: RunConfig, data: ImageData, split: str, device: torch
         task=task_of(data.info.task, config.training.loss),
         batch_size=config.evaluation.batch_size,
         autocast=_autocast(config, device),
+        metrics=_further_metrics(config),
     )
+
+
+def _further_metrics(config: RunConfig) -> dict[str, Metric]:
+    metrics: dict[str, Metric] = {name: METRICS.get(name)() for name in config.evaluation.metrics}
+    for name, metric in metrics.items():
+        if config.dataset.task not in metric.tasks:
+            raise InputError(
+                f"evaluation.metrics: '{name}' is not defined for the task {config.dataset.task} of dataset.name "
+                f"'{config.dataset.name}' (it is for: {choices(metric.tasks)})"
+            )
+    return metrics
 
 
 def _autocast(config: RunConfig, device: torch.device) -> torch.autocast:

@@ -80,8 +80,12 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -
         raise InputError(f"{where}: a study is a mapping with kind, name, base, space, ...; this is {found}")
     base = values.get("base")
     import_plugins(base.get("plugins") if isinstance(base, dict) else None)
+    try:
+        _check_key_types(values, place)
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
     kind = values.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(str(kind), KINDS) if kind is not None else "; the key is missing"
         raise InputError(f"{place('kind')}: unknown kind {kind!r}{hint} (valid: {choices(KINDS)})")
     try:
@@ -95,6 +99,18 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -
     else:
         _check_ablation(study, place)
     return study
+
+
+def _check_key_types(value: Any, place: Places, path: tuple[Any, ...] = ()) -> None:
+    """Every key is text: YAML reads a bare ``1:`` or ``null:`` as something else."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"{place(*path)}: key {key!r} is not text; write it in quotes")
+            _check_key_types(inner, place, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            _check_key_types(inner, place, (*path, index))
 
 
 def _at(where: str, error: InputError) -> InputError:

@@ -96,7 +96,7 @@ class TorchvisionSection(FoundImagesSection):
 class CifarSection(TorchvisionSection):
     """CIFAR-10 or CIFAR-100."""
 
-    name: Literal["cifar10", "cifar100"] = "cifar10"
+    name: Literal["cifar10", "cifar100"] = Field(default="cifar10", description="Which of the two.")
     input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
 
     def load(self) -> ImageData:
@@ -113,7 +113,7 @@ class CifarSection(TorchvisionSection):
 class MnistSection(TorchvisionSection):
     """MNIST or Fashion-MNIST."""
 
-    name: Literal["mnist", "fashion_mnist"] = "mnist"
+    name: Literal["mnist", "fashion_mnist"] = Field(default="mnist", description="Which of the two.")
     input_size: int = Field(default=28, ge=8, le=1024, description="Images are resized once to this size in pixels.")
     patch_margin: int = Field(default=3, ge=0, le=256, description="Context around each patch in pixels, every side.")
 

@@ -5,13 +5,14 @@ Shapes: M images of the split.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from routing.data import Batch, DataInfo, Split, batches
+from routing.evaluation.metrics import Metric
 from routing.models.base import KnobValue, ModelOutput, VisionModel
 from routing.record import OperatingPoint
 from routing.tasks import Task
@@ -71,21 +72,24 @@ class _Collector:
             mean = self.model_metrics.get(name, value)
             self.model_metrics[name] = mean + (value - mean) * batch_size / self.images
 
-    def evaluation(self, task: Task, targets: Tensor) -> Evaluation:
+    def evaluation(self, task: Task, further: Mapping[str, Metric], targets: Tensor) -> Evaluation:
         ratios = torch.cat(self.ratios) if self.ratios else None
-        metrics = task.metrics(torch.cat(self.predictions), targets)
+        predictions = torch.cat(self.predictions)
+        metrics = task.metrics(predictions, targets)
+        metrics |= {name: metric(predictions, targets) for name, metric in further.items()}
         return Evaluation(metrics, torch.cat(self.flops), ratios, self.model_metrics)
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates a model on one split, always in the same batches."""
+    """Evaluates a model on one split, always in the same batches; ``metrics`` are further ones than the task's."""
 
     split: Split
     info: DataInfo
     task: Task
     batch_size: int
     autocast: torch.autocast
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
 
     def batches(self, facts: Sequence[str] = ()) -> Iterator[Batch]:
         """Yield the split's batches in its own order, with these facts beside the pixels."""
@@ -121,4 +125,4 @@ class Evaluator:
                 for collector, output in zip(collectors, outputs_of(batch), strict=True):
                     collector.add(output, len(batch.targets))
         model.train(was_training)
-        return [collector.evaluation(self.task, self.split.targets) for collector in collectors]
+        return [collector.evaluation(self.task, self.metrics, self.split.targets) for collector in collectors]

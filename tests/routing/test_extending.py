@@ -1,0 +1,102 @@
+"""docs/extending.md as it stands: the worked example runs, in this process and in a Ray worker."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.plugins import import_plugins
+from routing.record import read_metrics
+
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+
+STUDY = """\
+kind: ablation
+name: plugged
+question: does a name of a plugin reach the workers?
+base:
+  plugins: [my_plugin]
+  dataset: {name: spots, count: 64}
+  training: {num_epochs: 1, batch_size: 32}
+  evaluation: {metrics: [worst_class_accuracy]}
+  model.router.budget: {unit: ratio, target: 0.25}
+factors:
+  model.router.mode: [brightest]
+seeds: [0]
+objectives:
+  - {metric: val_worst_class_accuracy, goal: maximize, reference: 0.0}
+  - {metric: flops, goal: minimize, reference: 1.0e+7}
+"""
+
+
+@pytest.fixture
+def example(folder: Path) -> Path:
+    """A folder with the page's my_plugin.py and run.yaml."""
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (folder / "my_plugin.py").write_text(next(text for kind, text in blocks if kind == "python"))
+    (folder / "run.yaml").write_text([text for kind, text in blocks if kind == "yaml"][-1])
+    return folder
+
+
+def routing(*words: str, cwd: Path, code: int = 0) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "routing", *words], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_page_as_a_user_follows_it(example: Path) -> None:
+    routing("train", "--config", "run.yaml", "--out", "run", cwd=example)
+    content = read_metrics(example / "run")
+    assert content["metrics"]["routing_ratio"] == 0.25
+    assert 0 <= content["metrics"]["val_worst_class_accuracy"] <= content["metrics"]["val_accuracy"]
+    assert all("val_worst_class_accuracy" in point for point in content["points"])
+    assert "run" in routing("evaluate", "run", cwd=example)
+
+
+@pytest.mark.slow
+def test_a_study_of_plugins_on_ray(example: Path) -> None:
+    (example / "plugged.yaml").write_text(STUDY)
+    routing("sweep", "plugged.yaml", "--out", "out", "--concurrency", "1", cwd=example)
+    trials = pd.read_csv(example / "out" / "trials.csv")
+    assert set(trials["state"]) == {"COMPLETE"}
+    assert set(trials["model.router.mode"]) >= {"brightest"}
+    assert trials["val_worst_class_accuracy"].notna().all()
+
+
+@pytest.mark.parametrize(
+    ("plugins", "message"),
+    [
+        (["no_such_module"], "'no_such_module' cannot be imported: no module 'no_such_module'"),
+        (["my_plugin.py"], r"'my_plugin\.py' is not the name of a Python module; write my_plugin"),
+        ([3], "3 is not the name of a Python module"),
+        ("os; import sys", "is not the name of a Python module"),
+        (["broken_plugin"], r"'broken_plugin' cannot be imported: ZeroDivisionError: division by zero"),
+        (["needs_more"], "'needs_more' cannot be imported: no module 'not_installed'"),
+        (["taken"], "router mode 'top_k' is registered already"),
+    ],
+)
+def test_plugins_that_cannot_be(plugins: object, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "broken_plugin.py").write_text("1 / 0\n")
+    (folder / "needs_more.py").write_text("import not_installed\n")
+    (folder / "taken.py").write_text("from routing.registry import ROUTERS\nROUTERS.register('top_k')(object)\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(InputError, match=message) as error:
+        RunConfig.from_dict({"plugins": plugins})
+    assert "\n" not in str(error.value)
+
+
+def test_none_and_known_modules_are_fine() -> None:
+    import_plugins(None)
+    import_plugins(["json", "os.path"])
+    assert RunConfig.from_dict({"plugins": ["json"]}).plugins == ("json",)
