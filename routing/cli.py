@@ -103,7 +103,7 @@ def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> N
         say(search_spaces.dry_run(study, options["trials"]))
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
-    _analyze([results], ("png",))
+    _analyze([results])
 
 
 @cli.command()
@@ -118,22 +118,32 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
     import search_spaces
 
     search_spaces.confirm(results, seeds, **options)
-    _analyze([results], ("png",))
+    _analyze([results])
 
 
 @cli.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "formats", multiple=True, default=("png",), help="Figures as png, svg or pdf; repeatable.")
-def analyze(results: tuple[Path, ...], formats: tuple[str, ...]) -> None:
-    """Tables, figures and report.html of one or more results folders."""
-    _analyze(results, formats)
+@click.option(
+    "--column", type=click.Choice(["single", "double"]), default="double", help="Width of figures in a paper."
+)
+@click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
+def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, mlflow_uri: str | None) -> None:
+    """Tables, figures and report.html; several results folders are compared."""
+    _analyze(results, formats, column)
+    if mlflow_uri is not None:
+        from analysis.mlflow_log import log_to_mlflow
+        from routing.console import say
+
+        for folder in results:
+            say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
 
 
-def _analyze(results: Any, formats: tuple[str, ...]) -> None:
+def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double") -> None:
     from analysis.report import analyze as analyze_results
     from routing.console import say, table
 
-    found = analyze_results(list(results), formats=formats)
+    found = analyze_results(list(results), formats=formats, width=column)
     for analysis in (found, *found.others):
         front = analysis.front.astype(object).where(analysis.front.notna(), None)
         table(front.to_dict("records"), FRONT_COLUMNS, title=f"Front of {analysis.folder}")
@@ -143,20 +153,26 @@ def _analyze(results: Any, formats: tuple[str, ...]) -> None:
             say(f"note: {line}")
         for path in (*analysis.figures, analysis.report):
             say(f"wrote {path}")
+    if found.comparison is not None:
+        for path in (*found.comparison.figures, found.comparison.report):
+            say(f"wrote {path}")
 
 
 @cli.command()
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option(
-    "--pick", "picks", multiple=True, default=("knee",), help="knee, best, budget=FLOPS, trial=ID; repeatable."
+    "--pick", "picks", multiple=True, default=("knee",), help="knee, best, budget=FLOPS, latency=MS, trial=ID; several."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Default RESULTS/best.")
-def export(results: Path, picks: tuple[str, ...], out: Path | None) -> None:
+@click.option("--onnx", is_flag=True, help="Also model.onnx, checked on validation images (extra `export`).")
+@click.option("--torch-export", is_flag=True, help="Also model.pt2 of torch.export, checked on validation images.")
+def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, torch_export: bool) -> None:
     """Take points of a front away: config.yaml that reproduces, weights, card."""
     from analysis.export import export as export_picks
     from routing.console import say
 
-    for folder in export_picks(results, picks, out):
+    formats = [name for name, wanted in (("onnx", onnx), ("torch_export", torch_export)) if wanted]
+    for folder in export_picks(results, picks, out, formats=formats):
         say(f"wrote {folder}")
 
 
