@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
+TOLERANCES = {"ftol": 1e-7, "xtol": 1e-7, "gtol": 1e-7}  # a nearly straight curve never meets scipy's 1e-8
+
 _log = logging.getLogger(__name__)
 
 
@@ -69,12 +71,13 @@ def logistic_mapping(predictions: Values, targets: Values) -> Values | None:
     if not np.isfinite(predictions).all() or np.ptp(predictions) == 0 or len(predictions) < 4:
         _log.warning("plcc_logistic is the raw plcc: predictions are constant, too few or not numbers")
         return None
-    start = (targets.max(), targets.min(), predictions.mean(), predictions.std() / 4)
+    predictions = (predictions - predictions.mean()) / predictions.std()
+    start = (targets.max(), targets.min(), 0.0, 0.5)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)  # an uncertain curve still is the best one found
-            # trf: the default takes steps relative to a parameter, none at all where the mean prediction is 0
-            best, _ = curve_fit(logistic, predictions, targets, p0=start, method="trf", max_nfev=200)
+            # trf: the default method takes steps relative to a parameter, none at all from a middle of 0
+            best, _ = curve_fit(logistic, predictions, targets, p0=start, method="trf", max_nfev=300, **TOLERANCES)
     except (RuntimeError, ValueError) as error:
         _log.warning("plcc_logistic is the raw plcc: the logistic fit failed (%s)", " ".join(str(error).split()))
         return None

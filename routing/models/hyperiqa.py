@@ -128,15 +128,21 @@ class HyperIqa(VisionModel):
         return self.head(fused), weights_BS
 
     def _output(self, quality_B: Tensor, weights_BS: Tensor, scales: int, crops: int) -> ModelOutput:
-        self.last_fusion_weights = weights_BS.detach().float()
-        means = self.last_fusion_weights.mean(0).tolist()
         return ModelOutput(
             prediction=quality_B.float(),
-            metrics={f"fusion_weight_{stage}": mean for stage, mean in zip(self.stages_used, means, strict=True)},
+            metrics=self._remember(weights_BS),
             units_executed={
                 name: torch.full((len(quality_B),), count) for name, count in self._units(scales, crops).items()
             },
         )
+
+    def _remember(self, weights_BS: Tensor) -> dict[str, float]:
+        """Keep the weights for analysis; return the mean weight of every stage."""
+        if torch.compiler.is_compiling():  # a traced graph holds neither state nor numbers for a history
+            return {}
+        self.last_fusion_weights = weights_BS.detach().float()
+        means = self.last_fusion_weights.mean(0).tolist()
+        return {f"fusion_weight_{stage}": mean for stage, mean in zip(self.stages_used, means, strict=True)}
 
     def _units(self, scales: int, crops: int) -> dict[str, int]:
         """Return how often each part runs for one image."""
