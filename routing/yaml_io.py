@@ -13,6 +13,9 @@ from routing.errors import InputError
 
 Lines = dict[tuple[str | int, ...], int]
 
+_MOST_VALUES = 100_000
+"""Values of a file, those behind aliases included: a few lines of aliases to aliases can stand for billions."""
+
 
 class _Loader(yaml.SafeLoader):
     """``SafeLoader`` with YAML 1.2 floats; the C loader is not used because errors need marks of every node."""
@@ -34,6 +37,8 @@ def _one_line(error: yaml.YAMLError, where: str) -> str:
 
 def _walk(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, where: str) -> None:
     lines[path] = node.start_mark.line + 1
+    if len(lines) > _MOST_VALUES:
+        raise InputError(f"{where}: more than {_MOST_VALUES:,} values, aliases included")
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -58,8 +63,9 @@ def load_text(text: str, where: str = "YAML") -> tuple[Any, Lines]:
     Raises:
         InputError: malformed YAML (file, line, column), a key given twice, an unsafe tag.
     """
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None, {}
@@ -71,7 +77,8 @@ def load_text(text: str, where: str = "YAML") -> tuple[Any, Lines]:
     except (ValueError, RecursionError, OverflowError) as error:
         raise InputError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def load_file(path: str | os.PathLike[str]) -> tuple[Any, Lines]:

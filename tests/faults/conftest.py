@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,15 @@ for folder in (HERE, STUDIES):
         sys.path.insert(0, str(folder))
 
 from processes import TAG, tagged, wait_until  # noqa: E402
+from small_results import build  # noqa: E402
+
+TINY = {
+    "dataset.num_train": 256,
+    "dataset.num_val": 96,
+    "dataset.num_test": 64,
+    "training.num_epochs": 1,
+    "training.batch_size": 32,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +43,14 @@ def tag(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv(TAG, value)
     yield value
     assert wait_until(lambda: not tagged(value), 20), f"left: {tagged(value)}"
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
+    """A results folder of two real trials; tests change copies of it."""
+    return build(tmp_path_factory.mktemp("finished") / "results", TINY)
+
+
+@pytest.fixture
+def results(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "results"))

@@ -1,0 +1,187 @@
+"""What a results folder or a study file from somebody else can do: be refused, and nothing more."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from small_studies import sweep_values
+
+from analysis.report import analyze
+from analysis.summary import summarise
+from analysis.table import read_results
+from routing.cli import main
+from routing.config import RunConfig
+from routing.errors import InputError
+from routing.record import read_metrics
+from routing.training.checkpoint import load_tensors
+from routing.yaml_io import dump, load_file, load_text
+from search_spaces.ledger import Ledger, mend_journal
+from search_spaces.load import load_study, parse_study
+from search_spaces.results import ENVIRONMENT_FILE, without_secrets, write_environment
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(path for name in ("routing", "search_spaces", "analysis") for path in (ROOT / name).rglob("*.py"))
+
+
+class Trap:
+    """Unpickled, it makes a folder: the sign that foreign code has run."""
+
+    def __init__(self, sign: Path) -> None:
+        self.sign = sign
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return __import__("os").mkdir, (str(self.sign),)
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Yield every call in a source file by its dotted name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def given(call: ast.Call, name: str) -> object:
+    return next((ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == name), None)
+
+
+def test_the_trap_works(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Trap(tmp_path / "sign")))
+    assert (tmp_path / "sign").is_dir()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_source_reads_code_out_of_data(path: Path) -> None:
+    for name, call in calls(path):
+        where = f"{path.name}:{call.lineno}"
+        assert name not in {"eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load"}, where
+        assert "pickle" not in name, where
+        assert "joblib" not in name, where
+        assert given(call, "shell") in (None, "False"), where
+        if name == "torch.load":
+            assert given(call, "weights_only") == "True", where
+        if name in ("np.load", "numpy.load"):
+            assert given(call, "allow_pickle") == "False", where
+
+
+def test_planted_pickles_are_never_unpickled(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sign = tmp_path / "sign"
+    plain = pickle.dumps(Trap(sign))
+    torch.save({"weight": Trap(sign)}, tmp_path / "zipped")
+    trial = results / "trials" / "0"
+    (trial / "checkpoint.safetensors").write_bytes(plain)
+    for name in ("model.pt", "model.pth", "model.pkl", "checkpoint.pt", "study.pkl", "trials.pkl", "tuner.pkl"):
+        (results / name).write_bytes(plain)
+        (trial / name).write_bytes(plain)
+    for content in (plain, (tmp_path / "zipped").read_bytes()):
+        for number in ("0", "1"):
+            (results / "trials" / number / "model.safetensors").write_bytes(content)
+        assert main(["analyze", str(results)]) == 0
+        assert main(["export", str(results), "--pick", "knee", "--pick", "trial=0"]) == 0
+        assert main(["evaluate", str(trial)]) == 2
+        assert main(["attention", str(trial), "--out", str(tmp_path / "attention")]) == 2
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == 2
+        assert all("not a readable safetensors file" in line for line in errors)
+    assert not sign.exists()
+
+
+def test_pickles_in_place_of_every_file_are_named(results: Path, tmp_path: Path) -> None:
+    sign = tmp_path / "sign"
+    files = [path for path in sorted(results.rglob("*")) if path.is_file()]
+    assert len(files) >= 12
+    for path in files:
+        whole = path.read_bytes()
+        path.write_bytes(pickle.dumps(Trap(sign)))
+        for read in (
+            lambda: summarise(read_results(results)),
+            lambda: load_study(results),
+            lambda: [read_metrics(results / "trials" / number) for number in ("0", "1")],
+            lambda: [RunConfig.from_yaml(results / "trials" / number / "config.yaml") for number in ("0", "1")],
+            lambda: [load_tensors(results / "trials" / number / "model.safetensors") for number in ("0", "1")],
+            lambda: mend_journal(results / "ledger.journal"),
+            lambda: Ledger(str(results / "ledger.journal"), "small", load_study(results).objectives),
+        ):
+            try:
+                read()
+            except InputError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+        path.write_bytes(whole)
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.mkdir ['{sign}']", "!!python/name:os.system", "!!python/tuple [1]"]
+)
+def test_yaml_makes_no_objects(tmp_path: Path, tag: str) -> None:
+    text = f"name: {tag.format(sign=tmp_path / 'sign')}\n"
+    with pytest.raises(InputError, match="not valid YAML"):
+        load_text(text)
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"study\.yaml:1"):
+        load_study(tmp_path / "study.yaml")
+    assert not (tmp_path / "sign").exists()
+
+
+def test_a_bomb_of_aliases_is_refused_or_cheap(tmp_path: Path) -> None:
+    """Nine levels of nine aliases each would be 9**9 scalars."""
+    levels = [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 9)]
+    text = "\n".join(["kind: sweep", "l0: &l0 [x, x, x, x, x, x, x, x, x]", *levels])
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(InputError):
+        load_study(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize("name", ["..", "../up", "/etc/x", "a/b", "a\\b", "", ".hidden", "a\nb", "x" * 81])
+def test_a_study_name_is_no_path(name: str) -> None:
+    with pytest.raises(InputError, match="name"):
+        parse_study(sweep_values(name=name))
+
+
+def test_words_of_a_study_are_never_paths_to_write(results: Path, tmp_path: Path) -> None:
+    """A foreign results folder whose every name climbs out: analyze and export write below it only."""
+    up = "../../../escaped"
+    study = load_file(results / "study.yaml")[0]
+    study |= {"name": up, "question": up, "space": {up: {"float": [0.0, 1.0]}, **study["space"]}}
+    (results / "study.yaml").write_text(dump(study))
+    for table in ("trials.csv", "points.csv"):
+        lines = (results / table).read_text().splitlines()
+        lines = [f"{lines[0]},{up},arm", *(f"{line},{index},{up}" for index, line in enumerate(lines[1:]))]
+        (results / table).write_text("\n".join(lines) + "\n")
+    before = {path for path in tmp_path.rglob("*") if results not in path.parents}
+    analyze([results])
+    assert main(["export", str(results), "--pick", "best"]) == 0
+    for pick in (f"trial={up}", up, f"budget={up}"):
+        assert main(["export", str(results), "--pick", pick]) == 2
+    assert {path for path in tmp_path.rglob("*") if results not in path.parents} == before
+    assert not list(tmp_path.parent.glob("escaped*"))
+
+
+def test_the_environment_file_holds_chosen_names_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "hunter2-very-secret"
+    for name in ("AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN", "HF_TOKEN", "PASSWORD", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, secret)
+    storage = f"postgresql://someone:{secret}@db.example/studies?sslpassword={secret}"
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/routing", "sweep", "digits", "--storage", storage])
+    write_environment(tmp_path, parse_study(sweep_values()), 2, 3)
+    text = (tmp_path / ENVIRONMENT_FILE).read_text()
+    assert secret not in text
+    assert set(json.loads(text)) == {
+        "versions", "platform", "cpu_count", "cpu", "device", "threads", "concurrency", "seed", "command",
+        "git_commit", "started",
+    }  # fmt: skip
+    assert json.loads(text)["command"][-1] == "postgresql://someone:***@db.example/studies?sslpassword=***"
+    with pytest.raises(InputError) as raised:
+        Ledger(f"postgresql://someone:{secret}@127.0.0.1:1/none", "small", parse_study(sweep_values()).objectives)
+    assert secret not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["--model.router.mode", "sqlite:///a/b.db", "model.monkey=4", "10.0.0.1:6379", "a@b"])
+def test_words_without_a_secret_stay(text: str) -> None:
+    assert without_secrets(text) == text
