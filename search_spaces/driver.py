@@ -191,6 +191,7 @@ class Driver:
     def _tune(self, scratch: Path, concurrency: int, limit: int, proposer: Proposer, progress: Progress) -> None:
         """Start ``limit`` trials on Ray Tune and see them end."""
         from ray import tune
+        from ray.exceptions import RayError
 
         from routing.trainable import RunTrainable
         from search_spaces.ray_parts import StopNow, StudyCallback, StudyScheduler
@@ -235,5 +236,19 @@ class Driver:
             )
         except StopNow:
             pass  # the ledger knows what was running
+        except RuntimeError as error:
+            # a worker that its node's memory monitor killed ends Ray Tune, which knows only actors that died alone
+            if not isinstance(error.__cause__, RayError):
+                raise
+            housekeeping.kill_running()
+            line = next(iter(str(error.__cause__).strip().splitlines()), type(error.__cause__).__name__)
+            self._go_on(f"the worker was lost: {line[:200]}", proposer, progress)
         finally:
             search.close()
+
+    def _go_on(self, reason: str, proposer: Proposer, progress: Progress) -> None:
+        """Queue what was running again, as a resumed sweep does; a trial that was lost too often fails."""
+        self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES)
+        proposer.next_index = next_proposal(self.ledger)
+        progress.done = len(done(self.ledger.trials()))
+        progress.say(reason)

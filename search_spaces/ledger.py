@@ -38,6 +38,7 @@ ENQUEUED = "enqueued"
 PROPOSAL = "proposal"
 EXPECTED_FLOPS = "expected_flops"
 WARM_START = "warm_start"
+LOSSES = "losses"
 
 
 class _HeldElsewhere(JournalFileOpenLock):
@@ -152,10 +153,20 @@ class Ledger:
             self.requeue(trial, reason)
         return len(running)
 
-    def requeue(self, trial: FrozenTrial, reason: str) -> None:
-        """Fail one RUNNING trial and enqueue its setting again."""
+    def give_up_or_requeue(self, reason: str, losses: int) -> None:
+        """Fail every RUNNING trial; enqueue again what has not been lost more than ``losses`` times by now."""
+        for trial in self.trials((TrialState.RUNNING,)):
+            count = trial.user_attrs.get(LOSSES, 0) + 1
+            if count > losses:
+                self.finish(trial.number, TrialState.FAIL, None, {REASON: reason})
+            else:
+                self.requeue(trial, reason, {LOSSES: count})
+
+    def requeue(self, trial: FrozenTrial, reason: str, attrs: dict[str, Any] | None = None) -> None:
+        """Fail one RUNNING trial and enqueue its setting again, with further ``attrs``."""
         # the new row first: killed between the two, the setting is queued twice rather than lost
         again = {key: value for key, value in trial.user_attrs.items() if key not in (REASON, RETRIED_AS)}
+        again |= attrs or {}
         waiting = {t.user_attrs.get(RETRY_OF) for t in self.trials((TrialState.WAITING,))}
         if trial.number not in waiting:
             self.enqueue(setting_of(trial), {**again, RETRY_OF: trial.number})

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from routing.errors import choices
+from routing.errors import InputError, choices
 from search_spaces.schema import Parameter
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
+
+
+MAX_GRID = 1_000_000
+"""Combinations a grid may have."""
 
 
 def same(left: Any, right: Any) -> bool:
@@ -114,13 +118,13 @@ def grid_values(parameter: Parameter, points: int) -> list[Any]:
     """Return the values a grid visits: all choices, every step of a range, or ``points`` values of a float range."""
     if is_constant(parameter) or parameter.choice is not None:
         return extremes(parameter)
-    if parameter.int_range is not None and not parameter.log:
-        low, high = parameter.int_range
-        return list(range(low, high + 1, int(parameter.step or 1)))
-    if parameter.step is not None:
-        assert parameter.float_range is not None
-        low_f, high_f = parameter.float_range
-        return [low_f + parameter.step * i for i in range(math.floor((high_f - low_f) / parameter.step + 1e-9) + 1)]
+    if (parameter.int_range is not None and not parameter.log) or parameter.step is not None:
+        low, high = extremes(parameter)[0], extremes(parameter)[-1]
+        step = parameter.step or 1
+        count = (high - low) / step + 1
+        if count > MAX_GRID:
+            raise InputError(f"a range of {count:.3g} values is too fine for a grid; give it a larger step")
+        return [low + (int(step) if parameter.int_range else step) * i for i in range(math.floor(count + 1e-9))]
     ends = extremes(parameter)
     if len(ends) == 1 or points == 1:
         return ends[:1]

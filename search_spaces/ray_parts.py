@@ -93,10 +93,14 @@ class StudyCallback(Callback):
         if not self.driver.should_stop():
             return False
         self.search.close()
+        self.kill_running()
+        raise StopNow
+
+    def kill_running(self) -> None:
+        """Kill the processes of the trials that are running."""
         for trial in self._trials:
             if trial.trial_id in self.search.live:
                 _kill(trial)
-        raise StopNow
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.driver.start_clock()

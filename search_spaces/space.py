@@ -15,6 +15,7 @@ from routing.config import RunConfig, valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.section import dotted, nested
 from search_spaces.parameters import (
+    MAX_GRID,
     distribution,
     extremes,
     from_label,
@@ -144,15 +145,15 @@ class Space:
         """Return every combination of the active parameters, a float range cut into ``points`` values."""
         settings: list[dict[str, Any]] = [{}]
         for name, parameter in self.parameters.items():
-            grown = []
-            for setting in settings:
-                if self.is_active(name, setting):
-                    grown += [{**setting, name: value} for value in grid_values(parameter, points)]
-                else:
-                    grown.append(setting)
-            settings = grown
-            if len(settings) > 1_000_000:
-                raise InputError("the grid has more than 1,000,000 combinations; use another sampler")
+            values = grid_values(parameter, points)
+            active = [self.is_active(name, setting) for setting in settings]
+            if sum(active) * len(values) > MAX_GRID:
+                raise InputError(f"the grid has more than {MAX_GRID:,} combinations; use another sampler")
+            settings = [
+                {**setting, name: value} if is_on else setting
+                for setting, is_on in zip(settings, active, strict=True)
+                for value in (values if is_on else [None])
+            ]
         return settings
 
     def words(self) -> list[str]:

@@ -75,6 +75,8 @@ def test_short_forms() -> None:
     [
         ({"kind": "swep"}, "unknown kind 'swep'; did you mean 'sweep'"),
         ({"kind": None}, "the key is missing"),
+        ({"kind": ["sweep"]}, "unknown kind ['sweep']"),
+        ({"base": {"dataset": {1: 2}}}, "key 1 is not text"),
         ({"trails": 3}, "unknown key 'trails'; did you mean 'trials'"),
         ({"trials": 0}, "trials: input should be greater than or equal to 1, not 0"),
         ({"trials": "many"}, "trials: input should be a valid integer"),

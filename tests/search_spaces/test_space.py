@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import create_trial
 
+from routing.errors import InputError
 from search_spaces.load import load_study
 from search_spaces.parameters import at_quantile, contains, distribution, grid_values
 from search_spaces.schema import Parameter
@@ -103,6 +104,15 @@ def test_grid_visits_each_branch_once() -> None:
     assert len(settings) == 1 + 3 + 1
     assert {"root": "x", "middle": "b", "leaf": 0.5} in settings
     assert grid_values(parameter(float=[1.0, 100.0], log=True), 3) == pytest.approx([1.0, 10.0, 100.0])
+
+
+def test_a_grid_too_large_is_refused_before_it_is_built() -> None:
+    fine = {"seed": parameter(float=[0.0, 1.0], step=1e-9)}
+    with pytest.raises(InputError, match=r"a range of 1e\+09 values is too fine for a grid"):
+        Space(fine, {}).grid(points=5)
+    many = {name: parameter(int=[0, 999]) for name in ("a", "b", "c")}
+    with pytest.raises(InputError, match="more than 1,000,000 combinations"):
+        Space(many, {}).grid(points=5)
 
 
 def test_corners_touch_every_choice_and_both_ends() -> None:
