@@ -43,15 +43,67 @@ def cli() -> None:
 @cli.command(context_settings=OVERRIDES)
 @click.option("--config", "config_file", type=click.Path(), help="YAML file of the run; all defaults without it.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run; default runs/<data>-<model>-seed<n>.")
+@click.option("--figures/--no-figures", default=True, help="Draw the run's figures into its folder.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
-def train(config_file: str | None, out: Path | None, overrides: tuple[str, ...]) -> None:
+def train(config_file: str | None, out: Path | None, figures: bool, overrides: tuple[str, ...]) -> None:
     """Train and evaluate one run. Any key of `routing schema run` can follow: --model.router.mode top_k"""
     from routing.config import RunConfig
     from routing.console import say
+    from routing.training.command import default_folder
     from routing.training.command import train as train_run
 
     config = RunConfig.from_yaml(config_file, overrides)
-    train_run(config, out, say)
+    folder = out or default_folder(config)
+    train_run(config, folder, say)
+    if figures:
+        _draw_run(folder)
+
+
+def _draw_run(folder: Path) -> None:
+    from analysis.run_figures import draw_run
+    from routing.console import say
+    from routing.evaluation.inspection import inspect_run
+
+    for path in draw_run(inspect_run(folder), folder / "figures"):
+        say(f"wrote {path}")
+
+
+COMPARE_COLUMNS = {
+    "name": "model",
+    "val_accuracy": "val accuracy",
+    "val_accuracy_sd": "sd",
+    "val_srcc": "val SRCC",
+    "val_srcc_sd": "sd",
+    "flops": "multiply-adds",
+    "flops_share": "of full",
+    "routing_ratio": "routing ratio",
+    "params": "parameters",
+    "ms_per_image": "ms/image",
+    "router_state": "router",
+    "seeds": "seeds",
+}
+
+
+@cli.command(context_settings=OVERRIDES)
+@click.option("--config", "config_file", type=click.Path(), help="YAML file of the run; all defaults without it.")
+@click.option("--models", default="", help="Models and router modes: a,b,c; default: the run, controls, baselines.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=1, show_default=True, help="Seeds of every model.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs; default runs/compare-<data>-<model>.")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def compare(config_file: str | None, models: str, seeds: int, out: Path | None, overrides: tuple[str, ...]) -> None:
+    """Train a routed model and its baselines alike: one table, one figure. What is trained already is kept."""
+    from analysis.compare_plot import draw_comparison
+    from routing.comparison import compare as compare_models
+    from routing.config import RunConfig
+    from routing.console import say, table
+
+    config = RunConfig.from_yaml(config_file, overrides)
+    folder = out or Path("runs") / f"compare-{config.dataset.name}-{config.model.name}"
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    compared = compare_models(config, names, seeds, folder, say)
+    table(compared.rows, COMPARE_COLUMNS, title=f"{compared.title}, validation split")
+    for path in (folder / "compare.csv", *draw_comparison(compared, folder)):
+        say(f"wrote {path}")
 
 
 @cli.command()
@@ -65,7 +117,8 @@ def train(config_file: str | None, out: Path | None, overrides: tuple[str, ...])
     show_default=True,
     help="After the last epoch, or after the one with the best validation.",
 )
-def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights: Any) -> None:
+@click.option("--figures", is_flag=True, help="Draw the figures of each run into its folder.")
+def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights: Any, figures: bool) -> None:
     """Evaluate saved runs side by side."""
     from routing.console import say, table
     from routing.saved import evaluate_saved, read_config, save_evaluation
@@ -76,6 +129,8 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
         say(f"wrote {save_evaluation(run, split, points)}")
         keys = read_config(run).dotted()
         rows += [{"run": str(run), **keys, **point.row()} for point in points]
+        if figures:
+            _draw_run(run)
     table(rows, {"run": "run", **FRONT_COLUMNS})
 
 

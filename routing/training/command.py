@@ -12,13 +12,17 @@ from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord
 from routing.training.checkpoint import CHECKPOINT_FILE
 
 
-def train(config: RunConfig, out: Path | None, say: Callable[[str], None]) -> TrialRecord:
+def default_folder(config: RunConfig) -> Path:
+    """Return where a run goes when nobody says."""
+    return Path("runs") / f"{config.dataset.name}-{config.model.name}-seed{config.seed}"
+
+
+def train(config: RunConfig, out: Path, say: Callable[[str], None]) -> TrialRecord:
     """Run one configuration in its own folder; an interrupted one goes on after its last epoch.
 
     Raises:
         InputError: the folder holds a finished run, or another one.
     """
-    out = out or Path("runs") / f"{config.dataset.name}-{config.model.name}-seed{config.seed}"
     _check_folder(config, out)
     if (out / CHECKPOINT_FILE).is_file():
         say(f"{out}: going on after the last finished epoch")
