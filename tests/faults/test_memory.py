@@ -1,0 +1,52 @@
+"""Workers that the node kills for want of memory: Ray Tune ends over it, the study goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from processes import start_driver
+from small_studies import sweep_values
+
+from search_spaces.ledger import LOSSES, RETRY_OF, Ledger, done
+from search_spaces.load import parse_study
+from search_spaces.plan import blueprint
+
+STUDY = parse_study(sweep_values(trials=2))
+
+
+def test_a_trial_is_tried_again_twice(tmp_path: Path) -> None:
+    plan = blueprint(STUDY)
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    params = {"model.router.threshold_init": 0.5, "model.router.temperature": 1.0}
+    ledger.start(params, plan.space.distributions(), {})
+    for losses in (1, 2):
+        ledger.give_up_or_requeue("the worker was lost", 2)
+        waiting = ledger.next_waiting()
+        assert waiting is not None
+        assert (waiting.user_attrs[LOSSES], waiting.user_attrs[RETRY_OF]) == (losses, losses - 1)
+        assert done(ledger.trials()) == []
+        ledger.start(params, plan.space.distributions(), waiting.user_attrs, waiting)
+    ledger.give_up_or_requeue("the worker was lost", 2)
+    [last] = done(ledger.trials())
+    assert (last.number, last.state, last.user_attrs["reason"]) == (2, TrialState.FAIL, "the worker was lost")
+    assert ledger.next_waiting() is None
+
+
+@pytest.mark.slow
+def test_a_node_without_memory_fails_its_trials_and_not_the_sweep(
+    tmp_path: Path, tiny: dict[str, Any], tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")  # what the machine uses already is too much
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    values = sweep_values(base={**tiny, "training.num_epochs": 3}, trials=1)
+    driver = start_driver(values, tmp_path / "out", "faulty_runs:slow", concurrency=1)
+    text, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, text
+    assert "Traceback" not in text
+    rows = pd.read_csv(tmp_path / "out" / "trials.csv").query("state == 'FAIL'")
+    assert len(rows) >= 1
+    assert rows["reason"].str.contains("the worker was lost").all()
