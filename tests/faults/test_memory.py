@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from processes import start_driver
+from ray.exceptions import OutOfMemoryError
 from small_studies import sweep_values
 
+from search_spaces import sweep
 from search_spaces.ledger import LOSSES, RETRY_OF, Ledger, done
 from search_spaces.load import parse_study
 from search_spaces.plan import blueprint
+from search_spaces.searcher import LedgerSearch
 
 STUDY = parse_study(sweep_values(trials=2))
 
@@ -34,6 +39,34 @@ def test_a_trial_is_tried_again_twice(tmp_path: Path) -> None:
     [last] = done(ledger.trials())
     assert (last.number, last.state, last.user_attrs["reason"]) == (2, TrialState.FAIL, "the worker was lost")
     assert ledger.next_waiting() is None
+
+
+def test_ray_tune_ends_over_it_and_the_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What Ray Tune 2.60 does when a step's actor is killed for want of memory: a RuntimeError out of ``tune.run``."""
+    calls = []
+
+    def run_and_lose(*_: Any, search_alg: LedgerSearch, **__: Any) -> None:
+        calls.append([search_alg.suggest(f"{len(calls)}{index}") for index in range(2)])
+        if len(calls) == 1:
+            cause = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.\nMore.")
+            raise RuntimeError(f"Caught unexpected exception: {cause}") from cause
+        for key in list(search_alg.live):
+            final = json.dumps({"metrics": {"val_accuracy": 0.5, "flops": 1e6}, "points": []})
+            search_alg.on_trial_complete(key, {"done": True, "final": final})
+
+    monkeypatch.setattr("search_spaces.driver.session", lambda *_: nullcontext(tmp_path / "scratch"))
+    monkeypatch.setattr("ray.tune.run", run_and_lose)
+    out = sweep(STUDY, tmp_path / "out", concurrency=2)
+    first, second = ([json.loads(trial["config"]) for trial in call] for call in calls)
+    assert first == second
+    trials = Ledger(str(out / "ledger.journal"), "small", STUDY.objectives).trials()
+    assert [trial.state.name for trial in trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    reason = "the worker was lost: 1 worker(s) were killed due to the node running low on memory."
+    assert [trial.user_attrs["reason"] for trial in trials[:2]] == [reason] * 2
+    assert len(done(trials)) == 2
+    assert reason in capsys.readouterr().err
 
 
 @pytest.mark.slow
