@@ -1,0 +1,111 @@
+"""Replay of recorded curves: epochs are counted, only whole trainings give points, recordings read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+from small_studies import sweep_values
+
+from routing.errors import InputError
+from search_spaces.bench.recorded import Recorded, read_recorded, record
+from search_spaces.bench.replay import Surrogate, Trace, compare_rules, interval, replay_rule, run_sampler
+from search_spaces.ledger import LEDGER_FILE, Ledger
+from search_spaces.load import parse_study
+from search_spaces.plan import blueprint
+from search_spaces.results import trial_folder, write_study
+from search_spaces.schema import SchedulerSection, SweepStudy
+
+STUDY = parse_study(sweep_values())
+assert isinstance(STUDY, SweepStudy)
+X, Y = "model.router.threshold_init", "model.router.temperature"
+
+
+def trial(quality: float, flops: float = 1e6, epochs: int = 3) -> Recorded:
+    """Quality is told from the first epoch on."""
+    curve = [{"epoch": e, "val_accuracy": quality * (1 - 0.5**e), "flops": flops} for e in range(1, epochs + 1)]
+    return Recorded({X: quality, Y: 1.0}, flops, curve)
+
+
+def test_only_whole_trainings_give_points_and_every_epoch_costs() -> None:
+    # rungs of 1, 3 (the last epoch): only epoch 1 is judged. Order of quality: .5 .9 .3 .2 .8
+    trials = [trial(q) for q in (0.5, 0.9, 0.3, 0.2, 0.8)]
+    asha = SchedulerSection(name="asha", reduction_factor=3)
+    trace = replay_rule(trials, asha, STUDY.objectives, budget=100)
+    # 1 and 2: fewer than three peers, go on (3 + 3); 3: rank 2 of 3, stopped (1); 4: stopped (1);
+    # 5: rank 1 of 5, one goes on (5 / 3 = 1): stopped (1)
+    assert trace.epochs == [3, 6]
+    assert trace.started == 5
+    assert trace.volumes == pytest.approx([0.5 * 0.875 * 1e6, 0.9 * 0.875 * 1e6])
+    plain = replay_rule(trials, SchedulerSection(name="none"), STUDY.objectives, budget=9)
+    assert plain.epochs == [3, 6, 9]
+    assert plain.started == 3
+
+
+def test_a_trace_answers_by_budget_and_by_volume() -> None:
+    trace = Trace([3, 6, 10], [1.0, 2.0, 2.5], started=4)
+    assert [trace.at(budget) for budget in (2, 3, 9, 10)] == [0.0, 1.0, 2.0, 2.5]
+    assert [trace.reaching(volume) for volume in (1.0, 2.2, 3.0)] == [3, 10, None]
+
+
+def test_rules_are_compared_on_the_same_orders() -> None:
+    trials = [trial(i / 40, flops=1e5 * (1 + i % 7)) for i in range(40)]
+    rows = {row["rule"]: row for row in compare_rules(trials, STUDY, seeds=5)}
+    assert rows["none"]["hypervolume"] == pytest.approx(1.0)
+    assert rows["none"]["full_trainings"] <= 40
+    assert (rows["similar_cost"]["lead_low"], rows["similar_cost"]["lead_high"]) == (0.0, 0.0)
+    assert all(row["low"] <= row["hypervolume"] <= row["high"] for row in rows.values())
+
+
+def test_interval_of_a_mean() -> None:
+    import numpy as np
+
+    assert interval(np.array([3.0, 3.0])) == (3.0, 3.0)
+    low, high = interval(np.arange(101.0))
+    assert low < 50 < high
+    assert high - low == pytest.approx(2 * 1.96 * 29.3 / 101**0.5, rel=0.1)  # sd of 0..100 is 29.2
+
+
+def test_a_recording_reads_back(tmp_path: Path) -> None:
+    study = parse_study(sweep_values())
+    write_study(tmp_path, study)
+    ledger = Ledger(str(tmp_path / LEDGER_FILE), study.name, study.objectives)
+    params = {X: 0.25, Y: 1.5}
+    number = ledger.start(params, blueprint(study).space.distributions(), {"expected_flops": 3e5})
+    folder = trial_folder(tmp_path, number)
+    folder.mkdir(parents=True)
+    (folder / "history.csv").write_text("epoch,train_loss,val_accuracy,flops\n1,2.0,0.5,100\n2,1.0,0.75,90\n")
+    ledger.finish(number, TrialState.COMPLETE, [0.75, 90.0])
+    assert record(tmp_path, tmp_path / "r.csv") == 1
+    [found] = read_recorded(tmp_path / "r.csv", ["val_accuracy", "flops"])
+    assert found.setting == params
+    assert found.expected_flops == 3e5
+    assert found.curve == [
+        {"epoch": 1, "val_accuracy": 0.5, "flops": 100},
+        {"epoch": 2, "val_accuracy": 0.75, "flops": 90},
+    ]
+    with pytest.raises(InputError, match="no recording"):
+        read_recorded(tmp_path / "none.csv", [])
+    stopping = parse_study(sweep_values(scheduler={"name": "asha"}))
+    write_study(tmp_path, stopping)
+    with pytest.raises(InputError, match="stops no trial"):
+        record(tmp_path, tmp_path / "r.csv")
+
+
+def test_samplers_run_on_the_surrogate() -> None:
+    trials = [
+        Recorded({X: x, Y: y}, 1e6, [{"epoch": 1, "val_accuracy": 0.5 + x / 8, "flops": 1e5 * (3 + x)}])
+        for x in (-2.0, -1.0, 0.0, 1.0, 2.0)
+        for y in (0.1, 0.5, 3.0)
+    ]
+    model = Surrogate(trials, STUDY)
+    accuracy, flops = model({X: 2.0, Y: 0.5})
+    assert accuracy == pytest.approx(0.75, abs=0.05)
+    assert flops == pytest.approx(5e5, rel=0.1)
+    volumes, seconds = run_sampler(model, STUDY, "random", seed=0, trials=12)
+    assert len(volumes) == 12
+    assert volumes == sorted(volumes)
+    assert seconds < 1
+    assert json.dumps(volumes)
