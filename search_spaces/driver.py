@@ -97,6 +97,7 @@ class Driver:
                         print(note, flush=True)
             finally:
                 self.ledger.requeue_running("interrupted")
+                drop_leftovers(self.out)
                 self.collector.write(self.ledger.trials())
             if not self.should_stop():
                 self._drop_models()

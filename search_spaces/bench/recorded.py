@@ -1,7 +1,7 @@
 """Learning curves of a real study, recorded once and replayed in seconds.
 
 One row per epoch: ``trial``, ``epoch``, the objectives, ``expected_flops``, and a column per searched key (empty where
-the trial does not have it). ``python -m search_spaces.bench.recorded RESULTS FILE`` makes one of a results folder.
+the trial does not have it). ``python -m search_spaces.bench.recorded STUDY FILE RESULTS...`` makes one.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
+from routing.config import RunConfig
 from routing.errors import InputError
-from routing.record import HISTORY_FILE
+from routing.record import CONFIG_FILE, HISTORY_FILE
 from search_spaces.collect import write_table
-from search_spaces.ledger import EXPECTED_FLOPS, LEDGER_FILE, Ledger, setting_of
+from search_spaces.ledger import EXPECTED_FLOPS, LEDGER_FILE, Ledger
 from search_spaces.load import load_study
 from search_spaces.results import trial_folder
 from search_spaces.schema import SweepStudy
+from search_spaces.space import Space
 
 DIGITS = Path(__file__).parent / "recorded" / "digits.csv"
 _OWN = ("trial", "epoch", EXPECTED_FLOPS)
@@ -56,27 +59,38 @@ def read_recorded(path: Path, metrics: list[str]) -> list[Recorded]:
     ]
 
 
-def record(results: Path, path: Path) -> int:
-    """Write the finished trials of a results folder (run with ``scheduler: none``) as a recording; return how many."""
-    study = load_study(results)
-    if not isinstance(study, SweepStudy) or study.scheduler.name != "none":
-        raise InputError(f"{results}: a recording needs a sweep that stops no trial (scheduler none)")
+def record(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
+    """Write the finished trials of results folders as one recording over the space of ``study``; return how many.
+
+    Raises:
+        InputError: a folder's study stops trials early, so that its curves are cut.
+    """
+    space = Space(study.space, study.base)
     metrics = [objective.metric for objective in study.objectives]
-    ledger = Ledger(str(results / LEDGER_FILE), study.name, study.objectives, must_exist=True)
-    finished = ledger.trials((TrialState.COMPLETE,))
-    rows = []
-    for trial in finished:
-        with (trial_folder(results, trial.number) / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
-            for epoch in csv.DictReader(file):
-                row: dict[str, Any] = {"trial": trial.number, "epoch": int(epoch["epoch"])}
-                row |= {metric: f"{float(epoch[metric]):.7g}" for metric in metrics}
-                row[EXPECTED_FLOPS] = f"{trial.user_attrs[EXPECTED_FLOPS]:.7g}"
-                setting = setting_of(trial)
-                row |= {key: json.dumps(setting[key]) for key in study.space if key in setting}
-                rows.append(row)
+    rows: list[dict[str, Any]] = []
+    count = 0
+    for folder in folders:
+        own = load_study(folder)
+        if own.scheduler.name != "none":
+            raise InputError(f"{folder}: a recording needs a sweep that stops no trial (scheduler none)")
+        ledger = Ledger(str(folder / LEDGER_FILE), own.name, own.objectives, must_exist=True)
+        for trial in ledger.trials((TrialState.COMPLETE,)):
+            files = trial_folder(folder, trial.number)
+            run = RunConfig.from_yaml(files / CONFIG_FILE).dotted()
+            setting = space.decide(lambda name, _, run=run: run[name])  # type: ignore[misc]
+            own_keys = {key: json.dumps(value) for key, value in space.labels(setting).items()}
+            expected = f"{trial.user_attrs[EXPECTED_FLOPS]:.7g}"
+            with (files / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
+                for epoch in csv.DictReader(file):
+                    shown = {metric: f"{float(epoch[metric]):.7g}" for metric in metrics}
+                    row = {"trial": count, "epoch": int(epoch["epoch"]), **shown, EXPECTED_FLOPS: expected}
+                    rows.append({**row, **own_keys})
+            count += 1
     write_table(path, rows, first=("trial", "epoch", *metrics, EXPECTED_FLOPS, *study.space))
-    return len(finished)
+    return count
 
 
 if __name__ == "__main__":
-    print(f"{record(Path(sys.argv[1]), Path(sys.argv[2]))} trials")
+    shipped = load_study(sys.argv[1])
+    assert isinstance(shipped, SweepStudy)
+    print(f"{record([Path(folder) for folder in sys.argv[3:]], Path(sys.argv[2]), shipped)} trials")

@@ -63,7 +63,7 @@ RULE_COLUMNS = {
     "high": "to",
     "lead_low": "similar_cost leads from",
     "lead_high": "to",
-    "started": "trials started",
+    "finished": "trainings finished",
     "full_trainings": "full trainings to reach none",
     "n": "orders",
 }
@@ -151,7 +151,7 @@ def compare_rules(
                 "high": high,
                 "lead_low": lead[0],
                 "lead_high": lead[1],
-                "started": float(np.mean([sum(e <= budget for e in t.epochs) for t in traces[name]])),
+                "finished": float(np.mean([sum(e <= budget for e in t.epochs) for t in traces[name]])),
                 "full_trainings": float(np.median(cost) / len(trials[0].curve)),
                 "n": seeds,
             }
@@ -183,10 +183,14 @@ class Surrogate:
     def score(self) -> float:
         """R2 of the task metric under five-fold cross-validation."""
         from sklearn.ensemble import ExtraTreesRegressor
-        from sklearn.model_selection import cross_val_score
+        from sklearn.model_selection import KFold, cross_val_score
 
         trees = ExtraTreesRegressor(n_estimators=100, random_state=0)
-        return float(cross_val_score(trees, self.features, self.targets[:, 0], cv=5, scoring="r2").mean())
+        return float(
+            cross_val_score(
+                trees, self.features, self.targets[:, 0], cv=KFold(5, shuffle=True, random_state=0), scoring="r2"
+            ).mean()
+        )
 
     def __call__(self, values: dict[str, Any]) -> list[float]:
         """Return the objectives of a setting."""

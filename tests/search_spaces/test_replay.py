@@ -76,9 +76,10 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
     number = ledger.start(params, blueprint(study).space.distributions(), {"expected_flops": 3e5})
     folder = trial_folder(tmp_path, number)
     folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(blueprint(study).configure(params).to_yaml())
     (folder / "history.csv").write_text("epoch,train_loss,val_accuracy,flops\n1,2.0,0.5,100\n2,1.0,0.75,90\n")
     ledger.finish(number, TrialState.COMPLETE, [0.75, 90.0])
-    assert record(tmp_path, tmp_path / "r.csv") == 1
+    assert record([tmp_path], tmp_path / "r.csv", study) == 1
     [found] = read_recorded(tmp_path / "r.csv", ["val_accuracy", "flops"])
     assert found.setting == params
     assert found.expected_flops == 3e5
@@ -91,7 +92,7 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
     stopping = parse_study(sweep_values(scheduler={"name": "asha"}))
     write_study(tmp_path, stopping)
     with pytest.raises(InputError, match="stops no trial"):
-        record(tmp_path, tmp_path / "r.csv")
+        record([tmp_path], tmp_path / "r.csv", study)
 
 
 def test_samplers_run_on_the_surrogate() -> None:
