@@ -21,6 +21,7 @@ from routing.run import run, train_epoch
 from routing.training.checkpoint import CHECKPOINT_FILE
 
 EPOCHS_LOG = "epochs.log"
+NODES_LOG = "nodes.log"
 Report = Callable[[dict[str, Any]], None]
 
 WHOLE, BUILD, EPOCH_1, EPOCH_3, NAN, KILLED, TRUNCATED, MEMORY, CLOCK = range(9)
@@ -147,6 +148,7 @@ def slow(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
         time.sleep(0.5)
 
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    (out / "node.txt").write_text(f"{ray.util.get_node_ip_address()} {gpus}")
+    with (out / NODES_LOG).open("a") as file:
+        file.write(f"{ray.util.get_node_ip_address()} {gpus}\n")
     with _at_epoch(config.seed, out, act):
         return run(config, report, out)

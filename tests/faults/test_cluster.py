@@ -1,0 +1,144 @@
+"""Sweeps on real clusters of several nodes: resources, a lost node, a lost head, and the token at the door."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from faulty_runs import NODES_LOG, epochs_begun
+from loopback_cluster import LoopbackCluster
+from processes import DRIVER, start_driver, wait_until
+from small_studies import sweep_values
+
+from routing.errors import InputError
+from routing.record import METRICS_FILE
+from search_spaces.ray_session import cluster_concurrency
+from search_spaces.schema import ResourcesSection
+
+SEEDS = list(range(100, 110))
+
+
+def study(tiny: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return sweep_values(
+        base={**tiny, "training.num_epochs": 3},
+        space={"seed": {"choice": SEEDS}},
+        enqueue=[{"seed": seed} for seed in SEEDS],
+        trials=len(SEEDS),
+        **changes,
+    )
+
+
+def completed(out: Path) -> int:
+    ledger = out / "ledger.journal"
+    return ledger.read_text().count('"datetime_complete"') if ledger.exists() else 0
+
+
+def node_of(line: str) -> str:
+    return line.split()[0]
+
+
+def working_on(out: Path, node: str) -> bool:
+    """Return whether a trial is being trained on a node."""
+    logs = [path for path in out.glob(f"trials/*/{NODES_LOG}") if not (path.parent / METRICS_FILE).exists()]
+    return any(node_of(line) == node for path in logs for line in path.read_text().splitlines()[-1:])
+
+
+@pytest.fixture
+def cluster(tag: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackCluster]:
+    with tempfile.TemporaryDirectory(prefix="rs-") as folder:
+        found = LoopbackCluster(Path(folder), tag)
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        try:
+            yield found
+        finally:
+            found.stop()
+
+
+@pytest.mark.slow
+def test_a_lost_node_and_a_lost_head(tmp_path: Path, tiny: dict[str, Any], cluster: LoopbackCluster) -> None:
+    out = tmp_path / "out"
+    values = study(tiny, resources={"cpu": 0.5, "custom": {"fast": 1}})
+    cluster.start_head()
+    for number in (1, 2):
+        cluster.start_worker(number, "--num-cpus=1", "--resources", '{"fast": 1}')
+    driver = start_driver(values, out, "faulty_runs:slow", address=cluster.address)
+    try:
+        assert wait_until(lambda: working_on(out, "127.0.2.1") or driver.poll() is not None, 120)
+        cluster.kill_worker(1)
+        before = completed(out)
+        assert wait_until(lambda: completed(out) >= before + 2 or driver.poll() is not None, 120)
+        assert driver.poll() is None, driver.communicate()[0]
+        cluster.kill_head()
+        text, _ = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+    finished = {path.parent.name: path.read_bytes() for path in out.glob("trials/*/metrics.json")}
+    assert 3 <= len(finished) < len(SEEDS), text
+
+    cluster.start_head()
+    cluster.start_worker(1, "--num-cpus=1", "--resources", '{"fast": 2}')
+    driver = start_driver(values, out, "faulty_runs:slow", address=cluster.address)
+    text, _ = driver.communicate(timeout=180)
+    assert driver.returncode == 0, text
+    rows = pd.read_csv(out / "trials.csv").query("state == 'COMPLETE'")
+    assert sorted(rows["seed"]) == SEEDS
+    for number, content in finished.items():
+        assert (out / "trials" / number / "metrics.json").read_bytes() == content
+    nodes = [node_of(line) for path in out.glob(f"trials/*/{NODES_LOG}") for line in path.read_text().splitlines()]
+    assert set(nodes) == {"127.0.2.1", "127.0.2.2", "127.0.3.1"}
+    epochs = {seed: epochs_begun(out, seed) for seed in SEEDS}
+    assert all(sorted(set(begun)) == [1, 2, 3] for begun in epochs.values()), epochs
+    # one trial was running on the node, at most two under the head: no other epoch was ever trained twice
+    assert sum(len(begun) - 3 for begun in epochs.values()) <= 3, epochs
+
+
+NODES = """
+import json, os, sys
+from ray.cluster_utils import Cluster
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+nodes.add_node(num_cpus=2, num_gpus=1)
+nodes.add_node(num_cpus=2, resources={"fast": 1})
+sys.argv[4] = json.dumps({"address": nodes.address})
+try:
+    exec(os.environ["DRIVER"])
+finally:
+    nodes.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_fractions_of_a_gpu_on_the_node_that_has_it(
+    tmp_path: Path, tiny: dict[str, Any], cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRIVER", DRIVER)
+    values = study({**tiny, "device": "cpu"}, resources={"cpu": 0.5, "gpu": 0.5}) | {"trials": 3}
+    values["enqueue"] = values["enqueue"][:3]
+    command = [sys.executable, "-c", NODES, json.dumps(values), str(tmp_path / "out"), "faulty_runs:slow", "{}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pd.read_csv(tmp_path / "out" / "trials.csv")
+    assert rows["state"].tolist() == ["COMPLETE"] * 3
+    assert {path.read_text().split()[1] for path in tmp_path.glob(f"out/trials/*/{NODES_LOG}")} == {"0"}
+    assert json.loads((tmp_path / "out" / "environment.json").read_text())["concurrency"] == 2
+
+
+def test_room_is_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 3.0, "GPU": 1.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0, "fast": 2.0}},
+        {"Alive": False, "Resources": {"CPU": 64.0}},
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    for needs, room in [({"cpu": 2}, 2), ({"cpu": 0.5}, 12), ({"gpu": 0.25}, 3), ({"custom": {"fast": 0.5}}, 3)]:
+        assert cluster_concurrency(ResourcesSection(**needs)) == room
+    assert cluster_concurrency(ResourcesSection(cpu=0)) == 6
+    with pytest.raises(InputError, match="a trial needs 4 CPU; none of the 2 nodes of the cluster has that"):
+        cluster_concurrency(ResourcesSection(cpu=4))
