@@ -16,10 +16,13 @@ WORDS = {
     "all_on": "collapsed: routes everything",
     "all_off": "collapsed: routes nothing",
     "anti": "picks the wrong patches: worse than by lot",
+    "weak": "picks no better than by lot, or closes less than half of the gap",
 }
 NUMBERS = (
     "rate",
     "gap_closed",
+    "recall",
+    "gap_closed_oracle",
     "share_all_on",
     "share_all_off",
     "saturation",
@@ -28,8 +31,9 @@ NUMBERS = (
 )
 NOTE = (
     "A router may hit its budget exactly and still pick useless patches. Gap closed: (routed - random) / (full - "
-    "random) at the same number of patches; 1 is as good as full compute, 0 no better than by lot. Shares are of "
-    "validation images with every or no patch on the big branch."
+    "random) at the same number of patches; 1 is as good as full compute, 0 no better than by lot; 'oracle' puts in the "
+    "place of full compute the patches that hold the object, where the data knows them, and recall is the share of the "
+    "object that is routed. Shares are of validation images with every or no patch on the big branch."
 )
 
 

@@ -160,3 +160,11 @@ def test_a_run_of_a_control_has_its_points_and_certificate(tiny: dict[str, Any],
     if mode == "oracle":
         assert record.certificate["recall"] > 0.8  # five cells of 8 px hold most of a digit of 14 px
         assert record.certificate["gap_closed_oracle"] in (None, pytest.approx(1.0, abs=1e-9))
+
+
+@pytest.mark.parametrize("aggregator", list(AGGREGATORS))
+@pytest.mark.parametrize("form", list(FORMS))
+def test_every_form_and_aggregator_trains_in_bf16(tiny: dict[str, Any], form: str, aggregator: str) -> None:
+    keys = {"model.router.training": form, "model.aggregator": aggregator, "precision": "bf16", "dataset.num_train": 64}
+    record = run(RunConfig.from_dict({**tiny, **keys, "model.router.mode": "sigmoid_gate"}))
+    assert record.history[0]["train_loss"] < 10

@@ -147,3 +147,22 @@ def test_a_record_says_how_long_inference_took(tiny: dict[str, Any]) -> None:
     metrics = run(RunConfig.from_dict(tiny)).metrics
     assert metrics["ms_per_image"] > 0
     assert metrics["latency_repeats"] >= MIN_REPEATS
+
+
+@pytest.mark.parametrize("mode", ["gumbel", "quantile_threshold"])
+def test_what_is_drawn_and_followed_in_training_survives_an_interruption(
+    tiny: dict[str, Any], folder: Path, mode: str
+) -> None:
+    keys = {"model.router.mode": mode, "model.router.threshold_jitter": 0.5, "training.num_epochs": 2}
+    config = RunConfig.from_dict({**tiny, **keys, "training.augment.crop": 2})
+
+    def die(row: dict[str, Any]) -> None:
+        raise Killed
+
+    whole = run(config)
+    with pytest.raises(Killed):
+        run(config, die, folder)
+    resumed = run(config, out=folder)
+    assert resumed.history[1]["train_loss"] == whole.history[1]["train_loss"]
+    assert resumed.metrics["val_accuracy"] == whole.metrics["val_accuracy"]
+    assert resumed.points[0].knob_value == whole.points[0].knob_value
