@@ -32,8 +32,8 @@ NUMBERS = (
 NOTE = (
     "A router may hit its budget exactly and still pick useless patches. Gap closed: (routed - random) / (full - "
     "random) at the same number of patches; 1 is as good as full compute, 0 no better than by lot; 'oracle' puts in "
-    "the place of full compute the patches that hold the object, where the data knows them, and recall is the share of the "
-    "object that is routed. Shares are of validation images with every or no patch on the big branch."
+    "the place of full compute the patches that hold the object, where the data knows them, and recall is the share of "
+    "the object that is routed. Shares are of validation images with every or no patch on the big branch."
 )
 
 

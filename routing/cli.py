@@ -75,7 +75,7 @@ COMPARE_COLUMNS = {
     "val_srcc": "val SRCC",
     "val_srcc_sd": "sd",
     "flops": "multiply-adds",
-    "flops_share": "of full",
+    "share_of_full": "of full",
     "routing_ratio": "routing ratio",
     "params": "parameters",
     "ms_per_image": "ms/image",

@@ -156,7 +156,7 @@ def _rows(
                 metric: statistics.fmean(values),
                 f"{metric}_sd": statistics.stdev(values) if len(values) > 1 else None,
                 "flops": flops,
-                "flops_share": flops / full,
+                "share_of_full": flops / full,
                 "routing_ratio": statistics.fmean(ratios) if ratios else None,
                 "params": own[0]["params"],
                 "ms_per_image": latencies[name],

@@ -52,9 +52,9 @@ def test_one_table_over_seeds_and_nothing_trained_twice(
     assert [row["name"] for row in compared.rows] == names
     assert len(compared.runs) == len(lines) == 6
     top_k, full, cheap = compared.rows
-    assert full["flops_share"] == 1.0
+    assert full["share_of_full"] == 1.0
     assert full["routing_ratio"] is None
-    assert top_k["flops_share"] == pytest.approx(0.3, abs=0.02)
+    assert top_k["share_of_full"] == pytest.approx(0.3, abs=0.02)
     assert cheap["flops"] < top_k["flops"] < full["flops"]
     assert {row["seeds"] for row in compared.rows} == {2}
     assert all(row["ms_per_image"] > 0 for row in compared.rows)
