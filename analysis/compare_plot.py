@@ -25,7 +25,7 @@ def draw_comparison(compared: Comparison, folder: Path, formats: Sequence[str] =
     with paper_style():
         figure = new_figure(6.6, 3.6)
         ax = figure.subplots()
-        for row in compared.rows:
+        for depth, row in enumerate(compared.rows):
             marker, colour = styles[row["name"]]
             seeds = [run for run in compared.runs if run["name"] == row["name"]]
             if len(seeds) > 1:
@@ -38,6 +38,8 @@ def draw_comparison(compared: Comparison, folder: Path, formats: Sequence[str] =
                 marker=marker,
                 color=colour,
                 markersize=7,
+                alpha=0.9,
+                zorder=10 - depth / len(compared.rows),  # the first in front: it is what is asked about
                 capsize=2.5,
                 linestyle="none",
                 label=_label(row),
@@ -46,8 +48,8 @@ def draw_comparison(compared: Comparison, folder: Path, formats: Sequence[str] =
         log_ticks(ax, "x", float(costs.max() / costs.min()))
         ax.set_xlabel(f"{axis_label('flops')}, log scale")
         ax.set_ylabel(axis_label(compared.metric))
-        ax.set_title(f"{compared.title}: bars are one standard deviation over seeds", fontsize=9)
-        figure.legend(loc="outside right upper")
+        ax.set_title(compared.title)
+        figure.legend(loc="outside right upper", title="mean over seeds; bar: ± 1 sd", alignment="left")
         return save(figure, folder, "compare", formats)
 
 
