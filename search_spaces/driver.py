@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import operator
+import re
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ from search_spaces.schema import Study, SweepStudy, parse_constraint
 from search_spaces.signals import SweepInterrupted, clean_stop
 
 _SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _WORKER_LOSSES = 2
 """How often a trial is tried again when its worker or node dies."""
 _SEGMENT = 2000
@@ -132,6 +134,10 @@ class Driver:
         return late or self.disk_full or self.signal is not None
 
     def _check_folder(self) -> None:
+        if _URL.match(str(self.out)):
+            raise InputError(
+                f"{self.out}: --out is a folder, not a URL; mount the storage on every node, give its path"
+            )
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: a file; --out is a folder")
         held = [name for name in (STUDY_FILE, LEDGER_FILE) if (self.out / name).exists()]

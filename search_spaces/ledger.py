@@ -10,7 +10,6 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,14 +94,6 @@ def mend_journal(path: Path) -> str | None:
     return None
 
 
-@dataclass
-class Opened:
-    """What opening a ledger found: how many trials were requeued, and lines to tell the user."""
-
-    requeued: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 class Ledger:
     """Reads and writes the trials of one study.
 
@@ -175,11 +166,6 @@ class Ledger:
     def enqueue(self, params: dict[str, Any], attrs: dict[str, Any] | None = None) -> None:
         """Add a WAITING trial with given (perhaps partial) parameters."""
         self.study.enqueue_trial(params, user_attrs=attrs)
-
-    def next_waiting(self) -> FrozenTrial | None:
-        """Return the first WAITING trial."""
-        waiting = self.trials((TrialState.WAITING,))
-        return waiting[0] if waiting else None
 
     def start(
         self,

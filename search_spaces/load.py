@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from routing.config import RunConfig, valid_keys
+from routing.config import valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.plugins import import_plugins
 from routing.section import dotted, nested
@@ -236,8 +236,3 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         except InputError as error:
             text = str(error).removeprefix("config: ").removeprefix("base: ")
             raise InputError(f"{where}: arm '{arm.name}': {text}") from None
-
-
-def base_config(study: Study) -> RunConfig:
-    """Return the run that the shared keys alone make."""
-    return Space({}, study.base).config({})

@@ -129,7 +129,8 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if address is not None and address != "local":
-            raise InputError(f"no Ray cluster answers at {address}: {line}") from None
+            token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
+            raise InputError(f"no Ray cluster answers at {address}: {line}{token}") from None
         raise RoutingError(f"Ray did not start: {line}") from None
 
 

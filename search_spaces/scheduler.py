@@ -33,17 +33,17 @@ class Verdict:
 
 
 def rungs(grace_period: int, reduction_factor: float, max_epochs: int) -> list[int]:
-    """Return the epochs at which trials are compared; the last epoch is none of them."""
+    """Return the epochs at which trials are compared; none in the second half, where stopping saves little."""
     found: list[int] = []
     level = 0
-    while (epoch := round(grace_period * reduction_factor**level)) < max_epochs:
+    while 2 * (epoch := round(grace_period * reduction_factor**level)) <= max_epochs:
         if not found or epoch > found[-1]:
             found.append(epoch)
         level += 1
     return found
 
 
-def rank(losses: Losses, index: int) -> int:
+def rank(losses: NDArray[Any], index: int) -> int:
     """Return how many of ``losses`` (N,) are strictly better (lower) than the one at ``index``."""
     return int((losses < losses[index]).sum())
 
@@ -62,6 +62,13 @@ def similar(costs: Losses, index: int, reduction_factor: float) -> NDArray[np.in
     wanted = min(len(costs), max(math.ceil(len(costs) / 3), math.ceil(reduction_factor)))
     radius = np.sort(distance)[wanted - 1]
     return np.flatnonzero(distance <= radius + 1e-9)
+
+
+def dominated_by(losses: Losses) -> NDArray[np.intp]:
+    """Return by how many other rows each row of ``losses`` (N, M) is dominated."""
+    not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
+    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
+    return np.logical_and(not_worse, better).sum(axis=0)
 
 
 def domination_rank(losses: Losses) -> NDArray[np.intp]:
@@ -153,6 +160,8 @@ class Rule:
         eta = self.section.reduction_factor
         if self.section.name == "moasha":
             peers, place = len(losses), pareto_rank(losses, index)
+        elif self.section.name == "dominance":
+            peers, place = len(losses), rank(dominated_by(losses), index)
         else:
             group = np.arange(len(losses))
             if self.section.name == "similar_cost" and self.cost_index is not None:

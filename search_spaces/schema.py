@@ -191,8 +191,9 @@ class SamplerSection(Section):
 class SchedulerSection(Section):
     """How hopeless trials are stopped early."""
 
-    name: Literal["similar_cost", "moasha", "asha", "none"] = Field(
-        default="similar_cost", description="similar_cost ranks a trial among trials of similar FLOPs."
+    name: Literal["similar_cost", "dominance", "moasha", "asha", "none"] = Field(
+        default="similar_cost",
+        description="similar_cost ranks a trial among trials of similar FLOPs; dominance by how many dominate it.",
     )
     grace_period: int = Field(default=1, ge=1, le=100_000, description="Epochs before the first rung.")
     reduction_factor: float = Field(default=3, gt=1, le=100, description="One of this many goes on at a rung (eta).")

@@ -28,7 +28,7 @@ from search_spaces.scheduler import Rule
 from search_spaces.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
 from search_spaces.space import Space
 
-RULES = ("similar_cost", "none", "asha", "moasha")
+RULES = ("dominance", "similar_cost", "moasha", "asha", "none")
 SAMPLERS = ("auto", "tpe", "nsga2", "qmc", "random")
 FULL_TRAININGS = 40
 RANDOM_TRIALS = 150

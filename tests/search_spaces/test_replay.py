@@ -30,7 +30,7 @@ def trial(quality: float, flops: float = 1e6, epochs: int = 3) -> Recorded:
 
 
 def test_only_whole_trainings_give_points_and_every_epoch_costs() -> None:
-    # rungs of 1, 3 (the last epoch): only epoch 1 is judged. Order of quality: .5 .9 .3 .2 .8
+    # the only rung is epoch 1. Order of quality: .5 .9 .3 .2 .8
     trials = [trial(q) for q in (0.5, 0.9, 0.3, 0.2, 0.8)]
     asha = SchedulerSection(name="asha", reduction_factor=3)
     trace = replay_rule(trials, asha, STUDY.objectives, budget=100)

@@ -5,14 +5,24 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search_spaces.scheduler import Rule, crowding, domination_rank, keep, pareto_rank, rank, rungs, similar
+from search_spaces.scheduler import (
+    Rule,
+    crowding,
+    dominated_by,
+    domination_rank,
+    keep,
+    pareto_rank,
+    rank,
+    rungs,
+    similar,
+)
 from search_spaces.schema import Objective, SchedulerSection
 
 OBJECTIVES = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),
     Objective(metric="flops", goal="minimize", reference=1e9),
 )
-RULES = ["similar_cost", "moasha", "asha"]
+RULES = ["similar_cost", "dominance", "moasha", "asha"]
 
 
 def rule(name: str, grace: int = 1, eta: float = 3) -> Rule:
@@ -23,11 +33,12 @@ def row(accuracy: float, flops: float, epoch: int = 1) -> dict[str, float]:
     return {"epoch": epoch, "val_accuracy": accuracy, "flops": flops}
 
 
-def test_rungs_stop_before_the_last_epoch() -> None:
-    assert rungs(1, 3, 4) == [1, 3]
-    assert rungs(2, 2, 20) == [2, 4, 8, 16]
+def test_rungs_lie_in_the_first_half() -> None:
+    assert rungs(1, 3, 4) == [1]
+    assert rungs(1, 3, 27) == [1, 3, 9]
+    assert rungs(2, 2, 20) == [2, 4, 8]
     assert rungs(1, 3, 1) == []
-    assert rungs(1, 1.5, 6) == [1, 2, 3, 5]  # 1, 1.5, 2.25, 3.375, 5.06 rounded: 1, 2, 2, 3, 5
+    assert rungs(1, 1.5, 11) == [1, 2, 3, 5]  # 1, 1.5, 2.25, 3.375, 5.06 rounded: 1, 2, 2, 3, 5
 
 
 def test_rank_counts_the_better_ones_not_the_position() -> None:
@@ -55,6 +66,25 @@ def test_domination_rank_of_unsorted_points() -> None:
     # (3,3) is dominated by (2,2) and (1,3)?: 1<=3, 3<=3, one strict: yes. (2,2) and (1,3), (4,1) are the first front.
     losses = np.array([[3.0, 3.0], [2.0, 2.0], [4.0, 1.0], [1.0, 3.0], [5.0, 5.0], [2.0, 2.0]])
     assert domination_rank(losses).tolist() == [1, 0, 0, 0, 2, 0]
+
+
+def test_dominated_by_counts_the_dominating_rows() -> None:
+    # (3,3): by (2,2) twice and (1,3); (5,5): by all five others; equal rows do not dominate each other
+    losses = np.array([[3.0, 3.0], [2.0, 2.0], [4.0, 1.0], [1.0, 3.0], [5.0, 5.0], [2.0, 2.0]])
+    assert dominated_by(losses).tolist() == [3, 0, 0, 0, 5, 0]
+
+
+def test_dominance_lets_every_trial_on_the_front_go_on() -> None:
+    judge = rule("dominance")
+    front = [(0.5, 4e5), (0.9, 9e5), (0.7, 6e5), (0.6, 5e5), (0.8, 7e5), (0.3, 1e5)]
+    for number, (accuracy, flops) in enumerate(front):
+        verdict = judge.judge(number, row(accuracy, flops), max_epochs=9)
+        assert verdict is not None
+        assert verdict.goes_on
+    # worse than 0.5 at 4e5 and than 0.3 at 1e5 only: rank 6 of 7, where 2 go on
+    verdict = judge.judge(9, row(0.3, 4.5e5), max_epochs=9)
+    assert verdict is not None
+    assert (verdict.rank, verdict.goes_on) == (6, False)
 
 
 def test_crowding_by_hand() -> None:
