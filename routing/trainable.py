@@ -10,6 +10,7 @@ import errno
 import gc
 import importlib
 import json
+import platform
 import queue
 import sys
 import threading
@@ -106,6 +107,8 @@ class _Handover:
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again."""
         out = Path(self._trial["out"])
+        if not out.parent.is_dir():  # the driver has made it, where it sees it
+            raise RoutingError(f"{out.parent} is not on node {platform.node()}: --out must be a path all nodes share")
         config = _config(self._trial)
         if not _is_finished(out, config):
             _function(self._trial["run"])(config, self._report, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from search_spaces.scratch import scratch_folder
 
 _LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """Set to 0 before Ray is imported, it binds every port to loopback."""
+_CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _WORKER_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
@@ -77,6 +79,17 @@ def local_concurrency(resources: ResourcesSection, concurrency: int | None) -> i
             f"concurrency {concurrency} needs {need}; this machine has {has} (at most {most} trials at once)"
         )
     return concurrency
+
+
+def check_address(address: str) -> None:
+    """Raise ``InputError`` when nothing listens at ``host:port``; Ray would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local, ...: Ray knows at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster answers at {address}: {error}") from None
 
 
 @contextmanager

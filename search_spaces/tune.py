@@ -11,7 +11,7 @@ from typing import Any
 from routing.errors import InputError, RoutingError
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
-from search_spaces.ray_session import local_concurrency
+from search_spaces.ray_session import check_address, local_concurrency
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
 
 DEFAULT_RUN = "routing.run:run"
@@ -93,6 +93,8 @@ def _seconds(budget: float | str) -> float:
 def _concurrency(study: Study, concurrency: int | None, address: str | None) -> int | None:
     if concurrency is not None and concurrency < 1:
         raise InputError(f"concurrency must be at least 1, not {concurrency}")
-    if address or os.environ.get("RAY_ADDRESS"):
+    joined = address or os.environ.get("RAY_ADDRESS")
+    if joined and joined != "local":
+        check_address(joined)
         return concurrency
     return local_concurrency(study.resources, concurrency)

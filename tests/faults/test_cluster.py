@@ -17,8 +17,12 @@ from loopback_cluster import LoopbackCluster
 from processes import DRIVER, start_driver, wait_until
 from small_studies import sweep_values
 
+from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import METRICS_FILE
+from routing.trainable import RunTrainable
+from search_spaces import sweep
+from search_spaces.load import parse_study
 from search_spaces.ray_session import cluster_concurrency
 from search_spaces.schema import ResourcesSection
 
@@ -142,3 +146,30 @@ def test_room_is_counted_node_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cluster_concurrency(ResourcesSection(cpu=0)) == 6
     with pytest.raises(InputError, match="a trial needs 4 CPU; none of the 2 nodes of the cluster has that"):
         cluster_concurrency(ResourcesSection(cpu=4))
+
+
+def test_a_node_that_does_not_see_the_results_says_so(tmp_path: Path) -> None:
+    trial = {"run": "faulty_runs:slow", "config": RunConfig().model_dump_json(), "out": str(tmp_path / "trials" / "0")}
+    worker = RunTrainable(trial)
+    assert f"{tmp_path}/trials is not on node" in worker.step()["failed"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/results", "gs:/bucket/results", "hdfs://host:9000/results"])
+def test_a_url_is_no_results_folder(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--out is a folder, not a URL"):
+        sweep(parse_study(sweep_values()), out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"]
+)
+def test_nobody_answers(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=f"no Ray cluster answers at {address}: "):
+        sweep(parse_study(sweep_values()), tmp_path / "out", address=address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(InputError, match=f"no Ray cluster answers at {address}: "):
+        sweep(parse_study(sweep_values()), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
