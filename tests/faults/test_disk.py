@@ -36,7 +36,7 @@ cp -r "$disk/out" "$copy"
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_stops_the_sweep_and_resume_goes_on(tmp_path: Path, tiny: dict[str, Any], tag: str) -> None:
+def test_a_disk_that_fills_up_stops_the_sweep(tmp_path: Path, tiny: dict[str, Any], tag: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     values = sweep_values(base={**tiny, "training.num_epochs": 2}, trials=6)
