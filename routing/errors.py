@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 
 class RoutingError(Exception):
-    """Base of every error this project raises on purpose; its text is one clear line."""
+    """Base of every error this project raises on purpose; its text is one line, whatever the user's words hold."""
 
     exit_code = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__(" ".join(text.split()))
 
 
 class InputError(RoutingError):

@@ -51,7 +51,7 @@ def info(section: QualitySection) -> DataInfo:
 
 
 def load(section: QualitySection) -> ImageData:
-    """Return the drawn splits; ``extra``: ``group`` (N,), of ``DISTORTIONS``; ``place`` (N, 3): photograph, top, left."""
+    """Return the drawn splits; ``extra``: ``group`` (N,) of ``DISTORTIONS``, ``place`` (N, 3) photograph, top, left."""
     drawing = section.model_dump(exclude={"name", "patch_grid_size", "patch_margin"})
     splits = cached_splits("quality", {"version": VERSION, **drawing}, lambda: _draw_all(section))
     return ImageData(info(section), splits)
