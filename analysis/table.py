@@ -79,6 +79,7 @@ def read_results(folder: str | Path) -> Results:
     objectives = objectives_of(study)
     trials = _numbered(_read_csv(root / TRIALS_FILE, "number", problems), "number", TRIALS_FILE, problems)
     points = _numbered(_read_csv(root / POINTS_FILE, "trial", problems), "trial", POINTS_FILE, problems)
+    trials = _one_row_each(trials, problems)
     trials, points = _add_unlisted(root, trials, points, problems)
     trials, points = _with_columns(trials, TRIAL_COLUMNS), _with_columns(points, POINT_COLUMNS)
     points = _with_columns(points, [objective.metric for objective in objectives])
@@ -151,6 +152,14 @@ def _numbered(table: pd.DataFrame, column: str, where: str, problems: list[str])
     if numbers.isna().any():
         problems.append(f"{where}: {int(numbers.isna().sum())} row(s) without a trial number skipped")
     return table[numbers.notna()].assign(**{column: numbers[numbers.notna()].astype(int)})
+
+
+def _one_row_each(trials: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    """Return the first row of every trial; further rows of one are damage, and counted."""
+    again = trials["number"].duplicated()
+    if again.any():
+        problems.append(f"{TRIALS_FILE}: {int(again.sum())} further row(s) of a trial listed already skipped")
+    return trials[~again]
 
 
 def _trial_folders(root: Path) -> Iterator[Path]:

@@ -44,6 +44,15 @@ def test_trial_finished_after_the_tables_were_written(make_results):
     assert 20 in set(results.points["trial"])
 
 
+def test_a_trial_listed_twice_counts_once(make_results):
+    folder = make_results(unfinished=False)
+    path = folder / "trials.csv"
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[3])
+    results = read_results(folder)
+    assert results.trials["number"].is_unique
+    assert results.problems == ["trials.csv: 1 further row(s) of a trial listed already skipped"]
+
+
 def test_running_trial_without_metrics(make_results):
     folder = make_results(unfinished=False)
     (folder / "trials" / "99").mkdir()
