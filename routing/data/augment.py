@@ -8,15 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 @dataclass
 class Augment:
-    """Shifts every image by up to ``crop`` pixels (what comes in is black) and mirrors every second one.
+    """Shifts every image by up to ``crop`` pixels and mirrors every second one.
 
-    What is drawn depends on the generator only, never on the device.
+    What comes in at an edge is the image reflected there: a black rim would be seen in training only, and a router
+    that learned its threshold with it would route more without. What is drawn depends on the generator only, never on
+    the device.
     """
 
     crop: int
@@ -36,5 +37,13 @@ class Augment:
         batch_size, _, height, width = images.shape
         corners = torch.randint(0, 2 * self.crop + 1, (2, batch_size), generator=self.generator)
         top, left = corners.to(images.device)
-        windows = F.pad(images, (self.crop,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+        rows, columns = (_reflected(size, self.crop).to(images.device) for size in (height, width))
+        windows = images[:, :, rows][..., columns].unfold(2, height, 1).unfold(3, width, 1)
         return windows[torch.arange(batch_size, device=images.device), :, top, left]
+
+
+def _reflected(size: int, margin: int) -> Tensor:
+    """Return the places 0 ... size - 1 with ``margin`` more to each side, counted back from the edge."""
+    period = max(1, 2 * (size - 1))
+    places = torch.arange(-margin, size + margin).abs() % period
+    return torch.minimum(places, period - places)

@@ -30,12 +30,12 @@ def test_a_flip_is_a_flip_of_about_half() -> None:
     assert mirrored.float().mean() == pytest.approx(0.5, abs=0.14)  # four standard errors of 200
 
 
-def test_a_crop_is_a_shift_that_brings_in_black() -> None:
+def test_a_crop_is_a_shift_that_reflects_at_the_edge() -> None:
     images = pictures()
     moved = augment(2, False)(images)
     assert moved.dtype == torch.uint8
     assert moved.shape == images.shape
-    padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
+    padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
     seen = set()
     for image, result in zip(padded, moved, strict=True):
         found = [
@@ -47,6 +47,13 @@ def test_a_crop_is_a_shift_that_brings_in_black() -> None:
         assert len(found) == 1
         seen.update(found)
     assert len(seen) == 25  # every shift occurs among 200 images (missing one: 200 * (24/25)^200 < 0.01)
+
+
+def test_a_shift_of_more_than_the_image_reflects_again() -> None:
+    image = torch.arange(3, dtype=torch.uint8).view(1, 1, 1, 3).expand(50, 1, 3, 3)
+    moved = augment(5, False)(image)
+    rows = {tuple(row) for row in moved[:, 0, 0].tolist()}
+    assert rows == {(0, 1, 2), (1, 2, 1), (2, 1, 0), (1, 0, 1)}  # windows of 0 1 2 1 0 1 2 1 ...
 
 
 def test_same_seed_same_images() -> None:
