@@ -87,7 +87,7 @@ def dotted(section: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, A
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
     """Inverse of ``dotted``: ``{"a.b": 1}`` to ``{"a": {"b": 1}}``; deeper keys win over shallower ones."""
     tree: dict[str, Any] = {}
-    for key, value in sorted(flat.items(), key=lambda item: item[0].count(".")):
+    for key, value in sorted(((str(key), value) for key, value in flat.items()), key=lambda item: item[0].count(".")):
         node = tree
         *parents, leaf = key.split(".")
         for parent in parents:

@@ -14,8 +14,6 @@ from routing.errors import InputError, RoutingError
 from search_spaces.schema import ResourcesSection
 from search_spaces.scratch import scratch_folder
 
-_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0 before Ray is imported, it binds every port to loopback."""
 _CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _WORKER_ENVIRONMENT = {
@@ -99,10 +97,6 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
     Raises:
         InputError: nothing answers at ``address``.
     """
-    local = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
-    os.environ.pop(_LOOPBACK, None)
-    if local:
-        os.environ[_LOOPBACK] = "0"
     os.environ.update({**_DRIVER_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency)})
     for key, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
@@ -129,17 +123,18 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
         if address is not None and address != "local":
             ray.init(address=address, **quiet)
             return
-        ray.init(
-            address="local",
-            num_cpus=max(math.ceil(concurrency * resources.cpu), 1),
-            num_gpus=math.ceil(concurrency * resources.gpu - 1e-9) if resources.gpu else 0,
-            include_dashboard=False,
-            dashboard_host="127.0.0.1",
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _temp_dir=str(scratch / "ray"),
-            **quiet,
-        )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        with _loopback_only():
+            ray.init(
+                address="local",
+                num_cpus=max(math.ceil(concurrency * resources.cpu), 1),
+                num_gpus=math.ceil(concurrency * resources.gpu - 1e-9) if resources.gpu else 0,
+                include_dashboard=False,
+                dashboard_host="127.0.0.1",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(scratch / "ray"),
+                **quiet,
+            )
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if address is not None and address != "local":
             token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"

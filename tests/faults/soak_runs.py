@@ -21,12 +21,12 @@ SHARES = {"killed": 0.05, "raised": 0.06, "diverged": 0.06, "hung": 0.01, "garba
 
 
 def short(config: RunConfig, report: Callable[[dict[str, Any]], None] | None, out: Path) -> TrialRecord:
-    """Finish in a tenth of a second, or go wrong."""
+    """Finish in a fifth of a second, or go wrong."""
     attempt = len(list(out.glob("attempt*")))
     (out / f"attempt{attempt}").touch()
     draw = random.Random(f"{config.seed} {attempt}").random()
     fault = next((name for name, share in _limits() if draw < share), "none")
-    time.sleep(0.05)
+    time.sleep(0.2)
     if fault == "killed":
         (out / f".{METRICS_FILE}.abcd1234").write_text("killed in the middle of writing a fi")
         os.kill(os.getpid(), signal.SIGKILL)

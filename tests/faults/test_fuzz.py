@@ -175,7 +175,7 @@ def spoil(root: Path, name: str, kind: str, place: int, content: bytes) -> None:
         path.write_bytes(changed[kind])
 
 
-@examples(500)
+@examples(350)
 @given(changes=st.lists(damage(), min_size=1, max_size=2, unique_by=lambda change: change[0]))
 def test_any_results_folder(finished: Path, tmp_path_factory: Any, changes: list[tuple[str, str, int, bytes]]) -> None:
     root = tmp_path_factory.mktemp("damaged") / "results"

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -106,29 +108,11 @@ def test_soak(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch) -> None
         stderr=subprocess.PIPE,
         text=True,
     )
-    ruined: set[int] = set()
-    kept: dict[int, tuple[float, ...]] = {}
-    for life in range(LIVES):
-        driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2)
-        assert running_until(driver, out, len(kept) + TRIALS // (LIVES + 1))
-        if life == 0:
-            second = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=1)
-            assert "is in use by another sweep" in second.communicate(timeout=60)[0]
-            assert second.returncode == 2
-        kind = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-        if kind == signal.SIGKILL or life == 0:
-            os.killpg(driver.pid, signal.SIGKILL)
-        else:
-            driver.send_signal(kind)
-        driver.communicate(timeout=60)
-        assert wait_until(lambda: not [p for p in tagged(tag).items() if "ray" in p[1]], 30)
-        ruined |= disturb(out, draw)
-        kept = {number: found for number, found in finished_now(out).items() if number not in ruined}
-    driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2)
-    text, _ = driver.communicate(timeout=600)
-    assert driver.returncode == 0, text
-    stop.touch()
-    looked, error = readers.communicate(timeout=60)
+    try:
+        ruined, kept = soak(out, draw, tag)
+    finally:
+        stop.touch()
+        looked, error = readers.communicate(timeout=60)
     assert readers.returncode == 0, error
     assert int(looked) >= READERS
 
@@ -155,6 +139,35 @@ def test_soak(tmp_path: Path, tag: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert wait_until(lambda: not tagged(tag), 20), tagged(tag)
     time.sleep(0.1)
     assert not list(temporary.glob("routing-*")), "a scratch folder was left"
+    shutil.rmtree(temporary)
+
+
+def soak(out: Path, draw: random.Random, tag: str) -> tuple[set[int], dict[int, tuple[float, ...]]]:
+    """Start, disturb and end drivers, then let one finish; return ruined trials, and the results before the last."""
+    ruined: set[int] = set()
+    kept: dict[int, tuple[float, ...]] = {}
+    for life in range(LIVES):
+        driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2)
+        if life == 0:
+            assert wait_until(lambda: (out / "environment.json").exists(), 120)
+            second = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=1)
+            assert "is in use by another sweep" in second.communicate(timeout=60)[0]
+            assert second.returncode == 2
+        assert running_until(driver, out, len(kept) + TRIALS // (LIVES + 1))
+        kind = draw.choice([signal.SIGTERM, signal.SIGINT, signal.SIGKILL]) if life else signal.SIGKILL
+        with suppress(ProcessLookupError):  # it may have come to its end by itself
+            if kind == signal.SIGKILL:
+                os.killpg(driver.pid, signal.SIGKILL)
+            else:
+                driver.send_signal(kind)
+        driver.communicate(timeout=60)
+        assert wait_until(lambda: not [p for p in tagged(tag).items() if "ray" in p[1]], 30)
+        ruined |= disturb(out, draw)
+        kept = {number: found for number, found in finished_now(out).items() if number not in ruined}
+    driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2)
+    text, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, text
+    return ruined, kept
 
 
 def running_until(driver: subprocess.Popen[str], out: Path, results: int) -> bool:
