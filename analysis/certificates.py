@@ -16,7 +16,7 @@ WORDS = {
     "all_on": "collapsed: routes everything",
     "all_off": "collapsed: routes nothing",
     "anti": "picks the wrong patches: worse than by lot",
-    "weak": "picks no better than by lot, or closes less than half of the gap",
+    "weak": "picks no better than by lot, or closes less than 3/4 of the gap",
 }
 NUMBERS = (
     "rate",

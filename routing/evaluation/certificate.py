@@ -22,7 +22,7 @@ from routing.training.loop import total_loss
 
 EXTREME_RATE = 0.01
 SATURATED = 0.01
-HALF = 0.5
+ENOUGH = 0.75
 BOX = "box"
 
 
@@ -73,8 +73,8 @@ def router_state(certificate: Mapping[str, Any], sign: float, count: int) -> str
 
     * ``all_on``, ``all_off``: collapsed.
     * ``anti``: it picks worse patches than a lot would, by the task's metric or by the share of the box it routes.
-    * ``weak``: no better ones that these images could show, or it closes less than half of the gap from a lot to full
-      compute or the oracle. Controls that do not look must end here.
+    * ``weak``: no better ones that these images could show, or it closes less than three quarters of the gap from a lot
+      to full compute or the oracle. Controls that do not look must end here.
     * ``healthy``: better ones.
 
     Args:
@@ -95,7 +95,7 @@ def router_state(certificate: Mapping[str, Any], sign: float, count: int) -> str
         return "anti"
     gaps = [certificate.get(name) for name in ("gap_closed", "gap_closed_oracle")]
     closed = min((gap for gap in gaps if gap is not None), default=1.0)
-    return "healthy" if gain > noise and closed >= HALF else "weak"
+    return "healthy" if gain > noise and closed >= ENOUGH else "weak"
 
 
 def _gap_closed(sign: float, routed: float, random: float, best: float) -> float | None:

@@ -36,12 +36,12 @@ SPARSE_DIGITS: dict[str, Any] = {
         # two standard errors of a difference of two shares of 0.5 over 1000 images: 0.0447
         ({"rate": 0.25, "score_routed": 0.53, "score_random": 0.5}, "weak"),
         ({"rate": 0.25, "score_routed": 0.55, "score_random": 0.5}, "healthy"),
-        ({"rate": 0.25, "score_routed": 0.55, "score_random": 0.5, "gap_closed": 0.4}, "weak"),
+        ({"rate": 0.25, "score_routed": 0.55, "score_random": 0.5, "gap_closed": 0.74}, "weak"),
         (
             {"rate": 0.25, "score_routed": 0.9, "score_random": 0.5, "gap_closed": 1.2, "gap_closed_oracle": 0.9},
             "healthy",
         ),
-        ({"rate": 0.25, "score_routed": 0.9, "score_random": 0.5, "gap_closed": 1.2, "gap_closed_oracle": 0.3}, "weak"),
+        ({"rate": 0.25, "score_routed": 0.9, "score_random": 0.5, "gap_closed": 1.2, "gap_closed_oracle": 0.7}, "weak"),
         ({"rate": 0.28, "score_routed": 0.3, "score_random": 0.3, "recall": 0.2, "recall_error": 0.01}, "anti"),
         ({"rate": 0.28, "score_routed": 0.3, "score_random": 0.3, "recall": 0.27, "recall_error": 0.01}, "weak"),
     ],
