@@ -11,6 +11,9 @@ from analysis.objectives import Objective
 from analysis.summary import Summary
 from analysis.words import axis_label, shown
 
+ONE_POINT = 0.01
+"""One percentage point of accuracy."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -27,12 +30,12 @@ def cards(summary: Summary) -> list[Card]:
     found = []
     for label, row in (("Best", summary.best_row), ("Knee", summary.knee_row)):
         if row is not None:
-            numbers = [f"{shown(o.metric, row[o.metric])} {_name(o)}" for o in objectives]
-            found.append(Card(label, numbers[0], "; ".join([*numbers[1:], _who(row)])))
-    saved = _against_full(summary)
-    if saved is not None:
-        share, full = saved
-        found.append(Card("Knee against full_compute", f"{share:.0%} of its compute", f"full_compute: {full}"))
+            first, *rest = (_value(o, row) for o in objectives)
+            found.append(Card(label, first, "; ".join([*rest, _who(row)])))
+    match = _as_good_as_full(summary)
+    if match is not None:
+        note = f"{_point(match.row, objectives)}; full_compute: {_point(match.full, objectives)}"
+        found.append(Card("As good as full_compute, within 1 point", f"{match.share:.0%} of its compute", note))
     states = summary.states
     others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != "COMPLETE")
     found.append(Card("Trials", f"{states.get('COMPLETE', 0)} finished", others or "none stopped or failed"))
@@ -48,9 +51,12 @@ def headline(summary: Summary) -> list[str]:
     objectives = summary.results.objectives
     lines = [f"The best {_name(objectives[0])} is {_point(best, objectives)}."]
     lines.append(f"The knee of the front, where more cost stops paying, is {_point(knee, objectives)}.")
-    saved = _against_full(summary)
-    if saved is not None:
-        lines.append(f"The knee costs {saved[0]:.1%} of full_compute ({saved[1]}).")
+    match = _as_good_as_full(summary)
+    if match is not None:
+        lines.append(
+            f"The best full_compute reaches {_point(match.full, objectives)}; the cheapest point within 1 point of it "
+            f"needs {match.share:.1%} of its compute: {_point(match.row, objectives)}."
+        )
     lines += ownership(summary)
     if not _is_confirmed(summary):
         lines.append(
@@ -76,15 +82,29 @@ def _is_confirmed(summary: Summary) -> bool:
     return (summary.results.folder / "confirm" / "confirm.csv").exists()
 
 
-def _against_full(summary: Summary) -> tuple[float, str] | None:
-    """Return the knee's share of full_compute's FLOPs and full_compute in words, None without both."""
-    baselines, knee = summary.baselines, summary.knee_row
-    if knee is None or baselines.empty or "flops" not in baselines:
+@dataclass(frozen=True)
+class _Match:
+    """The cheapest point of the front that is as good as the best full_compute; ``share`` is of its FLOPs."""
+
+    row: pd.Series
+    full: pd.Series
+    share: float
+
+
+def _as_good_as_full(summary: Summary) -> _Match | None:
+    """Return the cheapest point of the front within one percentage point of full_compute; None without either."""
+    baselines, objectives = summary.baselines, summary.results.objectives
+    metric = next((o.metric for o in objectives if o.metric.endswith("_accuracy")), None)
+    if metric is None or summary.front.empty or baselines.empty or "flops" not in baselines:
         return None
     full = baselines[baselines["model.name"] == "full_compute"]
     if full.empty or not full.iloc[0]["flops"] > 0:
         return None
-    return float(knee["flops"] / full.iloc[0]["flops"]), _point(full.iloc[0], summary.results.objectives)
+    close = summary.front[summary.front[metric] >= full.iloc[0][metric] - ONE_POINT]
+    if close.empty:
+        return None
+    row = close.loc[close["flops"].idxmin()]
+    return _Match(row, full.iloc[0], float(row["flops"] / full.iloc[0]["flops"]))
 
 
 def _name(objective: Objective) -> str:
@@ -98,8 +118,16 @@ def _who(row: pd.Series) -> str:
     return " ".join(words)
 
 
+def _value(objective: Objective, row: pd.Series) -> str:
+    """Return a value with its unit, and with its name where it has none: ``95.80 %``, ``944 k multiply-adds``."""
+    text = shown(objective.metric, row[objective.metric])
+    if objective.metric == "flops":
+        return f"{text} multiply-adds"
+    return text if text.endswith("%") else f"{text} {_name(objective)}"
+
+
 def _point(row: pd.Series, objectives: tuple[Objective, ...]) -> str:
-    return f"{' at '.join(shown(o.metric, row[o.metric]) + ' ' + _name(o) for o in objectives)} ({_who(row)})"
+    return f"{' at '.join(_value(o, row) for o in objectives)} ({_who(row)})"
 
 
 def _reference(summary: Summary) -> str:
