@@ -15,6 +15,7 @@ LABELS = {
     "test_plcc": ("test PLCC", "", 1.0),
     "flops": ("compute", "multiply-adds per image", 1.0),
     "latency_ms": ("latency", "ms per image", 1.0),
+    "ms_per_image": ("inference time", "ms per image", 1.0),
     "params": ("parameters", "", 1.0),
     "routing_ratio": ("routing ratio", "", 1.0),
     "train_seconds": ("training", "s", 1.0),
