@@ -195,12 +195,15 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
 
 
 def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double") -> None:
+    from analysis.configs import knob_value
     from analysis.report import analyze as analyze_results
     from routing.console import say, table
 
     found = analyze_results(list(results), formats=formats, width=column)
     for analysis in (found, *found.others):
         front = analysis.front.astype(object).where(analysis.front.notna(), None)
+        if "knob_value" in front:
+            front["knob_value"] = front["knob_value"].map(knob_value)
         table(front.to_dict("records"), FRONT_COLUMNS, title=f"Front of {analysis.folder}")
         if analysis.knee is not None:
             say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}")
@@ -345,7 +348,8 @@ def schema(what: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; bad input is one line and exit code 2, a failure one line and exit code 1."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    return _guarded(lambda: cli.main(arguments, prog_name="routing", standalone_mode=False))
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    return _guarded(lambda: cli.main(words, prog_name="routing", standalone_mode=False))
 
 
 def _guarded(command: Callable[[], Any]) -> int:

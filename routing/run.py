@@ -58,11 +58,11 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
     started = time.perf_counter()
     prepare_process(config.seed, config.threads)
     device = pick_device(config.device)
-    if out is not None:
-        write_text(out / CONFIG_FILE, config.to_yaml())
     data = config.dataset.load()
     model = build_model(config.model, data.info).to(device)
     evaluator = make_evaluator(config, data, "val", device)
+    if out is not None:  # only now: bad input leaves no folder behind that blocks the corrected command
+        write_text(out / CONFIG_FILE, config.to_yaml())
     best: dict[str, Tensor] = {}
     with reusable(config) as kept:
         history = load_training(kept, model)

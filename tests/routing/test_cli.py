@@ -72,6 +72,22 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
         assert "Usage: routing" in out
 
 
+def test_no_command_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run_main([], capsys)
+    assert (code, err) == (0, "")
+    assert "Commands:" in out
+
+
+def test_bad_input_does_not_block_the_corrected_command(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    run = folder / "run"
+    absent = ["--dataset.name", "image_folder", "--dataset.root", str(folder / "none")]
+    for mistake in (absent, ["--model.router.budget.target", "0.01"], ["--device", "cuda:99"]):
+        code, _, err = run_main(["train", "--out", str(run), *mistake], capsys)
+        assert code == 2
+        assert "unfinished" not in err
+        assert not run.exists()
+
+
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
     heavy = ("torch", "ray", "optuna", "pandas", "numpy")
     probe = f"import sys, routing.cli; print([m for m in {heavy} if m in sys.modules])"
