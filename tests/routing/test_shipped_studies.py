@@ -24,6 +24,7 @@ ABLATIONS = (
     "aggregator",
     "knob_or_retrain",
 )
+ON_PHOTOGRAPHS = "photographs"
 SWEEPS = ("routing_digits", "routing_cifar10", "routing_image_folder")
 
 
@@ -46,7 +47,7 @@ def on_digits(config: RunConfig) -> RunConfig:
     return config.replace(**{"dataset.name": "digits", **keys})
 
 
-@pytest.mark.parametrize("name", [*ABLATIONS, *SWEEPS])
+@pytest.mark.parametrize("name", [*ABLATIONS, ON_PHOTOGRAPHS, *SWEEPS])
 def test_every_run_of_a_study_can_be_built_and_costs_less_than_the_reference(name: str) -> None:
     objectives = {objective.metric: objective.reference for objective in load_study(name).objectives}
     built = configs(name)
