@@ -1,12 +1,17 @@
-"""Images as models and training meet them: uint8 tensors in named splits, normalised on the device batch by batch."""
+"""Images as models and training meet them: uint8 tensors in named splits, normalised on the device batch by batch.
+
+torch is imported by the two functions that need it: checking a configuration passes here and should not wait for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 SPLITS = ("train", "val", "test")
 
@@ -76,6 +81,8 @@ class Batch:
 
 def normalise(images: Tensor, info: DataInfo) -> Tensor:
     """Turn uint8 (B, C, H, W) into float32 with zero mean and unit variance per channel."""
+    import torch
+
     mean = torch.tensor(info.mean, device=images.device).view(1, -1, 1, 1) * 255
     scale = 1 / (torch.tensor(info.std, device=images.device).view(1, -1, 1, 1) * 255)
     return (images.float() - mean) * scale
@@ -95,6 +102,8 @@ def batches(
         facts: columns of ``split.extra`` that come along.
         augment: uint8 images (B, C, H, W) -> the same, moved.
     """
+    import torch
+
     if order is None:
         order = torch.arange(len(split))
     for indices in order.split(batch_size):
