@@ -20,4 +20,4 @@ def test_freed_memory_is_not_faulted_in_again() -> None:
 
     keep_freed_memory()
     found = [faults() for _ in range(30)]  # the first rounds make room
-    assert found[0] > 20 * max(found[-3:])
+    assert max(found[-3:]) < 100
