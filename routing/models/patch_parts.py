@@ -73,7 +73,7 @@ def mlp(width_in: int, hidden: Sequence[int], width_out: int) -> nn.Sequential:
     widths = [width_in, *hidden, width_out]
     layers: list[nn.Module] = []
     for a, b in pairwise(widths):
-        layers += [nn.Linear(a, b), nn.ReLU()]
+        layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 
 
