@@ -136,7 +136,7 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
 
 @cli.command()
 @click.argument("study_file", metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), help="Results folder; default results/<study>.")
+@click.option("--out", help="Results folder, or a URL to copy them to (s3://...); default results/<study>.")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the study's.")
 @click.option("--time-budget", help="Stop after this long: 90s, 30m, 2h; --resume goes on.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
@@ -148,10 +148,11 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
 @click.option("--storage", help="sqlite:///file.db or postgresql://..., instead of the journal in --out.")
 @click.option("--force", is_flag=True, help="Resume although the study file has changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; run nothing.")
-def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> None:
+def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> None:
     """Run a study (a file, or the name of a shipped one) and analyze it."""
     import search_spaces
     from routing.console import say
+    from routing.mirror import Mirror, is_url
 
     study = search_spaces.load_study(study_file)
     if dry_run:
@@ -159,6 +160,11 @@ def sweep(study_file: str, out: Path | None, dry_run: bool, **options: Any) -> N
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
     _analyze([results])
+    if out is not None and is_url(out):
+        mirror = Mirror(out)
+        mirror.push(results, deep=False)
+        mirror.push(results / "figures", "figures")
+        say(f"copied {results} to {mirror.url}")
 
 
 @cli.command()

@@ -13,11 +13,12 @@ import json
 import platform
 import queue
 import sys
+import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ray import tune
 
 from routing.config import RunConfig
 from routing.errors import InputError, RoutingError
+from routing.mirror import Mirror
 from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics, write_text
 from routing.yaml_io import load_text
 
@@ -39,7 +41,8 @@ class RunStopped(BaseException):
 class RunTrainable(tune.Trainable):
     """Trains runs for Ray Tune, several in a row in one process (``reuse_actors``).
 
-    A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``. Every step
+    A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``; with
+    ``mirror``, a URL, where nodes share no folder: what the trial writes is copied there every epoch. Every step
     returns the history row of an epoch and the ``cpu_seconds`` of the trial so far; the last one has ``done`` and
     either ``final`` (JSON of metrics and points) or ``failed`` (the reason; to raise does not cost the process).
     """
@@ -106,13 +109,17 @@ class _Handover:
 
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again."""
-        out = Path(self._trial["out"])
-        if not out.parent.is_dir():  # the driver has made it, where it sees it
-            raise RoutingError(f"{out.parent} is not on node {platform.node()}: --out must be a path all nodes share")
         config = _config(self._trial)
-        if not _is_finished(out, config):
-            _function(self._trial["run"])(config, self._report, out)
-        content = read_metrics(out)
+        with _workplace(Path(self._trial["out"]), self._trial.get("mirror")) as (out, publish):
+
+            def report(row: dict[str, float]) -> None:
+                publish()
+                self._report(row)
+
+            if not _is_finished(out, config):
+                _function(self._trial["run"])(config, report, out)
+            publish()
+            content = read_metrics(out)
         return {"metrics": content["metrics"], "points": content.get("points", [])}
 
     def _reason(self, error: BaseException) -> str:
@@ -123,6 +130,26 @@ class _Handover:
         with suppress(OSError):
             write_text(Path(self._trial["out"]) / ERROR_FILE, "".join(traceback.format_exception(error)))
         return f"{type(error).__name__}: {text}"[:500].rstrip(": ")
+
+
+@contextmanager
+def _workplace(out: Path, mirror: str | None) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Yield where this process trains, and what makes the files there known to the driver.
+
+    The driver has made the folder around ``out``, where it sees it; without it, a mirror serves.
+    """
+    visible = out.parent.is_dir()
+    if mirror is None:
+        if not visible:
+            raise RoutingError(
+                f"{out.parent} is not on node {platform.node()}: --out must be a path all nodes share, or a URL"
+            )
+        yield out, lambda: None
+        return
+    files, name = Mirror(mirror), f"{out.parent.name}/{out.name}"
+    with nullcontext(out) if visible else tempfile.TemporaryDirectory(prefix="routing-trial-") as folder:
+        files.pull(Path(folder), name)
+        yield Path(folder), lambda: files.push(Path(folder), name)
 
 
 def _function(path: str) -> RunFunction:

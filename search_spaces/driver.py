@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import operator
-import re
 import sys
 import threading
 import time
@@ -14,7 +13,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from routing.config import RunConfig
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
+from routing.mirror import Mirror
 from search_spaces.collect import Collector
 from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.parameters import at_quantile
@@ -23,6 +23,7 @@ from search_spaces.progress import Progress, duration
 from search_spaces.ray_session import cluster_concurrency, session
 from search_spaces.results import (
     STUDY_FILE,
+    TRIALS_FOLDER,
     check_unchanged,
     drop_leftovers,
     drop_models,
@@ -38,7 +39,6 @@ from search_spaces.schema import Study, SweepStudy, parse_constraint
 from search_spaces.signals import SweepInterrupted, clean_stop
 
 _SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _WORKER_LOSSES = 2
 """How often a trial is tried again when its worker or node dies."""
 _SEGMENT = 2000
@@ -53,6 +53,7 @@ class Driver:
         study: Study,
         out: Path,
         *,
+        mirror: Mirror | None,
         budget: float | None,
         concurrency: int | None,
         address: str | None,
@@ -64,7 +65,7 @@ class Driver:
     ) -> None:
         self.study, self.out, self.budget, self.address = study, out, budget, address
         self.concurrency, self.resume, self.warm_start, self.force = concurrency, resume, warm_start, force
-        self.storage, self.run = storage, run
+        self.storage, self.run, self.mirror = storage, run, mirror
         self.plan: Blueprint = blueprint(study)
         self.rule = Rule(study.scheduler, study.objectives)
         self.collector = Collector(out, lambda labels: self.plan.configure(self.plan.space.restore(labels)))
@@ -78,6 +79,7 @@ class Driver:
         self._check_folder()
         self._check_data()
         with locked(self.out), clean_stop(self._interrupt) as self.catch_signals:
+            self._fetch()
             notes = self._check_study()
             drop_leftovers(self.out)
             write_study(self.out, self.study)
@@ -100,7 +102,7 @@ class Driver:
             finally:
                 self.ledger.requeue_running("interrupted")
                 drop_leftovers(self.out)
-                self.collector.write(self.ledger.trials())
+                self.publish()
             if not self.should_stop():
                 self._drop_models()
             print(f"{self.out}: {self.collector.summary()}", file=sys.stderr)
@@ -123,6 +125,16 @@ class Driver:
                 return f"{text} does not hold: expected {flops:.6g}"
         return config, flops
 
+    def publish(self) -> None:
+        """Write the tables, and copy them and the ledger to the mirror.
+
+        Raises:
+            RoutingError: the mirror does not answer; the tables are written.
+        """
+        self.collector.write(self.ledger.trials())
+        if self.mirror is not None:
+            self.mirror.push(self.out, deep=False)
+
     def start_clock(self) -> None:
         """Count the time budget from now on; the first trial that starts calls it."""
         if self.budget is not None and self.deadline is None:
@@ -134,15 +146,13 @@ class Driver:
         return late or self.disk_full or self.signal is not None
 
     def _check_folder(self) -> None:
-        if _URL.match(str(self.out)):
-            raise InputError(
-                f"{self.out}: --out is a folder, not a URL; mount the storage on every node, give its path"
-            )
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: a file; --out is a folder")
         held = [name for name in (STUDY_FILE, LEDGER_FILE) if (self.out / name).exists()]
         if held and not self.resume:
             raise InputError(f"{self.out} holds a sweep already; go on with --resume, or choose another --out")
+        if self.mirror is not None and not self.resume and self.mirror.holds(STUDY_FILE):
+            raise InputError(f"{self.mirror.url} holds a sweep already; go on with --resume, or choose another --out")
         for folder in self.warm_start:
             if not (folder / STUDY_FILE).is_file():
                 raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
@@ -151,6 +161,12 @@ class Driver:
         """Fail now, not in every trial, when the data of the study are not there."""
         values = self.plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
         self.plan.configure(values).dataset.info()
+
+    def _fetch(self) -> None:
+        """Bring the folder up to its mirror: another machine may have gone on with it."""
+        if self.mirror is not None:
+            self.mirror.pull_longer(self.out, LEDGER_FILE)
+            self.mirror.pull(self.out)
 
     def _check_study(self) -> list[str]:
         if not (self.out / STUDY_FILE).exists():
@@ -192,6 +208,17 @@ class Driver:
             elif self.signal is None and self.should_stop():
                 progress.say(f"time budget of {duration(self.budget or 0)} is over after {progress.done} trials")
 
+    def _collect(self, number: int, state: TrialState) -> None:
+        """Fetch what a trial left behind the mirror; its checkpoint is of use only while it runs."""
+        if self.mirror is None:
+            return
+        from routing.training.checkpoint import CHECKPOINT_FILE
+
+        name = f"{TRIALS_FOLDER}/{number}"
+        if state != TrialState.COMPLETE:
+            self.mirror.drop(f"{name}/{CHECKPOINT_FILE}")
+        self.mirror.pull(self.out / name, name)
+
     def _missing(self) -> int:
         return max(self.total - len(done(self.ledger.trials())), 0)
 
@@ -207,6 +234,10 @@ class Driver:
         changed = threading.Event()
 
         def finished(number: int, state: TrialState, words: str, final: dict[str, Any] | None) -> None:
+            try:
+                self._collect(number, state)
+            except RoutingError as error:  # resume fetches it, or runs the trial again
+                progress.say(f"trial {number}: {error}")
             points = [[point.get(o.metric) for o in self.study.objectives] for point in (final or {}).get("points", [])]
             progress.finished(number, state.name, words, [point for point in points if None not in point])
             changed.set()
@@ -217,6 +248,7 @@ class Driver:
             self.out,
             concurrency,
             limit=limit,
+            mirror=self.mirror,
             check=self.check,
             run=self.run,
             on_finished=finished,

@@ -12,6 +12,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from routing.errors import RoutingError
 from search_spaces.scheduler import Rule
 from search_spaces.searcher import LedgerSearch
 
@@ -123,7 +124,10 @@ class StudyCallback(Callback):
         if self.changed.is_set() and time.monotonic() >= self._next_tables:
             self.changed.clear()
             started = time.monotonic()
-            self.driver.collector.write(self.driver.ledger.trials())
+            try:
+                self.driver.publish()
+            except RoutingError as error:  # the next time, or the end, sends what is missing
+                self.progress.say(str(error))
             spent = time.monotonic() - started
             self._next_tables = time.monotonic() + max(_TABLES_SECONDS, spent / _TABLES_SHARE)
 

@@ -21,10 +21,11 @@ from ray.tune.search.optuna import OptunaSearch
 
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.mirror import Mirror
 from routing.record import CONFIG_FILE
 from search_spaces.asking import Asker, Check, Ready
 from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
-from search_spaces.results import trial_folder
+from search_spaces.results import TRIALS_FOLDER, trial_folder
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Verdict
 
@@ -68,6 +69,7 @@ class LedgerSearch(OptunaSearch):
         on_finished: Callable[[int, TrialState, str, dict[str, Any] | None], None],
         on_disk_full: Callable[[], None],
         limit: int,
+        mirror: Mirror | None = None,
     ) -> None:
         goals = [direction.name.lower()[:3] for direction in ledger.study.directions]
         super().__init__(
@@ -80,7 +82,7 @@ class LedgerSearch(OptunaSearch):
         )
         self.ledger, self.proposer, self.out, self.run = ledger, proposer, out, run
         self.on_finished, self.on_disk_full = on_finished, on_disk_full
-        self.concurrency = concurrency
+        self.concurrency, self.mirror = concurrency, mirror
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
         self.errors: dict[str, str] = {}
@@ -125,7 +127,8 @@ class LedgerSearch(OptunaSearch):
             number, proposal.handle, ready.config, time.monotonic(), ready.expected_flops, {}, ENQUEUED in attrs
         )
         config = json.dumps(ready.config.model_dump(mode="json"))
-        return {"run": self.run, "config": config, "out": str(folder.resolve())}
+        trial = {"run": self.run, "config": config, "out": str(folder.resolve())}
+        return trial if self.mirror is None else {**trial, "mirror": self.mirror.url}
 
     def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:
         """Give a repeated trial the folder of its first attempt; leftovers of another run go."""
@@ -133,6 +136,8 @@ class LedgerSearch(OptunaSearch):
         if earlier is not None and earlier.exists() and earlier != folder:
             shutil.rmtree(folder, ignore_errors=True)
             earlier.rename(folder)
+            if self.mirror is not None:  # the node that goes on with it may see nothing else
+                self.mirror.push(folder, f"{TRIALS_FOLDER}/{folder.name}")
         elif folder.exists() and not _holds(folder, config):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)

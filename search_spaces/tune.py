@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from routing.errors import InputError, RoutingError
+from routing.mirror import Mirror, is_url
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
 from search_spaces.ray_session import check_address, local_concurrency
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
 
+RESULTS_FOLDER = Path("results")
+"""Where results go unless said otherwise."""
 DEFAULT_RUN = "routing.run:run"
 
 
@@ -35,7 +38,8 @@ def sweep(
 
     Args:
         study: a study, a study file, or the name of a shipped study.
-        out: results folder; new, or that of an earlier call with ``resume``.
+        out: results folder; new, or that of an earlier call with ``resume``. A URL (``s3://bucket/digits``) is for
+            nodes that share no folder: the work is done in ``results/digits`` and copied there.
         trials: trials in all, instead of the study's; more than before extends a finished study.
         time_budget: seconds, or ``"30m"``, from the first trial on; what runs then is interrupted, to be resumed.
         concurrency: trials at once; by default as many as this machine or cluster has room for.
@@ -53,9 +57,11 @@ def sweep(
     """
     study = study if isinstance(study, (SweepStudy, AblationStudy)) else load_study(study)
     study = _with_trials(study, trials)
+    mirror = Mirror(str(out)) if is_url(out) else None
     driver = Driver(
         study,
-        Path(out),
+        Path(out) if mirror is None else RESULTS_FOLDER / mirror.name,
+        mirror=mirror,
         budget=None if time_budget is None else _seconds(time_budget),
         concurrency=_concurrency(study, concurrency, address),
         address=address,

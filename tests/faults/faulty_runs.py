@@ -41,6 +41,16 @@ def epochs_begun(results: Path, seed: int) -> list[int]:
     return [int(epoch) for found, epoch in rows if int(found) == seed]
 
 
+def noted(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Train nothing, and note on which node and in which folder."""
+    import ray
+    from fake_runs import trivial
+
+    with (out / NODES_LOG).open("a") as file:
+        file.write(f"{ray.util.get_node_ip_address()} {out}\n")
+    return trivial(config, report, out)
+
+
 def _at_epoch(seed: int, out: Path, act: Callable[[int, Any], None], after: Callable[[int], None] | None = None) -> Any:
     """Return a patch that notes every epoch, calls ``act`` before it is trained and ``after`` when it has been."""
 

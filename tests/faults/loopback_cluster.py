@@ -48,9 +48,10 @@ class LoopbackCluster:
         port = self.address.rpartition(":")[2]
         self._start(ip, "--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
 
-    def start_worker(self, number: int, *arguments: str) -> None:
-        """Start a node that joins the head."""
-        self._start(f"127.0.{self._heads + 1}.{number}", f"--address={self.address}", *arguments)
+    def start_worker(self, number: int, *arguments: str, blind_to: Path | None = None) -> None:
+        """Start a node that joins the head; it sees an empty folder of its own in place of ``blind_to``."""
+        ip = f"127.0.{self._heads + 1}.{number}"
+        self._start(ip, f"--address={self.address}", *arguments, blind_to=blind_to)
 
     def kill_head(self) -> None:
         """Kill every process of the newest head at once."""
@@ -64,10 +65,20 @@ class LoopbackCluster:
         """Kill what is left of all nodes."""
         self._kill("127.0.")
 
-    def _start(self, ip: str, *arguments: str) -> None:
+    def _start(self, ip: str, *arguments: str, blind_to: Path | None = None) -> None:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", f"--node-ip-address={ip}", *arguments]
         command += [f"--temp-dir={self.folder}/{ip}", f"--object-store-memory={_OBJECT_STORE_BYTES}"]
         command += ["--include-log-monitor=false", "--min-worker-port=0", "--max-worker-port=0"]
+        if blind_to is not None:
+            command = [
+                "unshare",
+                "--mount",
+                "sh",
+                "-c",
+                'mount -t tmpfs none "$0" && exec "$@"',
+                str(blind_to),
+                *command,
+            ]
         environment = {**self.environment, TAG: f"{self.tag}-{ip}-"}
         with (self.folder / f"{ip}.log").open("w") as log:
             done = subprocess.run(command, env=environment, stdout=log, stderr=log, timeout=120, check=False)

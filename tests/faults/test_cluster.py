@@ -155,14 +155,6 @@ def test_a_node_that_does_not_see_the_results_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("out", ["s3://bucket/results", "gs:/bucket/results", "hdfs://host:9000/results"])
-def test_a_url_is_no_results_folder(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="--out is a folder, not a URL"):
-        sweep(parse_study(sweep_values()), out)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"]
 )
