@@ -14,6 +14,7 @@ from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models import build_model
 from routing.models.base import VisionModel
+from routing.models.patch_parts import average_pool
 from routing.models.patch_routing import AttentionRouting
 from routing.models.training_forms import FORMS
 from routing.registry import AGGREGATORS, ROUTERS
@@ -79,6 +80,13 @@ def test_executed_compute_is_the_closed_form_in_every_mode(mode: str, aggregator
     facts = {"box": boxes()} if "box" in model.needs else {}
     report = measure(model, images(), model(images(), **facts))
     assert torch.equal(report.executed_per_image, report.closed_form_per_image)
+
+
+@pytest.mark.parametrize("pool", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(4, 1, 40, 40), (2, 3, 33, 46)])
+def test_average_pool_is_that_of_torch_to_the_last_bit(pool: int, shape: tuple[int, ...]) -> None:
+    pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(average_pool(pixels, pool), torch.nn.functional.avg_pool2d(pixels, pool))
 
 
 def test_the_two_other_aggregators_by_hand() -> None:
