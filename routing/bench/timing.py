@@ -6,8 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, x86-64 and Arm
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,30 @@ class Ratio:
     high: float
     n: int
 
+    def over(self, expected: float) -> Ratio:
+        """Return it as a share of what was expected."""
+        return Ratio(self.median / expected, self.low / expected, self.high / expected, self.n)
+
     def row(self) -> dict[str, float]:
         """Return the ratio as columns of a table."""
         return {"ratio": self.median, "p10": self.low, "p90": self.high, "n": self.n}
+
+
+def devices() -> list[str]:
+    """Return what to measure on: the CPU, and the GPU where there is one."""
+    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def runs_bf16(device: str) -> bool:
+    """Return whether the processor has instructions for bf16; one that emulates it tells nothing about speed."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return not _BF16_FLAGS.isdisjoint(flags.split())
 
 
 def interleaved(
