@@ -51,7 +51,7 @@ def confirm(
         concurrency, address, time_budget, run: as in ``sweep``.
 
     Raises:
-        InputError: no front there, or fewer than two seeds.
+        InputError: no front there, no test split, or fewer than two seeds.
     """
     folder = Path(results)
     if seeds < 2:
@@ -59,6 +59,8 @@ def confirm(
     study = load_study(_study_file(folder))
     front = _read_front(folder)
     declared = confirmation_study(folder, study, front, seeds)
+    if run == RUN:  # before hours of training: is there a test split at all?
+        _config(folder, int(front["trial"][0])).dataset.load()["test"]
     out = folder / CONFIRM_FOLDER
     sweep(
         declared,
@@ -79,7 +81,7 @@ def confirmation_study(folder: Path, study: Study, front: pd.DataFrame, seeds: i
     arms: dict[str, dict[str, Any]] = {}
     used = set()
     for number in dict.fromkeys(int(trial) for trial in front["trial"]):
-        config = RunConfig.from_dict(load_file(trial_folder(folder, number) / "config.yaml")[0])
+        config = _config(folder, number)
         used.add(config.seed)
         settings = {key: value for key, value in config.dotted().items() if key != "seed"}
         if settings not in arms.values():
@@ -97,6 +99,10 @@ def confirmation_study(folder: Path, study: Study, front: pd.DataFrame, seeds: i
         "trial_timeout": study.trial_timeout,
     }
     return parse_study(values, f"{folder}: front")
+
+
+def _config(folder: Path, number: int) -> RunConfig:
+    return RunConfig.from_dict(load_file(trial_folder(folder, number) / "config.yaml")[0])
 
 
 def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None] | None, out: Path) -> TrialRecord:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from routing.errors import InputError, choices
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -66,6 +68,8 @@ class ImageData:
     splits: dict[str, Split]
 
     def __getitem__(self, split: str) -> Split:
+        if split not in self.splits:
+            raise InputError(f"these data have no split '{split}' (valid: {choices(sorted(self.splits))})")
         return self.splits[split]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from small_studies import sweep_values
 
 from routing.config import RunConfig
@@ -89,6 +90,20 @@ def test_bad_input(tmp_path: Path) -> None:
         confirm(folder, seeds=1)
     (folder / "front.csv").write_text("trial,flops\n")
     with pytest.raises(InputError, match="nothing to confirm"):
+        confirm(folder)
+    assert not (folder / "confirm").exists()
+
+
+def test_data_without_a_test_split_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / "train" / name).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / "images" / "train" / name / f"{index}.png")
+    folder = results(tmp_path)
+    config = RunConfig.from_dict({"dataset": {"name": "image_folder", "root": str(tmp_path / "images")}})
+    write_text(trial_folder(folder, 0) / "config.yaml", config.to_yaml())
+    (folder / "front.csv").write_text("trial,flops\n0,1\n")
+    with pytest.raises(InputError, match=r"no split 'test' \(valid: train, val\)"):
         confirm(folder)
     assert not (folder / "confirm").exists()
 
