@@ -191,9 +191,10 @@ class SamplerSection(Section):
 class SchedulerSection(Section):
     """How hopeless trials are stopped early."""
 
-    name: Literal["similar_cost", "dominance", "moasha", "asha", "none"] = Field(
-        default="similar_cost",
-        description="similar_cost ranks a trial among trials of similar FLOPs; dominance by how many dominate it.",
+    name: Literal["moasha", "dominance", "similar_cost", "asha", "none"] = Field(
+        default="moasha",
+        description="moasha ranks by non-domination, then crowding; dominance by how many dominate a trial; "
+        "similar_cost and asha by the task metric, among trials of similar FLOPs or all.",
     )
     grace_period: int = Field(default=1, ge=1, le=100_000, description="Epochs before the first rung.")
     reduction_factor: float = Field(default=3, gt=1, le=100, description="One of this many goes on at a rung (eta).")

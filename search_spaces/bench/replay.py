@@ -28,7 +28,7 @@ from search_spaces.scheduler import Rule
 from search_spaces.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
 from search_spaces.space import Space
 
-RULES = ("dominance", "similar_cost", "moasha", "asha", "none")
+RULES = ("moasha", "dominance", "similar_cost", "asha", "none")
 SAMPLERS = ("auto", "tpe", "nsga2", "qmc", "random")
 FULL_TRAININGS = 40
 RANDOM_TRIALS = 150
@@ -61,7 +61,7 @@ RULE_COLUMNS = {
     "hypervolume": "hypervolume / none",
     "low": "95 % from",
     "high": "to",
-    "lead_low": "similar_cost leads from",
+    "lead_low": "default leads from",
     "lead_high": "to",
     "finished": "trainings finished",
     "full_trainings": "full trainings to reach none",
@@ -135,7 +135,7 @@ def compare_rules(
             # twice the budget, to see when a rule reaches the hypervolume of no stopping
             traces[name].append(replay_rule(order, named, study.objectives, 2 * budget))
     plain = np.array([trace.at(budget) for trace in traces["none"]])
-    own = np.array([trace.at(budget) for trace in traces["similar_cost"]])
+    own = np.array([trace.at(budget) for trace in traces[section.name]])
     rows = []
     for name in rules:
         volumes = np.array([trace.at(budget) for trace in traces[name]])

@@ -55,7 +55,7 @@ def test_rules_are_compared_on_the_same_orders() -> None:
     rows = {row["rule"]: row for row in compare_rules(trials, STUDY, seeds=5)}
     assert rows["none"]["hypervolume"] == pytest.approx(1.0)
     assert rows["none"]["full_trainings"] <= 40
-    assert (rows["similar_cost"]["lead_low"], rows["similar_cost"]["lead_high"]) == (0.0, 0.0)
+    assert (rows["moasha"]["lead_low"], rows["moasha"]["lead_high"]) == (0.0, 0.0)
     assert all(row["low"] <= row["hypervolume"] <= row["high"] for row in rows.values())
 
 
