@@ -8,6 +8,8 @@ gathered beforehand: no way of routing can be faster. Shapes: B batch, N patches
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -171,6 +173,7 @@ def _run_peer(peer: Any, model: PatchModel, images: Tensor, hard_BN: Tensor, wei
 
 def _compiled(way: Callable[[], Tensor]) -> Callable[[], Tensor] | None:
     """Return the way under torch.compile, run once; None where this machine cannot compile."""
+    torch._logging.set_logs(all=logging.ERROR)  # that counting rows breaks the graph is known
     compiled = torch.compile(way, dynamic=True)
     try:
         torch.testing.assert_close(compiled(), way(), rtol=1e-4, atol=1e-5)
@@ -196,6 +199,7 @@ def _theoretical(model: PatchModel, share: float) -> float:
 def profile(batch: int = 32, share: float = 0.1) -> list[dict[str, Any]]:
     """Return where the routed dispatch spends its time: self CPU time of the largest operators, and of the rest."""
     prepare_process(0, 1)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's library says on stderr that it starts and stops
     model = _model("attention_routing")
     images, scores_BN = random_images(SHAPE, batch), torch.randn(batch, model.grid.num_patches)
     hard_BN = torch.rand(scores_BN.shape) < share
