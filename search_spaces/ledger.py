@@ -6,8 +6,10 @@ again with ``retry_of``, run what is missing.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,11 +63,22 @@ def open_storage(where: str) -> BaseStorage:
     """
     try:
         if "://" in where:
-            return RDBStorage(where)
+            return _database(where)
         return JournalStorage(JournalFileBackend(where, lock_obj=_HeldElsewhere(where)))
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(without_secrets(f"ledger {where} cannot be opened: {line}")) from None
+
+
+def _database(url: str) -> RDBStorage:
+    if importlib.util.find_spec("psycopg") is not None:  # unnamed, the driver depends on the version of SQLAlchemy
+        url = re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
+    try:
+        return RDBStorage(url)
+    except ImportError:
+        raise InputError(
+            "the driver of this database is not installed (for postgresql://: pip install 'routing-sweeps[postgresql]')"
+        ) from None
 
 
 def mend_journal(path: Path) -> str | None:
