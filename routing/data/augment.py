@@ -1,6 +1,6 @@
 """Random crops and flips of a whole uint8 batch at once, on the device it is on.
 
-Shapes: B batch.
+Shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
@@ -26,20 +26,26 @@ class Augment:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W) moved, each in its own way."""
-        if self.crop:
-            images = self._shifted(images)
-        if self.flip:
-            mirrored_B = torch.rand(len(images), generator=self.generator) < 0.5
-            images = torch.where(mirrored_B.to(images.device).view(-1, 1, 1, 1), images.flip(-1), images)
-        return images
-
-    def _shifted(self, images: Tensor) -> Tensor:
         batch_size, _, height, width = images.shape
-        corners = torch.randint(0, 2 * self.crop + 1, (2, batch_size), generator=self.generator)
-        top, left = corners.to(images.device)
-        rows, columns = (_reflected(size, self.crop).to(images.device) for size in (height, width))
-        windows = images[:, :, rows][..., columns].unfold(2, height, 1).unfold(3, width, 1)
-        return windows[torch.arange(batch_size, device=images.device), :, top, left]
+        rows_BH = torch.arange(height).expand(batch_size, height)
+        columns_BW = torch.arange(width).expand(batch_size, width)
+        if self.crop:
+            top, left = torch.randint(0, 2 * self.crop + 1, (2, batch_size, 1), generator=self.generator)
+            rows_BH = _reflected(height, self.crop)[rows_BH + top]
+            columns_BW = _reflected(width, self.crop)[columns_BW + left]
+        if self.flip:
+            mirrored_B = torch.rand(batch_size, generator=self.generator) < 0.5
+            columns_BW = torch.where(mirrored_B.unsqueeze(1), columns_BW.flip(1), columns_BW)
+        return _gathered(images, rows_BH.to(images.device), columns_BW.to(images.device))
+
+
+def _gathered(images: Tensor, rows_BH: Tensor, columns_BW: Tensor) -> Tensor:
+    """Return images (B, C, H, W) with these rows and columns of each; whole rows first, which are copied at once."""
+    batch_size, channels, height, width = images.shape
+    first_rows = torch.arange(batch_size * channels, device=images.device).view(batch_size, channels, 1) * height
+    rows = (first_rows + rows_BH.unsqueeze(1)).flatten()
+    lines = images.reshape(-1, width).index_select(0, rows).view(batch_size, channels * height, width)
+    return lines.gather(2, columns_BW.unsqueeze(1).expand_as(lines)).view_as(images)
 
 
 def _reflected(size: int, margin: int) -> Tensor:
