@@ -42,7 +42,7 @@ def test_the_cache_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_its_own() -> None:
     before = bench.private_megabytes()
     with mmap.mmap(-1, 40_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        for offset in range(0, memory.size(), mmap.PAGESIZE):
+        for offset in range(0, len(memory), mmap.PAGESIZE):
             memory[offset] = 1
         assert bench.private_megabytes() - before == pytest.approx(40, abs=8)
 
