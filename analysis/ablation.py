@@ -20,6 +20,7 @@ from analysis.words import axis_label, count, scale
 BASELINE = "baseline"
 MIN_SEEDS = 5
 SIGNIFICANT = 0.05
+_FIRST = ("better", "no clear difference", "worse")
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -168,6 +169,30 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
         "seeds allow no claim."
     )
     return table(f"{results.name}: every arm against the baseline", headings, rows, note)
+
+
+def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[str]:
+    """Return what an ablation found in sentences: the baseline, then the arms by verdict, with what they cost."""
+    task, *costs = objectives
+    if compared.empty or not (compared["arm"] == BASELINE).any():
+        return []
+    baseline = compared[compared["arm"] == BASELINE].iloc[0]
+    cost = next((cost.metric for cost in costs if cost.metric == "flops"), None)
+    at = "" if cost is None else f" at {count(baseline[f'{cost}_mean'])} multiply-adds"
+    name, unit = axis_label(task.metric).split(" (")[0], " %" if scale(task.metric) == 100 else ""
+    value = _format(task.metric, baseline[f"{task.metric}_mean"])
+    lines = [f"The baseline reaches {value}{unit} {name}{at}, mean of {int(baseline['n'])} seeds."]
+    others = compared[compared["arm"] != BASELINE]
+    for verdict in dict.fromkeys([*_FIRST, *others["verdict"]]):
+        arms = []
+        for _, row in others[others["verdict"] == verdict].iterrows():
+            words = [_format(task.metric, row[f"{task.metric}_diff"], signed=True) + (" points" if unit else "")]
+            if cost is not None:
+                words.append(f"at {row[f'{cost}_mean'] / baseline[f'{cost}_mean']:.0%} of its compute")
+            arms.append(f"{row['arm']} ({' '.join(words) if row['pairs'] else 'not compared'})")
+        if arms:
+            lines.append(f"{verdict.capitalize()}: {', '.join(arms)}.")
+    return lines
 
 
 def _format(metric: str, value: float, signed: bool = False) -> str:

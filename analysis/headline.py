@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.ablation import answers, compare_arms
 from analysis.families import ownership
 from analysis.objectives import Objective
 from analysis.summary import Summary
@@ -49,7 +50,8 @@ def headline(summary: Summary) -> list[str]:
     if best is None or knee is None:
         return ["No trial has finished with every objective measured: there is no front yet."]
     objectives = summary.results.objectives
-    lines = [f"The best {_name(objectives[0])} is {_point(best, objectives)}."]
+    lines = answers(compare_arms(summary.results), objectives) if summary.results.kind == "ablation" else []
+    lines += [f"The best {_name(objectives[0])} is {_point(best, objectives)}."]
     lines.append(f"The knee of the front, where more cost stops paying, is {_point(knee, objectives)}.")
     match = _as_good_as_full(summary)
     if match is not None:
@@ -60,7 +62,7 @@ def headline(summary: Summary) -> list[str]:
     lines += ownership(summary)
     if not _is_confirmed(summary):
         lines.append(
-            "These are validation values of the best of many trials, one seed each, so they flatter: "
+            "Points of the front are validation values of the best of many trials, one seed each, so they flatter: "
             "routing confirm trains the front again under fresh seeds and reads the test split once."
         )
     return lines

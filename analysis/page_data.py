@@ -45,6 +45,7 @@ def page_data(summary: Summary) -> dict[str, Any]:
         "trials": {
             "number": trials["number"].tolist(),
             "keys": {key: _dictionary(trials[key]) for key in config_keys(trials)},
+            "arm": _dictionary(trials["arm"]) if "arm" in trials else None,
             "varied": varied_keys(trials),
         },
         "table": _table(summary),

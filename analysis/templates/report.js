@@ -29,7 +29,8 @@
   const keyOf = (key, row) => valueOf(trials.keys[key], row);
   const modelOf = (row) => keyOf("model.name", row) || "unknown";
   const routerOf = (row) => keyOf("model.router.mode", row);
-  const groupOf = (row) => modelOf(row) + (routerOf(row) ? " · " + routerOf(row) : "");
+  const arms = trials.arm && trials.arm.values.length <= PALETTE.length ? trials.arm : null; // more have no colours
+  const groupOf = (row) => valueOf(arms, row) || modelOf(row) + (routerOf(row) ? " · " + routerOf(row) : "");
   const shown = (name, value) => {
     const axis = axes.get(name);
     if (value === null || value === undefined) return "";

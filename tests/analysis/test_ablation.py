@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.ablation import ablation_table, compare_arms, dominance_probability, holm, paired_difference
+from analysis.ablation import (
+    ablation_table,
+    answers,
+    compare_arms,
+    dominance_probability,
+    holm,
+    paired_difference,
+)
 from analysis.intervals import mean_interval, share_interval
+from analysis.objectives import Objective
 from analysis.report import analyze
 from analysis.table import read_results
 
@@ -113,3 +121,34 @@ def test_arms_without_a_baseline(make_ablation):
 
 def test_a_sweep_has_no_arms(make_results):
     assert compare_arms(read_results(make_results(trials=7))).empty
+
+
+def test_the_answer_in_sentences():
+    objectives = (Objective("val_accuracy", "maximize", 0.2), Objective("flops", "minimize", 2e6))
+    rows = [("baseline", 0.9, 0.0, 1e6, "baseline"), ("thin", 0.85, -0.05, 5e5, "worse"),
+            ("wide", 0.93, 0.03, 2e6, "better"), ("deep", 0.84, -0.06, 1.5e6, "worse")]  # fmt: skip
+    compared = pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "n": 5,
+                "pairs": 5,
+                "val_accuracy_mean": a,
+                "val_accuracy_diff": d,
+                "flops_mean": f,
+                "verdict": v,
+            }
+            for arm, a, d, f, v in rows
+        ]
+    )
+    assert answers(compared, objectives) == [
+        "The baseline reaches 90.00 % validation accuracy at 1.00 M multiply-adds, mean of 5 seeds.",
+        "Better: wide (+3.00 points at 200% of its compute).",
+        "Worse: thin (-5.00 points at 50% of its compute), deep (-6.00 points at 150% of its compute).",
+    ]
+    assert answers(compared[1:], objectives) == []
+    srcc = compared.rename(columns=lambda name: name.replace("val_accuracy", "val_srcc")).drop(columns="flops_mean")
+    assert answers(srcc[:2], (Objective("val_srcc", "maximize", 0.2),)) == [
+        "The baseline reaches 0.9 validation SRCC, mean of 5 seeds.",
+        "Worse: thin (-0.05).",
+    ]
