@@ -28,9 +28,9 @@ install: $(STAMP)  ## create .venv and install the project with its development 
 sweep: $(STAMP)  ## run the default study (STUDY=name for another): front, figures, report
 	@$(BIN)/routing sweep $(STUDY)
 
-test: $(STAMP)  ## the whole suite: fast tests in parallel, then the slow ones
+test: $(STAMP)  ## the whole suite: the fast tests, then the slow ones, file by file in parallel
 	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
-	@$(BIN)/python -m pytest -m slow
+	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
 
 test-fast: $(STAMP)  ## only the fast tests
 	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
