@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +15,21 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, x86-64 an
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """A ratio of paired timings: median and 10-90 % band over ``n`` rounds."""
+class Band:
+    """Median and 10-90 % band of ``n`` values."""
 
     median: float
     low: float
     high: float
     n: int
 
-    def over(self, expected: float) -> Ratio:
+    def over(self, expected: float) -> Band:
         """Return it as a share of what was expected."""
-        return Ratio(self.median / expected, self.low / expected, self.high / expected, self.n)
+        return Band(self.median / expected, self.low / expected, self.high / expected, self.n)
 
-    def row(self) -> dict[str, float]:
-        """Return the ratio as columns of a table."""
-        return {"ratio": self.median, "p10": self.low, "p90": self.high, "n": self.n}
+    def row(self, key: str = "ratio") -> dict[str, float]:
+        """Return it as columns of a table; ``key`` is the median's."""
+        return {key: self.median, "p10": self.low, "p90": self.high, "n": self.n}
 
 
 def devices() -> list[str]:
@@ -75,11 +76,33 @@ def interleaved(
     return seconds
 
 
-def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Ratio:
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Band:
     """Return numerator / denominator round by round; a round's two timings met the same disturbance."""
-    values = sorted(a / b for a, b in zip(numerator, denominator, strict=True))
-    low, high = (values[0], values[-1]) if len(values) < 3 else (_quantile(values, 0.1), _quantile(values, 0.9))
-    return Ratio(statistics.median(values), low, high, len(values))
+    return band([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+def band(values: Sequence[float]) -> Band:
+    """Return median and band; of fewer than three values the band is their range."""
+    ordered = sorted(values)
+    few = len(ordered) < 3
+    low, high = (ordered[0], ordered[-1]) if few else (_quantile(ordered, 0.1), _quantile(ordered, 0.9))
+    return Band(statistics.median(ordered), low, high, len(ordered))
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Return (k, R2) of the least-squares line through the logarithms: values grow as sizes ** k.
+
+    Raises:
+        ValueError: fewer than two different sizes, or a size or value that is not positive.
+    """
+    if len(set(sizes)) < 2:
+        raise ValueError("an exponent needs at least two different sizes")
+    xs, ys = [math.log(size) for size in sizes], [math.log(value) for value in values]
+    mean_x, mean_y = statistics.fmean(xs), statistics.fmean(ys)
+    slope = sum((x - mean_x) * (y - mean_y) for x, y in zip(xs, ys, strict=True)) / sum((x - mean_x) ** 2 for x in xs)
+    residual = sum((y - mean_y - slope * (x - mean_x)) ** 2 for x, y in zip(xs, ys, strict=True))
+    spread = sum((y - mean_y) ** 2 for y in ys)
+    return slope, 1 - residual / spread if spread else 1.0
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:

@@ -9,7 +9,7 @@ from routing.bench import routed as bench
 from routing.bench import whole_model
 from routing.bench.peers import PEERS
 from routing.bench.shapes import CIFAR, config_of, patch_model, random_images
-from routing.bench.timing import Ratio, interleaved, ratio
+from routing.bench.timing import Band, interleaved, ratio
 from routing.compute import measure
 from routing.data import DataInfo
 from routing.models.routers import RoutingDecision
@@ -100,7 +100,7 @@ def test_ratios_are_paired_and_the_order_rotates() -> None:
     found = ratio([2.0, 6.0, 20.0], [1.0, 2.0, 5.0])
     assert (found.median, found.n) == (3, 3)
     assert (found.low, found.high) == pytest.approx((2.2, 3.8))
-    assert found.over(2) == Ratio(1.5, pytest.approx(1.1), pytest.approx(1.9), 3)
+    assert found.over(2) == Band(1.5, pytest.approx(1.1), pytest.approx(1.9), 3)
     ran: list[str] = []
     interleaved({name: lambda name=name: ran.append(name) for name in "abc"}, rounds=3, warmup=1)  # type: ignore[misc]
     assert "".join(ran) == "abc" + "abcbcacab"

@@ -1,0 +1,70 @@
+"""``routing bench start``: seconds from a command to what one waits for, each as a fresh process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from routing.bench.tables import BenchTable
+from routing.bench.timing import band
+from routing.errors import RoutingError
+from routing.record import CONFIG_FILE, write_text
+from routing.yaml_io import dump
+
+STUDY: dict[str, Any] = {
+    "kind": "sweep",
+    "name": "trivial",
+    "base": {"dataset": {"num_train": 256, "num_val": 96, "num_test": 64}, "training": {"num_epochs": 1}},
+    "space": {"model.router.budget.target": {"float": [0.2, 0.6]}},
+    "objectives": [
+        {"metric": "val_accuracy", "goal": "maximize", "reference": 0.0},
+        {"metric": "flops", "goal": "minimize", "reference": 3.0e6},
+    ],
+    "trials": 1,
+}
+COLUMNS = {"what": "what", "seconds": "seconds", "p10": "p10", "p90": "p90", "n": "runs"}
+
+
+def bench(quick: bool = False) -> list[BenchTable]:
+    """Return the table of waiting times."""
+    help_seconds = [_seconds("--help") for _ in range(5 if quick else 15)]
+    sweeps = [sweep() for _ in range(1 if quick else 5)]
+    found = {"routing --help": help_seconds} | {what: [one[what] for one in sweeps] for what in sweeps[0]}
+    rows = [{"what": what, **band(seconds).row("seconds")} for what, seconds in found.items()]
+    return [BenchTable("seconds after the command", COLUMNS, rows)]
+
+
+def _seconds(*words: str) -> float:
+    started = time.perf_counter()
+    _finish(_command(*words))
+    return time.perf_counter() - started
+
+
+def sweep() -> dict[str, float]:
+    """Return when the first trial of a local sweep starts, and when the sweep of one trivial trial is analyzed."""
+    with tempfile.TemporaryDirectory() as folder:
+        study, results = Path(folder) / "study.yaml", Path(folder) / "results"
+        write_text(study, dump(STUDY))
+        started = time.time()
+        _finish(_command("sweep", str(study), "--out", str(results), "--trials", "1"))
+        ended = time.time()
+        first = (results / "trials" / "0" / CONFIG_FILE).stat().st_mtime  # the first thing a run writes
+        return {
+            "first trial of a local sweep starts": first - started,
+            "sweep of one trivial trial, analysis included": ended - started,
+        }
+
+
+def _command(*words: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "routing", *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def _finish(process: subprocess.Popen[bytes]) -> None:
+    _, complaint = process.communicate()
+    if process.returncode:
+        raise RoutingError(complaint.decode(errors="replace").strip()[-500:])
