@@ -257,7 +257,7 @@ def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[
 
 
 @cli.command()
-@click.argument("what", type=click.Choice(["routing", "pruning", "sweep", "all"]), default="all")
+@click.argument("what", type=click.Choice(["routing", "pruning", "sweep", "replay", "all"]), default="all")
 @click.option("--quick", is_flag=True, help="Fewer rounds.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
 def bench(what: str, quick: bool, out: Path) -> None:
@@ -278,6 +278,10 @@ def bench(what: str, quick: bool, out: Path) -> None:
         from search_spaces.bench.utilisation import bench as bench_sweep
 
         tables += bench_sweep(quick)
+    if what in ("replay", "all"):
+        from search_spaces.bench.replay import bench as bench_rules
+
+        tables += bench_rules(quick)
     for found in tables:
         table(found.rows, found.columns, title=found.title)
     write_tables(tables, out)
