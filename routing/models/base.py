@@ -125,13 +125,13 @@ class VisionModel(nn.Module):
     @torch.no_grad()
     def closed_form(self, units_executed: dict[str, Tensor], batch_size: int) -> Tensor:
         """Return multiply-adds per image (B,), int64: the sum over parts of units times cost of one unit."""
-        total = torch.zeros(batch_size, dtype=torch.int64)
+        total, always = torch.zeros(batch_size, dtype=torch.int64), 0
         for name, part in self.executed_parts(units_executed).items():
             if part.static_units is None:
                 total += units_executed[name].to("cpu", torch.int64) * part.per_unit
             else:
-                total += part.static_units * part.per_unit
-        return total
+                always += part.static_units * part.per_unit
+        return total.add_(always)
 
     def expected_flops(self) -> float:
         """Return multiply-adds per image expected before training: closed form at the nominal units."""
