@@ -1,4 +1,4 @@
-"""docs/tutorial.md as a reader follows it: its files written, its commands run in their order, on less of everything."""
+"""docs/tutorial.md as a reader follows it: its files written, its commands run in order, on less of everything."""
 
 from __future__ import annotations
 
