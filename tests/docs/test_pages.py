@@ -116,7 +116,7 @@ def test_every_page_is_linked_from_the_readme() -> None:
     linked = {link.text.partition("#")[0] for link in links(ROOT / "README.md")}
     for page in PAGES:
         name = str(page.relative_to(ROOT))
-        assert name == "README.md" or name in linked, name
+        assert name == "README.md" or name in linked, f"README.md does not link {name}"
 
 
 def test_the_chinese_readme_shows_the_same_commands() -> None:
