@@ -29,7 +29,7 @@ from search_spaces.ledger import (
 )
 from search_spaces.load import load_study
 from search_spaces.results import trial_folder
-from search_spaces.samplers import Proposer
+from search_spaces.samplers import Curve, Proposer
 from search_spaces.scheduler import Rule
 
 if TYPE_CHECKING:
@@ -114,29 +114,51 @@ def replay(
         if WARM_START in trial.user_attrs:
             proposer.replay(setting_of(trial), trial.state, trial.values)
     for trial in done(trials):
-        proposer.replay(setting_of(trial), trial.state, trial.values or _last_values(trial, objectives))
         folder = trial_folder(out, trial.number)
-        _replay_history(rule, trial, folder)
+        history = _history(folder)
+        proposer.replay(setting_of(trial), trial.state, trial.values, _curve(trial, history, objectives))
+        _replay_history(rule, trial, folder, history)
         points += _points(folder, objectives)
     return points
 
 
-def _last_values(trial: FrozenTrial, objectives: Sequence[Objective]) -> list[float] | None:
-    last = trial.user_attrs.get("last", {})
-    values = [last.get(objective.metric) for objective in objectives]
-    return None if None in values else values
+def _history(folder: Path) -> list[dict[str, float]]:
+    """Return the epochs of a trial; none where its history is not readable."""
+    try:
+        with (folder / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
+            rows = [
+                {key: float(value) for key, value in row.items() if _is_number(value)} for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if "epoch" in row]
 
 
-def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path) -> None:
+def _is_number(text: str | None) -> bool:
+    try:
+        return text is not None and math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _curve(trial: FrozenTrial, history: list[dict[str, float]], objectives: Sequence[Objective]) -> Curve:
+    """Return the objectives epoch by epoch; a stopped trial without a history has at least its last values."""
+    rows = history
+    if not rows and "epochs" in trial.user_attrs:
+        rows = [{**trial.user_attrs.get("last", {}), "epoch": trial.user_attrs["epochs"]}]
+    names = [objective.metric for objective in objectives]
+    expected = {"flops": trial.user_attrs.get(EXPECTED_FLOPS)}
+    values = {int(row["epoch"]): [row.get(name, expected.get(name)) for name in names] for row in rows}
+    return {epoch: [float(v) for v in found if v is not None] for epoch, found in values.items() if None not in found}
+
+
+def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[dict[str, float]]) -> None:
     if rule.section.name == "none":
         return
     try:
         max_epochs = load_file(folder / CONFIG_FILE)[0]["training"]["num_epochs"]
-        with (folder / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        for row in rows:
-            numbers = {key: float(value) for key, value in row.items() if value}
-            rule.judge(trial.number, numbers, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
+        for row in history:
+            rule.judge(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return  # a trial without a readable history takes no part in the rungs
 

@@ -23,6 +23,9 @@ from search_spaces.space import Space
 if TYPE_CHECKING:
     from search_spaces.schema import Objective, SamplerSection
 
+Curve = dict[int, list[float]]
+"""Values of the objectives by epoch."""
+NEIGHBOURS = 5
 GP_TRIALS = 150
 """``auto`` asks a Gaussian process up to this many finished trials, then TPE: the process costs cubic time."""
 STARTUP_TRIALS = 10
@@ -62,12 +65,14 @@ class Proposer:
         self.refused = 0
         self.exhausted: str | None = None
         self._memory = optuna.create_study(directions=self.directions, sampler=RandomSampler(seed=section.seed))
-        self._truncated: dict[int, list[float]] = {}
+        self._curves: dict[int, Curve] = {}
         self._gp = _gaussian_process(section)
         self._seen: set[str] = set()
         self._grid = space.grid(section.options.get("points", GRID_POINTS)) if section.name == "grid" else None
 
-    def replay(self, labels: dict[str, Any], state: TrialState, values: Sequence[float] | None) -> None:
+    def replay(
+        self, labels: dict[str, Any], state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
+    ) -> None:
         """Add a trial of the past, given as the ledger stores it; one outside the space is left out."""
         if not self.samples:
             return
@@ -88,13 +93,13 @@ class Proposer:
             system_attrs=self._generation(len(self._memory.get_trials(deepcopy=False))),
         )
         self._memory.add_trial(past)
-        if state == TrialState.PRUNED and values is not None:
-            self._truncated[len(self._memory.get_trials(deepcopy=False)) - 1] = list(values)
+        self._curves[len(self._memory.get_trials(deepcopy=False)) - 1] = curve or {}
 
-    def observe(self, handle: int, state: TrialState, values: Sequence[float] | None) -> None:
-        """Tell what became of a proposal; a PRUNED one may come with the values at which it stopped."""
-        if state == TrialState.PRUNED and values is not None:
-            self._truncated[handle] = list(values)
+    def observe(
+        self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
+    ) -> None:
+        """Tell what became of a proposal; ``curve`` holds its values epoch by epoch, for a PRUNED one to its stop."""
+        self._curves[handle] = curve or {}
         self._memory.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
 
     def propose(
@@ -166,11 +171,19 @@ class Proposer:
         return TPESampler(seed=seed, **{"constant_liar": True, "n_startup_trials": STARTUP_TRIALS, **options})
 
     def _ask_gaussian_process(self, seed: int) -> dict[str, Any]:
-        """Return a setting of the flattened space; a stopped trial counts with the values at which it stopped."""
+        """Return a setting of the flattened space; a stopped trial counts with what it would have reached."""
         distributions = self.space.distributions()
         flat = optuna.create_study(directions=self.directions, sampler=self._gp)
-        for past in self._memory.get_trials(deepcopy=False):
-            values = past.values if past.state == TrialState.COMPLETE else self._truncated.get(past.number)
+        trials = self._memory.get_trials(deepcopy=False)
+        finished = [
+            (self._curves[past.number], past.values)
+            for past in trials
+            if past.state == TrialState.COMPLETE and self._curves.get(past.number)
+        ]
+        for past in trials:
+            values = past.values
+            if past.state == TrialState.PRUNED:
+                values = at_the_end(self._curves.get(past.number) or {}, finished)
             if values is None and past.state != TrialState.RUNNING:
                 continue
             flat.add_trial(
@@ -202,6 +215,31 @@ class Proposer:
             return {}
         size = self.section.options.get("population_size", 20)
         return {NSGAIISampler._get_generation_key(): position // size}
+
+
+def at_the_end(curve: Curve, finished: Sequence[tuple[Curve, Sequence[float]]]) -> list[float] | None:
+    """Return what a stopped trial would have reached: its last values and what others gained from there.
+
+    Taken as they are, the values of a first epoch would make everything look bad that was stopped, and the same setting
+    look noisy: the model would ask for it again and again. Each objective gains the median of the ``NEIGHBOURS``
+    finished trials that were nearest to it at that epoch; fewer than three are no sample, and nothing is gained.
+
+    Args:
+        curve: values of the stopped trial by epoch; without any, None is returned.
+        finished: curve and final values of every finished trial.
+    """
+    if not curve:
+        return None
+    epoch = max(curve)
+    there = [(passed[epoch], values) for passed, values in finished if epoch in passed]
+    if len(there) < 3:
+        return list(curve[epoch])
+    then, last = np.array([a for a, _ in there]), np.array([b for _, b in there])
+    reached = []
+    for objective, value in enumerate(curve[epoch]):
+        nearest = np.abs(then[:, objective] - value).argsort(kind="stable")[:NEIGHBOURS]
+        reached.append(float(value + np.median(last[nearest, objective] - then[nearest, objective])))
+    return reached
 
 
 def _gaussian_process(section: SamplerSection) -> BaseSampler:

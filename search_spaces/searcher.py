@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from routing.record import CONFIG_FILE
 from search_spaces.asking import Asker, Check, Ready
 from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
 from search_spaces.results import TRIALS_FOLDER, trial_folder
-from search_spaces.samplers import Proposer
+from search_spaces.samplers import Curve, Proposer
 from search_spaces.scheduler import Verdict
 
 
@@ -41,6 +41,7 @@ class Live:
     expected_flops: float
     last: dict[str, Any]
     to_the_end: bool
+    curve: Curve = field(default_factory=dict)
 
 
 class LedgerSearch(OptunaSearch):
@@ -144,8 +145,13 @@ class LedgerSearch(OptunaSearch):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the last row of a running trial."""
-        if trial_id in self.live:
-            self.live[trial_id].last = result
+        live = self.live.get(trial_id)
+        if live is None:
+            return
+        live.last = result
+        values = self._values(result, live)
+        if values is not None and "epoch" in result:
+            live.curve[int(result["epoch"])] = values
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Write the end of a trial: COMPLETE, PRUNED with rung and rank, or FAIL with its reason."""
@@ -166,6 +172,8 @@ class LedgerSearch(OptunaSearch):
             place = f"rank {verdict.rank + 1} of {verdict.peers} at epoch {verdict.rung}"
             attrs |= {"rung": verdict.rung, "rank": verdict.rank, "peers": verdict.peers, REASON: f"stopped: {place}"}
             values = self._values(last, live)
+            if values is not None:
+                live.curve[verdict.rung] = values
         elif not error and result is not None and "final" in result:
             final = json.loads(result["final"])
             values = self._values(final["metrics"], None)
@@ -181,7 +189,7 @@ class LedgerSearch(OptunaSearch):
 
             attrs |= _unfinished(last)
             (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
-        self._end(live.number, live.handle, state, values, attrs, final)
+        self._end(live.number, live.handle, state, values, attrs, final, live.curve)
 
     def _end(
         self,
@@ -191,9 +199,10 @@ class LedgerSearch(OptunaSearch):
         values: list[float] | None,
         attrs: dict[str, Any],
         final: dict[str, Any] | None,
+        curve: Curve | None = None,
     ) -> None:
         self.ledger.finish(number, state, values if state == TrialState.COMPLETE else None, attrs)
-        self.proposer.observe(handle, state, values)
+        self.proposer.observe(handle, state, values, curve)
         self.on_finished(number, state, str(attrs.get(REASON) or _words(self.metric, values)), final)
 
     def _values(self, metrics: dict[str, Any], live: Live | None) -> list[float] | None:

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from search_spaces.load import load_study, parse_study
-from search_spaces.samplers import Proposer
+from search_spaces.samplers import Proposer, at_the_end
 from search_spaces.schema import SamplerSection
 from search_spaces.space import Space
 
@@ -138,9 +138,38 @@ def test_gp_models_conditional_parameters_and_counts_stopped_trials() -> None:
         proposal = sampler.propose(anything)
         assert proposal is not None
         state = TrialState.PRUNED if i % 3 == 0 else TrialState.COMPLETE
-        sampler.observe(proposal.handle, state, [i / 20, 1e6 + i])
+        sampler.observe(proposal.handle, state, [i / 20, 1e6 + i], {1: [i / 40, 1e6 + i]})
     assert sampler.propose(anything) is not None
     sampler.observe(sampler.propose(anything).handle, TrialState.FAIL, None)  # type: ignore[union-attr]
+
+
+def test_a_stopped_trial_counts_with_what_it_would_have_reached() -> None:
+    # at epoch 1 -> at the end; the gains are .3 .2 .1 .1 .0 .0, and .5 far away
+    pairs = [(0.4, 0.7), (0.5, 0.7), (0.6, 0.7), (0.61, 0.71), (0.62, 0.62), (0.7, 0.7), (0.0, 0.5)]
+    finished = [({1: [then, 1e6], 2: [then + 0.01, 1e6]}, [last, 1.1e6]) for then, last in pairs]
+    # nearest five of .58: .6 .61 .62 .5 .7 with gains .1 .1 .0 .2 .0, median .1
+    assert at_the_end({1: [0.58, 5e5]}, finished) == pytest.approx([0.68, 6e5])
+    assert at_the_end({1: [0.3, 1e6], 2: [0.59, 1e6]}, finished)[0] == pytest.approx(0.68)  # type: ignore[index]
+    assert at_the_end({3: [0.58, 5e5]}, finished) == [0.58, 5e5]  # nobody finished was seen at that epoch
+    assert at_the_end({1: [0.58, 5e5]}, finished[:2]) == [0.58, 5e5]
+    assert at_the_end({}, finished) is None
+
+
+def test_gp_does_not_stay_where_trials_are_stopped() -> None:
+    # one model is cheap and bad, the others dear and good; all of the cheap ones but the first are stopped at once
+    study = load_study("digits")
+    sampler = Proposer(Space(study.space, study.base), study.objectives, SamplerSection(name="gp", seed=1))
+    cheap = []
+    for _ in range(30):
+        proposal = sampler.propose(anything)
+        assert proposal is not None
+        is_cheap = proposal.values["model.name"] == "cheap_compute"
+        first, last = ([0.4, 1e5], [0.6, 1e5]) if is_cheap else ([0.7, 1e6], [0.9, 1e6])
+        stopped = is_cheap and any(cheap)
+        cheap.append(is_cheap)
+        state, values = (TrialState.PRUNED, first) if stopped else (TrialState.COMPLETE, last)
+        sampler.observe(proposal.handle, state, values, {1: first} if stopped else {1: first, 4: last})
+    assert sum(cheap[10:]) <= 10
 
 
 def test_asking_tpe_stays_quick() -> None:
