@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -256,36 +257,37 @@ def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[
         say(f"wrote {path}")
 
 
+BENCHES = {
+    "routing": "routing.bench.routed",
+    "pruning": "routing.bench.pruning",
+    "data": "routing.bench.data",
+    "scaling": "routing.bench.scaling",
+    "start": "routing.bench.start",
+    "sweep": "search_spaces.bench.utilisation",
+    "replay": "search_spaces.bench.replay",
+}
+
+
 @cli.command()
-@click.argument("what", type=click.Choice(["routing", "pruning", "sweep", "replay", "all"]), default="all")
-@click.option("--quick", is_flag=True, help="Fewer rounds.")
+@click.argument("what", type=click.Choice([*BENCHES, "all"]), default="all")
+@click.option("--quick", is_flag=True, help="Fewer rounds and sizes.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
-def bench(what: str, quick: bool, out: Path) -> None:
-    """Speed, as ratios measured side by side in one run."""
-    from routing.bench.tables import write_tables
+@click.option("--markdown", type=click.Path(path_type=Path), help="Also append the tables to this file.")
+def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
+    """Speed, as ratios measured side by side in one run; on a machine that does nothing else."""
+    from routing.bench.tables import append_markdown, write_tables
     from routing.console import say, table
 
     tables = []
-    if what in ("routing", "all"):
-        from routing.bench.routed import bench as bench_routing
-
-        tables += bench_routing(quick)
-    if what in ("pruning", "all"):
-        from routing.bench.pruning import bench as bench_pruning
-
-        tables += bench_pruning(quick)
-    if what in ("sweep", "all"):
-        from search_spaces.bench.utilisation import bench as bench_sweep
-
-        tables += bench_sweep(quick)
-    if what in ("replay", "all"):
-        from search_spaces.bench.replay import bench as bench_rules
-
-        tables += bench_rules(quick)
-    for found in tables:
-        table(found.rows, found.columns, title=found.title)
-    write_tables(tables, out)
-    say(f"wrote {out}")
+    for name in BENCHES if what == "all" else [what]:
+        found = import_module(BENCHES[name]).bench(quick)
+        for one in found:
+            table(one.rows, one.columns, title=one.title)
+        tables += found
+        write_tables(tables, out)  # a later one may fail
+        if markdown is not None:
+            append_markdown(found, markdown, f"routing bench {name}{' --quick' if quick else ''}")
+    say(f"wrote {out}" if markdown is None else f"wrote {out} and {markdown}")
 
 
 @cli.command()
