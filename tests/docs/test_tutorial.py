@@ -23,6 +23,7 @@ LESS = {
     "--samples 4": "--samples 1",
     "--seeds 3": "--seeds 1",
     "--seeds 5": "--seeds 2",
+    "--out runs/again": "--out runs/again --no-figures",
     "--pick budget=5e5": "--pick budget=5e6",
 }
 
