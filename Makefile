@@ -35,8 +35,8 @@ test: $(STAMP)  ## the whole suite: the fast tests, then the slow ones, file by 
 test-fast: $(STAMP)  ## only the fast tests
 	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
-bench: $(STAMP)  ## speed, as ratios measured side by side
-	@$(BIN)/routing bench
+bench: $(STAMP)  ## speed, as ratios measured side by side: the quick version, a few minutes
+	@$(BIN)/routing bench all --quick
 
 check: $(STAMP)  ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from routing.bench.tables import BenchTable
-from routing.bench.timing import interleaved, ratio
+from routing.bench.timing import devices, interleaved, ratio, runs_bf16
 from routing.data import DataInfo
 from routing.models.token_pruning import METHODS, Pruning, pruned_by
 from routing.models.token_selection import Selection
@@ -26,6 +26,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCHITECTURES = {"vit_s_16": (384, 6), "vit_b_16": (768, 12)}  # width, heads; 12 blocks at 224 pixels: 197 tokens
 
 COLUMNS = {
+    "device": "device",
     "architecture": "model",
     "precision": "precision",
     "batch_size": "batch",
@@ -44,9 +45,13 @@ COLUMNS = {
 
 
 def bench(quick: bool = False) -> list[BenchTable]:
-    """Return the table of token pruning, in fp32 and bf16."""
+    """Return the table of token pruning, in fp32 and, where the processor has instructions for it, bf16."""
     prepare_process(seed=0, threads=1)
-    rows = list(bench_pruning(rounds=3 if quick else 7, batch_sizes=(32, 1) if quick else (32, 8, 1)))
+    batch_sizes, rounds = ((8, 1), 3) if quick else ((32, 8, 1), 7)
+    rows: list[dict[str, Any]] = []
+    for device in devices():
+        precisions = [name for name in DTYPES if name == "fp32" or runs_bf16(device)]
+        rows += bench_pruning(batch_sizes=batch_sizes, precisions=precisions, rounds=rounds, device=device)
     return [BenchTable("token pruning against the unpruned model", COLUMNS, rows)]
 
 
@@ -70,7 +75,7 @@ def bench_pruning(
             for batch_size in batch_sizes:
                 count = rounds * max(1, min(20, max(batch_sizes) // batch_size))
                 for row in _compare(model, precision, batch_size, methods, count):
-                    yield {"architecture": architecture, **row}
+                    yield {"device": device, "architecture": architecture, **row}
 
 
 def _model(architecture: str) -> Vit:
@@ -97,7 +102,7 @@ def _compare(
 
     with torch.inference_mode():
         seconds = interleaved(
-            {"unpruned": runner(None), **{name: runner(pruning) for name, pruning in settings.items()}}, rounds
+            {"unpruned": runner(None), **{name: runner(pruning) for name, pruning in settings.items()}}, rounds, 1
         )
     for method, pruning in settings.items():
         cost = model.cost_at(pruning)
