@@ -7,6 +7,7 @@ study is drawn with a generator seeded by (seed, k), so that an interrupted stud
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from search_spaces.parameters import at_quantile, is_constant
-from search_spaces.schema import GRID_POINTS
+from search_spaces.schema import COST_METRICS, GRID_POINTS
 from search_spaces.space import Space
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ Curve = dict[int, list[float]]
 NEIGHBOURS = 5
 GP_TRIALS = 150
 """``auto`` asks a Gaussian process up to this many finished trials, then TPE: the process costs cubic time."""
+RANDOM_EVERY = 4
+"""One in so many proposals of the Gaussian process is random: a model that is wrong early on asks for nothing else, and
+early stopping hides from it what the rest would have reached. Hutter et al., SMAC (LION 2011), interleave them too."""
 STARTUP_TRIALS = 10
 """Finished trials before a model-based sampler stops drawing at random."""
 _MODEL_ATTEMPTS = {"gp": 1, "tpe": 3, "nsga2": 3}
@@ -65,6 +69,7 @@ class Proposer:
         self.refused = 0
         self.exhausted: str | None = None
         self._memory = optuna.create_study(directions=self.directions, sampler=RandomSampler(seed=section.seed))
+        self._is_cost = [objective.metric in COST_METRICS for objective in objectives]
         self._curves: dict[int, Curve] = {}
         self._gp = _gaussian_process(section)
         self._seen: set[str] = set()
@@ -151,7 +156,8 @@ class Proposer:
         if name == "qmc" and attempt == 0:
             return self._ask(RandomSampler(seed=0), self.space.labels(self._quasi_random(index)))
         seed = self._seed(index, attempt)
-        if attempt >= _MODEL_ATTEMPTS.get(name, 0):
+        explores = name == "gp" and index % RANDOM_EVERY == RANDOM_EVERY - 1
+        if explores or attempt >= _MODEL_ATTEMPTS.get(name, 0):
             return self._ask(RandomSampler(seed=seed))
         if name == "gp":
             return self._ask(RandomSampler(seed=seed), self._ask_gaussian_process(seed))
@@ -171,7 +177,11 @@ class Proposer:
         return TPESampler(seed=seed, **{"constant_liar": True, "n_startup_trials": STARTUP_TRIALS, **options})
 
     def _ask_gaussian_process(self, seed: int) -> dict[str, Any]:
-        """Return a setting of the flattened space; a stopped trial counts with what it would have reached."""
+        """Return a setting of the flattened space; a stopped trial counts with what it would have reached.
+
+        Costs enter as logarithms: on a linear scale all cheap models look alike, and the improvement expected of yet
+        another one never vanishes.
+        """
         distributions = self.space.distributions()
         flat = optuna.create_study(directions=self.directions, sampler=self._gp)
         trials = self._memory.get_trials(deepcopy=False)
@@ -189,12 +199,15 @@ class Proposer:
             flat.add_trial(
                 create_trial(
                     state=TrialState.COMPLETE if values is not None else TrialState.RUNNING,
-                    values=values,
+                    values=None if values is None else self._with_log_costs(values),
                     params=self.space.flattened(past.params),
                     distributions=distributions,
                 )
             )
         return dict(flat.ask(fixed_distributions=distributions).params)
+
+    def _with_log_costs(self, values: Sequence[float]) -> list[float]:
+        return [math.log(max(v, 1e-12)) if cost else v for v, cost in zip(values, self._is_cost, strict=True)]
 
     def _quasi_random(self, index: int) -> dict[str, Any]:
         from scipy.stats.qmc import Sobol
