@@ -69,6 +69,8 @@ def _find(path: str | os.PathLike[str]) -> Path:
         return known[str(path)]
     if file.is_dir():
         raise InputError(f"{path}: a folder without study.yaml; give a study file or the name of a shipped study")
+    if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
+        raise InputError(f"{path}: no such file")
     raise InputError(f"{path}: no such study{nearest(file.stem, known)} (shipped: {choices(known)})")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -87,12 +86,15 @@ def _estimate(study: Study, total: int) -> list[str]:
     from routing.compute import expected_flops
 
     configs = _spread(study)
-    flops = []
+    flops: list[float] = []
+    refused: InputError | None = None
     for config in configs:
-        with suppress(InputError):  # some settings of a space do not make a model
+        try:
             flops.append(expected_flops(config))
-    if not flops:
-        return ["no setting of this space makes a model"]
+        except InputError as error:  # some settings of a space do not make a model
+            refused = refused or error
+    if refused is not None and not flops:
+        raise InputError(f"no setting of this study can run; the first: {refused}")
     epochs = median(config.training.num_epochs for config in configs)
     lines = [
         f"compute: {min(flops):,.0f} to {max(flops):,.0f} multiply-adds per image, half of the settings below "

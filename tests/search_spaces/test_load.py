@@ -190,6 +190,9 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
 
 
 def test_unknown_study_names_the_nearest(tmp_path: Path) -> None:
+    for path in ("none.yaml", "studies/none"):
+        with pytest.raises(InputError, match=f"{path}: no such file$"):
+            load_study(path)
     with pytest.raises(InputError, match="digitz: no such study; did you mean 'digits'"):
         load_study("digitz")
     with pytest.raises(InputError, match="folder without study"):

@@ -7,6 +7,7 @@ import io
 import pytest
 from small_studies import ablation_values, sweep_values
 
+from routing.errors import InputError
 from search_spaces import dry_run, load_study
 from search_spaces.load import parse_study
 from search_spaces.plan import planned_trials
@@ -67,6 +68,14 @@ def test_dry_run_says_trials_cost_and_space() -> None:
     text = dry_run(parse_study(ablation_values()))
     assert "ablation 'parts': 10 trials" in text
     assert "mode=top_k: model.router.mode = top_k" in text
+
+
+def test_dry_run_of_what_cannot_run_says_why() -> None:
+    base = {"dataset": {"name": "image_folder", "root": "nowhere"}}
+    with pytest.raises(
+        InputError, match=r"no setting of this study can run; the first: dataset\.root nowhere: no such folder"
+    ):
+        dry_run(parse_study(sweep_values(base=base)))
 
 
 def test_planned_trials() -> None:
