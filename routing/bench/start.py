@@ -12,7 +12,7 @@ from typing import Any
 from routing.bench.tables import BenchTable
 from routing.bench.timing import band
 from routing.errors import RoutingError
-from routing.record import CONFIG_FILE, write_text
+from routing.record import METRICS_FILE, read_metrics, write_text
 from routing.yaml_io import dump
 
 STUDY: dict[str, Any] = {
@@ -52,11 +52,16 @@ def sweep() -> dict[str, float]:
         started = time.time()
         _finish(_command("sweep", str(study), "--out", str(results), "--trials", "1"))
         ended = time.time()
-        first = (results / "trials" / "0" / CONFIG_FILE).stat().st_mtime  # the first thing a run writes
         return {
-            "first trial of a local sweep starts": first - started,
+            "first trial of a local sweep starts": run_started(results / "trials" / "0") - started,
             "sweep of one trivial trial, analysis included": ended - started,
         }
+
+
+def run_started(folder: Path) -> float:
+    """Return when the finished run in ``folder`` began (epoch seconds): how long it took, before its last file."""
+    seconds: float = read_metrics(folder)["metrics"]["seconds"]
+    return (folder / METRICS_FILE).stat().st_mtime - seconds
 
 
 def _command(*words: str) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""What a user would write with Optuna alone: one process of several that share a journal. Usage: FOLDER TRIALS"""
+"""What a user would write with Optuna alone: one of the processes that share a journal. Usage: FOLDER TRIALS EPOCHS"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from search_spaces.bench.workload import RANGE, config_of, timed_run
 
 
-def main(folder: str, trials: int) -> None:
+def main(folder: str, trials: int, epochs: int) -> None:
     """Run this process's share of the sweep."""
     study = optuna.create_study(
         study_name="plain",
@@ -20,10 +20,12 @@ def main(folder: str, trials: int) -> None:
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
-    study.optimize(
-        lambda trial: timed_run(config_of(trial.suggest_float("target", *RANGE, log=True)), Path(folder)), trials
-    )
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        return timed_run(config_of(trial.suggest_float("target", *RANGE, log=True), epochs), Path(folder))
+
+    study.optimize(objective, trials)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

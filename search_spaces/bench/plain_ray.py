@@ -1,4 +1,4 @@
-"""What a user would write with Ray Tune and OptunaSearch and their default settings. Usage: FOLDER TRIALS"""
+"""What a user would write with Ray Tune and OptunaSearch and their default settings. Usage: FOLDER TRIALS EPOCHS"""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from search_spaces.bench.workload import RANGE, config_of, timed_run
 
 def trainable(config: dict[str, Any]) -> None:
     """Train one run and report its two objectives."""
-    accuracy, flops = timed_run(config_of(config["target"]), Path(config["folder"]))
+    accuracy, flops = timed_run(config_of(config["target"], config["epochs"]), Path(config["folder"]))
     tune.report({"val_accuracy": accuracy, "flops": flops})
 
 
-def main(folder: str, trials: int) -> None:
+def main(folder: str, trials: int, epochs: int) -> None:
     """Run the sweep."""
     tune.Tuner(
         trainable,
-        param_space={"target": tune.loguniform(*RANGE), "folder": folder},
+        param_space={"target": tune.loguniform(*RANGE), "epochs": epochs, "folder": folder},
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearch(metric=["val_accuracy", "flops"], mode=["max", "min"]),
             num_samples=trials,
@@ -32,4 +32,4 @@ def main(folder: str, trials: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,8 +1,8 @@
-"""Wall time of the same short trials: our sweep, plain Ray Tune + OptunaSearch, plain Optuna in two processes.
+"""``routing bench sweep``: wall time of the same trials run by our sweep and by what a user might write instead.
 
 Each way runs as a fresh process on the same machine, in rotating order. Wall time is taken twice: of the whole command,
 and from the first trial's start to the last one's end (``after start``). Utilisation = seconds spent training /
-(wall time after start x workers).
+(wall time after start x workers). The plain pool searches nothing: it is what two processes can do at best.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from routing.bench.start import run_started
 from routing.bench.tables import BenchTable
+from routing.errors import RoutingError
 from routing.yaml_io import dump
-from search_spaces.bench.workload import BASE, RANGE, TARGET, TRIALS, WORKERS
+from search_spaces.bench.workload import BASE, LONG, RANGE, SHORT, TARGET, WORKERS, Workload, config_of
+from search_spaces.ledger import LEDGER_FILE
+from search_spaces.results import trial_folder
 
 COLUMNS = {
     "way": "way",
@@ -34,26 +39,28 @@ COLUMNS = {
 
 
 def bench(quick: bool = False) -> list[BenchTable]:
-    """Return the table of short trials."""
-    rows = compare(1 if quick else 3, 8 if quick else TRIALS)
-    return [BenchTable("wall time of the same two-second trials, two at a time", COLUMNS, rows)]
+    """Return the tables of two-second trials, all ways, and of ten-second trials, ours and the plain pool."""
+    rounds = 1 if quick else 3
+    tables = []
+    for workload, ways, few in ((SHORT, tuple(WAYS), 8), (LONG, (OURS, POOL), 4)):
+        used = replace(workload, trials=few) if quick else workload
+        title = f"{used.trials} {used.seconds}-second trials, {WORKERS} at a time"
+        tables.append(BenchTable(title, COLUMNS, compare(used, ways, rounds)))
+    return tables
 
 
-def compare(rounds: int = 3, trials: int = TRIALS) -> list[dict[str, Any]]:
-    """Return one row per way: medians over ``rounds``; ``ours_is_faster`` is its wall time over ours."""
-    ways: dict[str, Callable[[Path, int], None]] = {
-        "routing sweep": _ours,
-        "plain Ray Tune + OptunaSearch": _plain_ray,
-        "plain Optuna, two processes": _plain_optuna,
-    }
-    names = list(ways)
+def compare(workload: Workload, names: Sequence[str], rounds: int = 3) -> list[dict[str, Any]]:
+    """Return one row per way, the first one ours: medians over ``rounds``; ``ours_is_faster`` is its time over ours."""
+    config_of(RANGE[0], workload.epochs).dataset.load()  # drawn and cached before anybody's time runs
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for index in range(rounds):
-        for name in names[index % len(names) :] + names[: index % len(names)]:
+        turn = index % len(names)
+        for name in (*names[turn:], *names[:turn]):
             with tempfile.TemporaryDirectory() as folder:
                 started = time.time()
-                ways[name](Path(folder), trials)
-                found[name].append(_figures(_notes(Path(folder)), time.time() - started))
+                WAYS[name](Path(folder), workload)
+                wall = time.time() - started
+                found[name].append(figures(notes(Path(folder)), wall))
     ours = found[names[0]]
     return [
         {
@@ -71,7 +78,8 @@ def _faster(other: list[dict[str, float]], ours: list[dict[str, float]], key: st
     return statistics.median(a[key] / b[key] for a, b in zip(other, ours, strict=True))
 
 
-def _figures(notes: list[dict[str, float]], wall: float) -> dict[str, float]:
+def figures(notes: list[dict[str, float]], wall: float) -> dict[str, float]:
+    """Return wall time, wall time after start, and utilisation."""
     after_start = max(note["ended"] for note in notes) - min(note["started"] for note in notes)
     trained = sum(note["train_seconds"] for note in notes)
     return {
@@ -81,26 +89,28 @@ def _figures(notes: list[dict[str, float]], wall: float) -> dict[str, float]:
     }
 
 
-def _notes(folder: Path) -> list[dict[str, float]]:
-    """Return start, end and training seconds of every trial."""
-    notes = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    if notes:
-        return notes
+def notes(folder: Path) -> list[dict[str, float]]:
+    """Return start, end and training seconds of every trial: as noted, or of a results folder."""
+    noted = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    if noted:
+        return noted
     import optuna
     import pandas as pd
 
     from search_spaces.ledger import open_storage
 
-    study = optuna.load_study(study_name=None, storage=open_storage(str(folder / "results" / "ledger.journal")))
-    trained = pd.read_csv(folder / "results" / "trials.csv").set_index("number")["train_seconds"]
+    results = folder / "results"
+    study = optuna.load_study(study_name=None, storage=open_storage(str(results / LEDGER_FILE)))
+    trained = pd.read_csv(results / "trials.csv").set_index("number")["train_seconds"]
     return [
         {
-            "started": trial.datetime_start.timestamp(),
+            # the ledger's start is when the trial was asked for, before there was a process for it
+            "started": run_started(trial_folder(results, trial.number)),
             "ended": trial.datetime_complete.timestamp(),
             "train_seconds": float(trained[trial.number]),
         }
         for trial in study.get_trials(deepcopy=False)
-        if trial.datetime_start and trial.datetime_complete
+        if trial.datetime_complete
     ]
 
 
@@ -118,14 +128,14 @@ def _wait(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
         _, complaint = process.communicate()
         if process.returncode:
-            raise RuntimeError(complaint.decode(errors="replace")[-2000:])
+            raise RoutingError(complaint.decode(errors="replace").strip()[-500:])
 
 
-def _ours(folder: Path, trials: int) -> None:
+def _ours(folder: Path, workload: Workload) -> None:
     study = {
         "kind": "sweep",
         "name": "short_trials",
-        "base": BASE,
+        "base": {**BASE, "training.num_epochs": workload.epochs},
         "space": {TARGET: {"float": list(RANGE), "log": True}},
         "objectives": [
             {"metric": "val_accuracy", "goal": "maximize", "reference": 0.0},
@@ -133,7 +143,7 @@ def _ours(folder: Path, trials: int) -> None:
         ],
         "sampler": {"name": "tpe", "seed": 0},
         "scheduler": {"name": "none"},
-        "trials": trials,
+        "trials": workload.trials,
         "keep_models": "none",
     }
     (folder / "study.yaml").write_text(dump(study), encoding="utf-8")
@@ -141,10 +151,23 @@ def _ours(folder: Path, trials: int) -> None:
     _wait(_run("-c", program, str(folder / "study.yaml"), str(folder / "results"), str(WORKERS)))
 
 
-def _plain_ray(folder: Path, trials: int) -> None:
-    _wait(_run("-m", "search_spaces.bench.plain_ray", str(folder), str(trials)))
+def _plain_ray(folder: Path, workload: Workload) -> None:
+    _wait(_run("-m", "search_spaces.bench.plain_ray", str(folder), *workload.words()))
 
 
-def _plain_optuna(folder: Path, trials: int) -> None:
-    share = [str(trials // WORKERS)] * WORKERS
-    _wait(*(_run("-m", "search_spaces.bench.plain_optuna", str(folder), count) for count in share))
+def _plain_optuna(folder: Path, workload: Workload) -> None:
+    share = replace(workload, trials=workload.trials // WORKERS)
+    _wait(*(_run("-m", "search_spaces.bench.plain_optuna", str(folder), *share.words()) for _ in range(WORKERS)))
+
+
+def _plain_pool(folder: Path, workload: Workload) -> None:
+    _wait(_run("-m", "search_spaces.bench.plain_pool", str(folder), *workload.words()))
+
+
+OURS, POOL = "routing sweep", "plain pool of two processes, no search"
+WAYS: dict[str, Callable[[Path, Workload], None]] = {
+    OURS: _ours,
+    "plain Ray Tune + OptunaSearch": _plain_ray,
+    "plain Optuna, two processes": _plain_optuna,
+    POOL: _plain_pool,
+}

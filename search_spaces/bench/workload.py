@@ -1,22 +1,21 @@
-"""The same short trials for every way of running a sweep: real digits trainings of about two seconds."""
+"""The same trials for every way of running a sweep: real digits trainings of about two or ten seconds."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from routing.config import RunConfig
 
-TRIALS = 24
 WORKERS = 2
 BASE: dict[str, Any] = {
     "dataset.name": "digits",
     "dataset.num_train": 6_000,
     "dataset.num_val": 1_000,
     "dataset.num_test": 64,
-    "training.num_epochs": 3,
     "model.name": "attention_routing",
     "model.router.mode": "top_k",
     "evaluation.operating_points": False,
@@ -25,9 +24,26 @@ TARGET = "model.router.budget.target"
 RANGE = (0.2, 0.6)
 
 
-def config_of(target: float) -> RunConfig:
+@dataclass(frozen=True)
+class Workload:
+    """How many trials, and how long one is: ``epochs`` of 6,000 images."""
+
+    seconds: str
+    epochs: int
+    trials: int
+
+    def words(self) -> list[str]:
+        """Return it as arguments of the scripts."""
+        return [str(self.trials), str(self.epochs)]
+
+
+SHORT = Workload("two", epochs=3, trials=24)
+LONG = Workload("ten", epochs=15, trials=8)
+
+
+def config_of(target: float, epochs: int) -> RunConfig:
     """Return the run of one trial."""
-    return RunConfig.from_dict({**BASE, TARGET: target})
+    return RunConfig.from_dict({**BASE, "training.num_epochs": epochs, TARGET: target})
 
 
 def note(folder: Path, started: float, train_seconds: float) -> None:

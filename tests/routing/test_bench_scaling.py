@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from routing.bench import scaling as bench
 from routing.bench import start
 from routing.bench.synthetic import write_results
 from routing.bench.timing import exponent
+from routing.config import RunConfig
 from routing.errors import RoutingError
+from routing.run import run
 from search_spaces.load import parse_study
 
 
@@ -74,3 +77,10 @@ def test_the_trivial_study_is_valid_and_a_failure_is_told() -> None:
     assert parse_study(start.STUDY).trials == 1
     with pytest.raises(RoutingError, match="No such command"):
         start._finish(start._command("sweeep"))
+
+
+def test_when_a_run_began(tmp_path: Path) -> None:
+    config = RunConfig.from_dict({"dataset.num_train": 64, "dataset.num_val": 64, "training.num_epochs": 1})
+    before = time.time()
+    run(config.replace(**{"evaluation.operating_points": False}), out=tmp_path)
+    assert before - 0.1 < start.run_started(tmp_path) < before + 0.5
