@@ -115,7 +115,8 @@ def notes(folder: Path) -> list[dict[str, float]]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    # by default Ray's workers give way to every other process, however little else a machine does
+    return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 
 
 def _run(*words: str) -> subprocess.Popen[bytes]:
