@@ -8,6 +8,8 @@ Shapes: B batch, N = g * g patches, K routed patches of the whole batch, P value
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor, nn
 
@@ -136,6 +138,10 @@ class PatchModel(VisionModel):
 
     def counted_parts(self) -> dict[str, CountedPart]:
         """Encoder and scores once per image, experts per patch, weighted sum and head once."""
+        return self._counted_parts
+
+    @cached_property
+    def _counted_parts(self) -> dict[str, CountedPart]:
         n = self.grid.num_patches
         parts: dict[str, CountedPart] = {}
         if self.has_scores:
