@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shlex
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +134,7 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
                 dashboard_host="127.0.0.1",
                 object_store_memory=_OBJECT_STORE_BYTES,
                 _temp_dir=str(scratch / "ray"),
+                runtime_env=worker_environment(sys.executable),
                 **quiet,
             )
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
@@ -140,6 +143,12 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
             token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
             raise InputError(f"no Ray cluster answers at {address}: {line}{token}") from None
         raise RoutingError(f"Ray did not start: {line}") from None
+
+
+def worker_environment(python: str) -> dict[str, str] | None:
+    """Return what Ray must be told of this interpreter's path: workers never start from one that bash would split."""
+    quoted = shlex.quote(python)  # Ray hands the path to bash as it is
+    return None if quoted == python else {"py_executable": quoted}
 
 
 @contextmanager
