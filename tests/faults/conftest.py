@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ for folder in (HERE, STUDIES):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+from loopback_cluster import LoopbackCluster  # noqa: E402
 from processes import TAG, tagged, wait_until  # noqa: E402
 from small_results import build  # noqa: E402
 
@@ -43,6 +45,19 @@ def tag(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv(TAG, value)
     yield value
     assert wait_until(lambda: not tagged(value), 20), f"left: {tagged(value)}"
+
+
+@pytest.fixture
+def cluster(tag: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackCluster]:
+    """A Ray cluster of nodes with addresses of their own, without any node yet."""
+    with tempfile.TemporaryDirectory(prefix="rs-") as folder:
+        found = LoopbackCluster(Path(folder), tag)
+        for name, value in found.environment.items():
+            monkeypatch.setenv(name, value)
+        try:
+            yield found
+        finally:
+            found.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +50,6 @@ def working_on(out: Path, node: str) -> bool:
     """Return whether a trial is being trained on a node."""
     logs = [path for path in out.glob(f"trials/*/{NODES_LOG}") if not (path.parent / METRICS_FILE).exists()]
     return any(node_of(line) == node for path in logs for line in path.read_text().splitlines()[-1:])
-
-
-@pytest.fixture
-def cluster(tag: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackCluster]:
-    with tempfile.TemporaryDirectory(prefix="rs-") as folder:
-        found = LoopbackCluster(Path(folder), tag)
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        try:
-            yield found
-        finally:
-            found.stop()
 
 
 @pytest.mark.slow

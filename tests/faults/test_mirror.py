@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +55,10 @@ def test_a_url_nobody_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def cluster(tag: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackCluster]:
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let a test have mounts of its own")
-    with tempfile.TemporaryDirectory(prefix="rs-") as folder:
-        found = LoopbackCluster(Path(folder), tag)
-        for name, value in found.environment.items():
-            monkeypatch.setenv(name, value)
-        try:
-            yield found
-        finally:
-            found.stop()
-
-
 @pytest.mark.slow
 def test_nodes_that_share_nothing(tmp_path: Path, cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine does not let a test have mounts of its own")
     work, out = tmp_path / "work", Path(f"file://{tmp_path}/far/small")
     work.mkdir()
     monkeypatch.chdir(work)
