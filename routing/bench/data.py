@@ -54,7 +54,8 @@ def bench(quick: bool = False) -> list[BenchTable]:
     """Return the tables of the data's share of a training step and of memory per trial."""
     with temporary_cache():
         count = IMAGES // 9 if quick else IMAGES
-        steps = [row for model in ("attention_routing", "full_compute") for row in step_shares(model, count)]
+        models = ("attention_routing",) if quick else ("attention_routing", "full_compute")
+        steps = [row for model in models for row in step_shares(model, count)]
         memory = memory_per_trial(IMAGES, rounds=1 if quick else 3)
     return [
         BenchTable("data in a training step on CIFAR's shape, batch 64", STEP_COLUMNS, steps),

@@ -71,7 +71,7 @@ ANALYZE_COLUMNS = {"trials": "trials", "seconds": "seconds", "exponent": "expone
 
 def bench(quick: bool = False) -> list[BenchTable]:
     """Return the tables of training steps, of the compute ledger, and of ``routing analyze``."""
-    steps = [training_step(axis, rounds=5 if quick else 15) for axis in AXES]
+    steps = [training_step(axis, rounds=3 if quick else 15) for axis in AXES]
     ledger = [row for shape in SHAPES for row in ledger_share(shape, rounds=3 if quick else 9)]
     trials = TRIALS[:3] if quick else TRIALS
     return [

@@ -42,7 +42,7 @@ def bench(quick: bool = False) -> list[BenchTable]:
     """Return the tables of two-second trials, all ways, and of ten-second trials, ours and the plain pool."""
     rounds = 1 if quick else 3
     tables = []
-    for workload, ways, few in ((SHORT, tuple(WAYS), 8), (LONG, (OURS, POOL), 4)):
+    for workload, ways, few in ((SHORT, tuple(WAYS), 6), (LONG, (OURS, POOL), 4)):
         used = replace(workload, trials=few) if quick else workload
         title = f"{used.trials} {used.seconds}-second trials, {WORKERS} at a time"
         tables.append(BenchTable(title, COLUMNS, compare(used, ways, rounds)))
