@@ -191,7 +191,7 @@ class _Pool:
         if self.weights_BN is None:
             self.total.index_copy_(0, rows, features_KD.to(self.total.dtype))
             return
-        weighted_KD = features_KD * self.weights_BN.flatten()[rows].unsqueeze(1)
+        weighted_KD = features_KD * self.weights_BN.flatten().index_select(0, rows).unsqueeze(1)
         images = torch.div(rows, self.scores_BN.shape[1], rounding_mode="floor")
         self.total.index_add_(0, images, weighted_KD.to(self.total.dtype))
 
