@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H height, W width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ def _gathered(images: Tensor, rows_BH: Tensor, columns_BW: Tensor) -> Tensor:
     return lines.gather(2, columns_BW.unsqueeze(1).expand_as(lines)).view_as(images)
 
 
+@lru_cache(maxsize=16)
 def _reflected(size: int, margin: int) -> Tensor:
     """Return the places 0 ... size - 1 with ``margin`` more to each side, counted back from the edge."""
     period = max(1, 2 * (size - 1))
