@@ -15,7 +15,7 @@ from analysis.intervals import mean_interval
 from analysis.objectives import Objective, losses, measured
 from analysis.table import Results
 from analysis.tables import Column, Table, table
-from analysis.words import axis_label, count, scale
+from analysis.words import axis_label, count, name, scale
 
 BASELINE = "baseline"
 MIN_SEEDS = 5
@@ -179,9 +179,9 @@ def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[s
     baseline = compared[compared["arm"] == BASELINE].iloc[0]
     cost = next((cost.metric for cost in costs if cost.metric == "flops"), None)
     at = "" if cost is None else f" at {count(baseline[f'{cost}_mean'])} multiply-adds"
-    name, unit = axis_label(task.metric).split(" (")[0], " %" if scale(task.metric) == 100 else ""
+    unit = " %" if scale(task.metric) == 100 else ""
     value = _format(task.metric, baseline[f"{task.metric}_mean"])
-    lines = [f"The baseline reaches {value}{unit} {name}{at}, mean of {int(baseline['n'])} seeds."]
+    lines = [f"The baseline reaches {value}{unit} {name(task.metric)}{at}, mean of {int(baseline['n'])} seeds."]
     others = compared[compared["arm"] != BASELINE]
     for verdict in dict.fromkeys([*_FIRST, *others["verdict"]]):
         arms = []

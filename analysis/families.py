@@ -9,7 +9,8 @@ import pandas as pd
 from analysis.baselines import is_baseline
 from analysis.objectives import Objective, losses
 from analysis.summary import Summary
-from analysis.words import axis_label, shown
+from analysis.words import name as metric_name
+from analysis.words import shown
 
 BASELINE_FAMILY = "the dense baselines"
 MANY = 6
@@ -58,7 +59,7 @@ def _listed(owned: list[Stretch], cost: Objective, metric: Objective) -> str:
         reached = _range(stretch.rows, metric)
         points = "1 point" if len(stretch.rows) == 1 else f"{len(stretch.rows)} points"
         parts.append(f"{stretch.family} {costs} ({points}, {reached})")
-    return f"Along the front, by {_name(cost)}: {'; '.join(parts)}."
+    return f"Along the front, by {metric_name(cost.metric)}: {'; '.join(parts)}."
 
 
 def _range(rows: pd.DataFrame, objective: Objective, alone: str = "") -> str:
@@ -91,7 +92,3 @@ def _absent(name: str, summary: Summary, cost: Objective, metric: Objective) -> 
 
 def _best(rows: pd.DataFrame, metric: Objective) -> pd.Series:
     return rows.iloc[int(losses(rows, (metric,))[:, 0].argmin())]
-
-
-def _name(objective: Objective) -> str:
-    return axis_label(objective.metric).split(" (")[0]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.ablation import answers, compare_arms
 from analysis.families import ownership
 from analysis.objectives import Objective
 from analysis.summary import Summary
-from analysis.words import axis_label, shown
+from analysis.words import name, shown
 
 ONE_POINT = 0.01
 """One percentage point of accuracy."""
@@ -44,14 +44,13 @@ def cards(summary: Summary) -> list[Card]:
     return found
 
 
-def headline(summary: Summary) -> list[str]:
-    """Return the findings as sentences."""
+def headline(summary: Summary, answers: Sequence[str] = ()) -> list[str]:
+    """Return the findings as sentences, what an ablation answers first."""
     best, knee = summary.best_row, summary.knee_row
     if best is None or knee is None:
         return ["No trial has finished with every objective measured: there is no front yet."]
     objectives = summary.results.objectives
-    lines = answers(compare_arms(summary.results), objectives) if summary.results.kind == "ablation" else []
-    lines += [f"The best {_name(objectives[0])} is {_point(best, objectives)}."]
+    lines = [*answers, f"The best {name(objectives[0].metric)} is {_point(best, objectives)}."]
     lines.append(f"The knee of the front, where more cost stops paying, is {_point(knee, objectives)}.")
     match = _as_good_as_full(summary)
     if match is not None:
@@ -109,10 +108,6 @@ def _as_good_as_full(summary: Summary) -> _Match | None:
     return _Match(row, full.iloc[0], float(row["flops"] / full.iloc[0]["flops"]))
 
 
-def _name(objective: Objective) -> str:
-    return axis_label(objective.metric).split(" (")[0]
-
-
 def _who(row: pd.Series) -> str:
     model = row.get("model.name")
     mode = row.get("model.router.mode")
@@ -125,7 +120,7 @@ def _value(objective: Objective, row: pd.Series) -> str:
     text = shown(objective.metric, row[objective.metric])
     if objective.metric == "flops":
         return f"{text} multiply-adds"
-    return text if text.endswith("%") else f"{text} {_name(objective)}"
+    return text if text.endswith("%") else f"{text} {name(objective.metric)}"
 
 
 def _point(row: pd.Series, objectives: tuple[Objective, ...]) -> str:
@@ -137,5 +132,5 @@ def _reference(summary: Summary) -> str:
 
     values = metrics(summary.reference, summary.results.objectives)
     return ", ".join(
-        f"{_name(o)} {shown(o.metric, v)}" for o, v in zip(summary.results.objectives, values, strict=True)
+        f"{name(o.metric)} {shown(o.metric, v)}" for o, v in zip(summary.results.objectives, values, strict=True)
     )

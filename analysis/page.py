@@ -62,6 +62,7 @@ class Findings:
     confirm: Table | None = None
     importance: pd.DataFrame | None = None
     warnings: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 def templates() -> jinja2.Environment:
@@ -82,7 +83,7 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str
         "name": results.name,
         "question": str(results.study.get("question") or ""),
         "cards": cards(summary),
-        "headline": headline(summary),
+        "headline": headline(summary, findings.answers),
         "warnings": findings.warnings,
         "chart_label": chart_label(summary),
         "front": front_table(summary),

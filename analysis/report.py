@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.ablation import ablation_table, compare_arms
+from analysis.ablation import ablation_table, answers, compare_arms
 from analysis.boundaries import boundary_warnings
 from analysis.certificates import certificate_table
 from analysis.comparison import Comparison, compare
@@ -96,6 +96,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         confirm=confirm_table(confirmed, results),
         importance=importance,
         warnings=tuple(boundary_warnings(summary)),
+        answers=tuple(answers(compared, results.objectives)),
     )
     paths = draw_all(
         summary,

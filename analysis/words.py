@@ -28,10 +28,15 @@ def scale(metric: str) -> float:
     return LABELS.get(metric, ("", "", 1.0))[2]
 
 
+def name(metric: str) -> str:
+    """Return ``"validation accuracy"``, the name of a metric."""
+    return LABELS[metric][0] if metric in LABELS else metric.replace("_", " ")
+
+
 def axis_label(metric: str) -> str:
     """Return ``"validation accuracy (%)"``, the name and unit of a metric."""
-    name, unit, _ = LABELS.get(metric, (metric.replace("_", " "), "", 1.0))
-    return f"{name} ({unit})" if unit else name
+    unit = LABELS.get(metric, ("", "", 1.0))[1]
+    return f"{name(metric)} ({unit})" if unit else name(metric)
 
 
 def count(value: float) -> str:

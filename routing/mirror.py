@@ -115,23 +115,27 @@ class Mirror:
 def _open(url: str) -> tuple[Any, str]:
     """Return the file system of a URL and the path in it."""
     from pyarrow import ArrowInvalid
-    from pyarrow.fs import FileSystem, FSSpecHandler, PyFileSystem
+    from pyarrow.fs import FileSystem
 
     try:
         files, root = FileSystem.from_uri(url)
-    except ArrowInvalid:
-        files, root = None, ""
+    except ArrowInvalid:  # a scheme that pyarrow does not know
+        files, root = _open_with_fsspec(url)
     except OSError as error:
         raise InputError(f"{url} does not answer: {error}") from None
-    if files is None:
-        try:
-            from fsspec.core import url_to_fs
-
-            found, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise InputError(f"{url}: {error} (valid: s3://, gs://, abfs://, hdfs://, file://, or a folder)") from None
-        files = PyFileSystem(FSSpecHandler(found))
     return files, root.rstrip("/")
+
+
+def _open_with_fsspec(url: str) -> tuple[Any, str]:
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    try:
+        from fsspec.core import url_to_fs
+
+        found, root = url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{url}: {error} (valid: s3://, gs://, abfs://, hdfs://, file://, or a folder)") from None
+    return PyFileSystem(FSSpecHandler(found)), root
 
 
 def _files_of(folder: Path, deep: bool) -> list[Path]:

@@ -89,6 +89,23 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     write_text(folder / HISTORY_FILE, text.getvalue())
 
 
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """Return history.csv, numbers only; an empty list where a run has none."""
+    path = folder / HISTORY_FILE
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items() if _is_number(value)} for row in csv.DictReader(file)]
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def read_metrics(folder: Path) -> dict[str, Any]:
     """Return metrics.json of a finished run; missing or garbage is an ``InputError`` naming the file."""
     path = folder / METRICS_FILE

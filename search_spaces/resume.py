@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.errors import InputError
-from routing.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, read_metrics
+from routing.record import CONFIG_FILE, METRICS_FILE, read_history, read_metrics
 from routing.yaml_io import load_file
 from search_spaces.ledger import (
     ENQUEUED,
@@ -110,12 +109,14 @@ def replay(
     """Tell sampler and scheduler what the ledger knows; return the points found so far, one value per objective."""
     points = []
     trials = ledger.trials()
+    # without stopped trials nobody asks how the others went on the way
+    curves_count = rule.section.name != "none" or any(trial.state == TrialState.PRUNED for trial in trials)
     for trial in trials:
         if WARM_START in trial.user_attrs:
             proposer.replay(setting_of(trial), trial.state, trial.values)
     for trial in done(trials):
         folder = trial_folder(out, trial.number)
-        history = _history(folder)
+        history = _history(folder) if curves_count else []
         proposer.replay(setting_of(trial), trial.state, trial.values, _curve(trial, history, objectives))
         _replay_history(rule, trial, folder, history)
         points += _points(folder, objectives)
@@ -123,22 +124,12 @@ def replay(
 
 
 def _history(folder: Path) -> list[dict[str, float]]:
-    """Return the epochs of a trial; none where its history is not readable."""
+    """Return the epochs of a trial, finite numbers only; none where its history is not readable."""
     try:
-        with (folder / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
-            rows = [
-                {key: float(value) for key, value in row.items() if _is_number(value)} for row in csv.DictReader(file)
-            ]
+        rows = [{key: value for key, value in row.items() if math.isfinite(value)} for row in read_history(folder)]
     except (OSError, ValueError):
         return []
     return [row for row in rows if "epoch" in row]
-
-
-def _is_number(text: str | None) -> bool:
-    try:
-        return text is not None and math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _curve(trial: FrozenTrial, history: list[dict[str, float]], objectives: Sequence[Objective]) -> Curve:

@@ -20,7 +20,7 @@ import torch
 
 from routing.bench.shapes import CIFAR, config_of
 from routing.bench.tables import BenchTable
-from routing.bench.timing import interleaved, ratio
+from routing.bench.timing import BAND_COLUMNS, interleaved, ratio
 from routing.config import RunConfig
 from routing.data import Split, batches
 from routing.data.cache import cached_splits
@@ -38,9 +38,7 @@ STEP_COLUMNS = {
     "model": "model",
     "part": "part of a training step",
     "ratio": "share",
-    "p10": "p10",
-    "p90": "p90",
-    "n": "rounds",
+    **BAND_COLUMNS,
 }
 MEMORY_COLUMNS = {
     "way": "each of two trials on the same data",

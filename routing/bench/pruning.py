@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from routing.bench.tables import BenchTable
-from routing.bench.timing import devices, interleaved, ratio, runs_bf16
+from routing.bench.timing import BAND_COLUMNS, devices, interleaved, ratio, runs_bf16
 from routing.data import DataInfo
 from routing.models.token_pruning import METHODS, Pruning, pruned_by
 from routing.models.token_selection import Selection
@@ -38,9 +38,7 @@ COLUMNS = {
     "theoretical": "theoretical",
     "realised": "realised",
     "ratio": "realised/theoretical",
-    "p10": "p10",
-    "p90": "p90",
-    "n": "rounds",
+    **BAND_COLUMNS,
 }
 
 
@@ -118,8 +116,5 @@ def _compare(
             "ms_per_image_unpruned": 1000 * min(seconds["unpruned"]) / batch_size,
             "theoretical": theoretical,
             "realised": speed_up.median,
-            "ratio": speed_up.median / theoretical,
-            "p10": speed_up.low / theoretical,
-            "p90": speed_up.high / theoretical,
-            "n": speed_up.n,
+            **speed_up.over(theoretical).row(),
         }

@@ -22,7 +22,7 @@ from routing.bench import whole_model
 from routing.bench.peers import PEERS
 from routing.bench.shapes import patch_model, random_images
 from routing.bench.tables import BenchTable
-from routing.bench.timing import devices, interleaved, ratio, runs_bf16
+from routing.bench.timing import BAND_COLUMNS, REALISED_COLUMNS, devices, interleaved, ratio, runs_bf16
 from routing.config import RunConfig
 from routing.data import DataInfo
 from routing.models.patch_model import PatchModel
@@ -63,12 +63,7 @@ COLUMNS = {
     "batch": "batch",
     "routing_ratio": "routing ratio",
     "way": "way",
-    "theoretical": "theoretical",
-    "speed_up": "speed-up",
-    "ratio": "realised/theoretical",
-    "p10": "p10",
-    "p90": "p90",
-    "n": "rounds",
+    **REALISED_COLUMNS,
 }
 STEP_COLUMNS = {
     "device": "device",
@@ -76,9 +71,7 @@ STEP_COLUMNS = {
     "routing_ratio": "routing ratio",
     "way": "way",
     "ratio": "times faster",
-    "p10": "p10",
-    "p90": "p90",
-    "n": "rounds",
+    **BAND_COLUMNS,
 }
 PROFILE_COLUMNS = {"operator": "operator", "work": "what it does", "share": "share of CPU time"}
 WORK = {

@@ -21,7 +21,7 @@ import torch
 from routing.bench.shapes import CIFAR, SHAPES, config_of, patch_model, random_images
 from routing.bench.synthetic import write_results
 from routing.bench.tables import BenchTable
-from routing.bench.timing import exponent, interleaved, ratio
+from routing.bench.timing import BAND_COLUMNS, exponent, interleaved, ratio
 from routing.compute import measure
 from routing.config import RunConfig
 from routing.data import Split
@@ -62,9 +62,7 @@ LEDGER_COLUMNS = {
     "shape": "shape",
     "part": "counting multiply-adds",
     "ratio": "share of evaluation",
-    "p10": "p10",
-    "p90": "p90",
-    "n": "rounds",
+    **BAND_COLUMNS,
 }
 ANALYZE_COLUMNS = {"trials": "trials", "seconds": "seconds", "exponent": "exponent from the size before", "n": "runs"}
 

@@ -40,7 +40,7 @@ def bench(quick: bool = False) -> list[BenchTable]:
 
 def _seconds(*words: str) -> float:
     started = time.perf_counter()
-    _finish(_command(*words))
+    finish(_command(*words))
     return time.perf_counter() - started
 
 
@@ -50,7 +50,7 @@ def sweep() -> dict[str, float]:
         study, results = Path(folder) / "study.yaml", Path(folder) / "results"
         write_text(study, dump(STUDY))
         started = time.time()
-        _finish(_command("sweep", str(study), "--out", str(results), "--trials", "1"))
+        finish(_command("sweep", str(study), "--out", str(results), "--trials", "1"))
         ended = time.time()
         return {
             "first trial of a local sweep starts": run_started(results / "trials" / "0") - started,
@@ -69,7 +69,12 @@ def _command(*words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def _finish(process: subprocess.Popen[bytes]) -> None:
+def finish(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a process.
+
+    Raises:
+        RoutingError: it failed; with the end of what it wrote to stderr.
+    """
     _, complaint = process.communicate()
     if process.returncode:
         raise RoutingError(complaint.decode(errors="replace").strip()[-500:])

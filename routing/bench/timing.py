@@ -11,6 +11,14 @@ from pathlib import Path
 
 import torch
 
+BAND_COLUMNS = {"p10": "p10", "p90": "p90", "n": "rounds"}
+"""Headings of ``Band.row`` beside its median."""
+REALISED_COLUMNS = {
+    "theoretical": "theoretical",
+    "speed_up": "speed-up",
+    "ratio": "realised/theoretical",
+    **BAND_COLUMNS,
+}
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, x86-64 and Arm
 
 

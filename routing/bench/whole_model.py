@@ -15,7 +15,7 @@ from torch import Tensor
 
 from routing.bench.shapes import SHAPES, config_of, patch_model, random_images
 from routing.bench.tables import BenchTable
-from routing.bench.timing import devices, interleaved, ratio
+from routing.bench.timing import REALISED_COLUMNS, devices, interleaved, ratio
 from routing.compute import measure
 from routing.models.patch_model import PatchModel
 from routing.training.seeding import prepare_process
@@ -32,12 +32,7 @@ COLUMNS = {
     "way": "way",
     "flops": "multiply-adds",
     "ms_per_image": "ms/image",
-    "theoretical": "theoretical",
-    "speed_up": "speed-up",
-    "ratio": "realised/theoretical",
-    "p10": "p10",
-    "p90": "p90",
-    "n": "rounds",
+    **REALISED_COLUMNS,
 }
 
 

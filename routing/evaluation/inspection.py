@@ -5,12 +5,10 @@ Shapes: S samples, M images of the split, N = g * g patches.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from routing.evaluation.evaluate import Evaluator
 from routing.models.base import ModelOutput
 from routing.models.patch_model import PatchModel
 from routing.models.patch_routing import AttentionRouting
-from routing.record import HISTORY_FILE
+from routing.record import read_history
 from routing.run import make_evaluator
 from routing.saved import load
 from routing.training.seeding import pick_device
@@ -81,23 +79,6 @@ def inspect_run(folder: Path, num_samples: int = 8, split: str = "val") -> Inspe
         target_ratio=None if router is None else router.target_ratio,
         temperature=None if router is None or router.knob != "threshold" else router.temperature,
     )
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Return history.csv, numbers only; an empty list where a run has none."""
-    path = folder / HISTORY_FILE
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if _is_number(value)} for row in csv.DictReader(file)]
-
-
-def _is_number(text: Any) -> bool:
-    try:
-        float(text)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 @torch.no_grad()

@@ -19,9 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from routing.bench.start import run_started
+from routing.bench.start import finish, run_started
 from routing.bench.tables import BenchTable
-from routing.errors import RoutingError
 from routing.yaml_io import dump
 from search_spaces.bench.workload import BASE, LONG, RANGE, SHORT, TARGET, WORKERS, Workload, config_of
 from search_spaces.ledger import LEDGER_FILE
@@ -127,9 +126,7 @@ def _run(*words: str) -> subprocess.Popen[bytes]:
 
 def _wait(*processes: subprocess.Popen[bytes]) -> None:
     for process in processes:
-        _, complaint = process.communicate()
-        if process.returncode:
-            raise RoutingError(complaint.decode(errors="replace").strip()[-500:])
+        finish(process)
 
 
 def _ours(folder: Path, workload: Workload) -> None:

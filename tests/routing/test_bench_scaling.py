@@ -76,7 +76,7 @@ def test_synthetic_results_are_whole(tmp_path: Path) -> None:
 def test_the_trivial_study_is_valid_and_a_failure_is_told() -> None:
     assert parse_study(start.STUDY).trials == 1
     with pytest.raises(RoutingError, match="No such command"):
-        start._finish(start._command("sweeep"))
+        start.finish(start._command("sweeep"))
 
 
 def test_when_a_run_began(tmp_path: Path) -> None:
