@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from routing import __version__
 from routing.config import RunConfig
 from routing.data.cache import cache_folder
 from routing.errors import InputError, RoutingError
@@ -33,7 +34,7 @@ def training_digest(config: RunConfig) -> str:
         for key in config.model.after_training:
             content["model"].pop(key, None)
     content["training"].pop("reuse", None)
-    content["torch"] = torch.__version__
+    content["versions"] = [__version__, torch.__version__]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
