@@ -320,7 +320,12 @@ def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here as well.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: Path | None, overrides: Any) -> None:
-    """Zero-shot classification with open_clip: --model ViT-B-32 --pretrained openai --dataset.name cifar10"""
+    """Zero-shot classification with open_clip: --model ViT-B-32 --pretrained openai --dataset.name cifar10
+
+    \b
+    Keys that can follow: --model, --pretrained, --dataset.*, --split, --templates, --batch_size,
+    --limit, --device, --precision, --threads, --seed, --pruning.* (any of them prunes tokens)
+    """
     from routing.console import table
     from routing.record import write_json
     from routing.zeroshot import COLUMNS, ZeroshotConfig, rows

@@ -8,10 +8,12 @@ Dotted keys, defaults, ranges and sentences of every key: ``routing schema run``
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from routing.errors import InputError, choices, nearest
 from routing.plugins import import_plugins
@@ -48,7 +50,14 @@ Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DAT
 Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
 
 
+def _known_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError(f"no device is called '{name}' (valid: auto, cpu, mps, cuda, cuda:0, cuda:1, ...)")
+    return name
+
+
 MetricName = Annotated[str, AfterValidator(METRICS.check)]
+DeviceName = Annotated[str, AfterValidator(_known_device)]
 
 
 class TrainingSection(Section):
@@ -106,9 +115,7 @@ class RunConfig(Section):
     """One run: data, model, training, evaluation. Frozen; an unknown key is an error."""
 
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of initial weights, batches and random routers.")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda[:N], mps."
-    )
+    device: DeviceName = Field(default="auto", description="auto, cpu, cuda[:N], mps.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast; the router stays fp32.")
     plugins: tuple[str, ...] = Field(default=(), description="Modules imported first; they register their own names.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of the run; results are exact per count.")
@@ -259,9 +266,14 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return changes
 
 
+def unknown_first(error: ValidationError) -> list[ErrorDetails]:
+    """Return the problems of a validation, unknown keys before what is missing because of their spelling."""
+    return sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+
+
 def explain(error: ValidationError, values: dict[str, Any]) -> str:
     """Return the first problem of a validation as one line, with the nearest valid key; and how many more."""
-    problems = error.errors(include_url=False)
+    problems = unknown_first(error)
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":

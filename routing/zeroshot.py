@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from routing.compute import count_module
-from routing.config import Dataset, explain, parse_overrides, valid_keys
+from routing.config import Dataset, DeviceName, explain, parse_overrides, unknown_first, valid_keys
 from routing.data import Split
 from routing.errors import InputError, choices, nearest
 from routing.models.attention_maps import attention_maps
@@ -60,9 +60,7 @@ class ZeroshotConfig(Section):
     templates: Path | None = Field(default=None, description="Prompts, one a line, {} for the class; default one.")
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per forward pass.")
     limit: int | None = Field(default=None, ge=1, description="Only so many images, the first of the split.")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda[:N], mps."
-    )
+    device: DeviceName = Field(default="auto", description="auto, cpu, cuda[:N], mps.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Of weights and images of the tower.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of random weights.")
@@ -78,7 +76,7 @@ class ZeroshotConfig(Section):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
+            first = unknown_first(error)[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise InputError(f"unknown key '{key}'{nearest(key, _keys(tree))}") from None

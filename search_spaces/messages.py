@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from routing.config import valid_keys
+from routing.config import unknown_first, valid_keys
 from routing.errors import choices, nearest
 from routing.registry import DATASETS, MODELS
 from routing.yaml_io import Lines
@@ -33,7 +33,7 @@ class Places:
 
 def explain(error: ValidationError, model: type[SweepStudy] | type[AblationStudy], place: Places) -> str:
     """Return the first problem as one line: where, key, what is wrong, what would be valid."""
-    problems = error.errors(include_url=False)
+    problems = unknown_first(error)
     first = problems[0]
     path = first["loc"]
     key = ".".join(str(part) for part in path)

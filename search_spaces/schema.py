@@ -54,6 +54,12 @@ def parse_duration(value: Any) -> float:
     return seconds
 
 
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"{name!r} cannot name a folder (valid: letters, digits, '_', '.', '-'; no '_.-' in front)")
+    return name
+
+
 def _one_or_more(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
@@ -213,7 +219,7 @@ class ResourcesSection(Section):
 class StudyBase(Section):
     """What every study declares."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=80, description="Name of the study.")
+    name: Annotated[str, AfterValidator(_file_name)] = Field(max_length=80, description="Name of the study.")
     question: str = Field(default="", description="The question this study answers, in one sentence.")
     cost: str = Field(default="", description="What it costs, in words: about 5 minutes on 2 cores.")
     base: dict[str, Any] = Field(default_factory=dict, description="Keys of the run that all trials share.")

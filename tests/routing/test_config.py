@@ -25,6 +25,8 @@ from routing.errors import InputError
         ),
         (["--dataset.root", "x"], r"key 'dataset\.root' belongs to data set .*image_folder.*not to 'digits'"),
         (["--dataset.name", "image_folder"], r"'dataset\.root' is missing"),
+        (["--dataset.name", "image_folder", "--dataset.rooot", "x"], r"unknown key 'dataset\.rooot'; did you mean"),
+        (["--device", "gpu"], r"no device is called 'gpu' \(valid: auto, cpu, mps, cuda,"),
         (["--training.num_epochs", "0"], r"training\.num_epochs 0 evaluates given weights, but there are no"),
         (["--training.num_epochs", "soon"], r"training\.num_epochs: must be a valid integer"),
         (["--training.learning_rate", ".nan"], r"training\.learning_rate"),

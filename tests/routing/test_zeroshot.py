@@ -69,6 +69,12 @@ def test_comparison_from_the_command_line(words: list[str], tmp_path: Path, caps
     assert torch.equal(saved["unpruned.block_0"], saved["pruned.block_0"])
 
 
+def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["zeroshot", "--help"])
+    text = capsys.readouterr().out
+    assert [key for key in ZeroshotConfig.model_fields if f"--{key}" not in text] == []
+
+
 def test_keeping_all_tokens_changes_no_answer(words: list[str]) -> None:
     config = ZeroshotConfig.from_overrides([*words, "--pruning.k_anchors=10", "--pruning.top_m=39"])
     dense, pruned = zeroshot(config, compare=True)
