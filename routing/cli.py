@@ -127,7 +127,7 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
     rows = []
     for run in runs:
         points = evaluate_saved(run, split, curve=operating_points, weights=weights)
-        say(f"wrote {save_evaluation(run, split, points)}")
+        say(f"wrote {save_evaluation(run, split, points, weights)}")
         keys = read_config(run).dotted()
         rows += [{"run": str(run), **keys, **point.row()} for point in points]
         if figures:
@@ -302,10 +302,11 @@ def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Figures and a report of what trained models attend to."""
     from analysis.attention import COLUMNS, analyze_attention
     from routing.console import say, table
+    from routing.saved import distinct_names
 
     rows = []
-    for run in runs:
-        target = out / run.name if out is not None and len(runs) > 1 else out
+    for run, name in zip(runs, distinct_names(runs), strict=True):
+        target = out / name if out is not None and len(runs) > 1 else out
         found = analyze_attention(run, out=target, **options)
         for path in found.files:
             say(f"wrote {path}")

@@ -42,7 +42,7 @@ class Comparison:
 
 
 def arms(config: RunConfig, names: Sequence[str] = ()) -> dict[str, RunConfig]:
-    """Return what is compared, by name: the configuration itself first, then other models or router modes.
+    """Return what is compared, by name: the configuration itself first unless ``names`` say otherwise.
 
     Args:
         names: of models or router modes; by default the controls and baselines of patch routing.

@@ -43,8 +43,8 @@ def _by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
     return parse
 
 
-LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
-"""Losses of every task; the first is its default."""
+TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
+"""Losses of every task; the first is its default. A task of a plugin has its own only."""
 
 Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DATASETS, "digits"))]
 Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
@@ -142,10 +142,10 @@ class RunConfig(Section):
                 f"model.name '{self.model.name}' is not made for dataset.name '{self.dataset.name}', whose task is "
                 f"{task} (valid data sets: {choices(fitting)})"
             )
-        if self.training.loss not in ("auto", *LOSSES[task]):
+        if self.training.loss not in ("auto", *TASK_LOSSES.get(task, ())):
             raise ValueError(
                 f"training.loss '{self.training.loss}' is not a loss of the task {task} of dataset.name "
-                f"'{self.dataset.name}' (valid: auto, {choices(LOSSES[task])})"
+                f"'{self.dataset.name}' (valid: auto, {choices(TASK_LOSSES.get(task, ()))})"
             )
         return self
 

@@ -46,7 +46,9 @@ class Mirror:
             return bool(self._files.get_file_info(self._path(name)).type == FileType.File)
 
     def push(self, folder: Path, name: str = "", *, deep: bool = True) -> None:
-        """Copy what changed in ``folder`` to ``url/name``; what is gone since goes there too; hidden files stay.
+        """Copy what changed in ``folder`` to ``url/name``; hidden files stay.
+
+        Of the files directly in it, those that are gone since are deleted there too.
 
         Args:
             deep: with the folders in it, else only its own files.

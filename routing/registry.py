@@ -27,7 +27,7 @@ class Registry:
         self._entries: dict[str, Any] = dict(entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -18,7 +18,7 @@ from routing.evaluation.certificate import certify
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.evaluation.latency import measure_latency
 from routing.evaluation.metrics import Metric
-from routing.evaluation.operating_points import operating_points
+from routing.evaluation.operating_points import knob_values, operating_points
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch_routing import AttentionRouting
@@ -33,8 +33,8 @@ from routing.training.checkpoint import (
     save_models,
 )
 from routing.training.events import EventLog
-from routing.training.loop import make_optimizer, train_epoch
-from routing.training.phases import make_schedule
+from routing.training.loop import check_augment, make_optimizer, train_epoch
+from routing.training.phases import Schedule, make_schedule
 from routing.training.reuse import keep_training, load_training, reusable
 from routing.training.seeding import pick_device, prepare_process
 
@@ -42,7 +42,13 @@ Report = Callable[[dict[str, Any]], None]
 CERTIFIED = ("gap_closed", "gap_closed_oracle", "recall")  # numbers of the certificate that every table shows
 
 
-def run(config: RunConfig, report: Report | None = None, out: Path | None = None) -> TrialRecord:
+def run(
+    config: RunConfig,
+    report: Report | None = None,
+    out: Path | None = None,
+    *,
+    before_record: Callable[[TrialRecord], None] | None = None,
+) -> TrialRecord:
     """Train and evaluate one configuration.
 
     Args:
@@ -50,6 +56,8 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
         report: called after every epoch with its history row; an exception it raises ends the run.
         out: folder for config.yaml, history.csv, a checkpoint per epoch, and at the end model.safetensors and
             metrics.json. A checkpoint of the same training found there is continued.
+        before_record: called with the result when the trained weights are in ``out`` and metrics.json, which says that
+            the run is whole, is not.
 
     Raises:
         TrialFailed: the loss is not a number.
@@ -61,13 +69,18 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
     data = config.dataset.load()
     model = build_model(config.model, data.info).to(device)
     evaluator = make_evaluator(config, data, "val", device)
+    schedule = make_schedule(config.training, model, evaluator.task)
+    check_augment(config.training.augment, model)
+    if config.evaluation.knob_value is not None:
+        model.check_knob(config.evaluation.knob_value)
+    config.model.initialise(model)
     if out is not None:  # only now: bad input leaves no folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
     best: dict[str, Tensor] = {}
-    with reusable(config) as kept:
+    with reusable(config, data, model) as kept:
         history = load_training(kept, model)
         if history is None:
-            trained = _train(config, model, data, evaluator, report, out)
+            trained = _train(config, model, data, evaluator, schedule, report, out)
             history, best = trained.history, trained.best
             keep_training(kept, model, history)
     if not history or "flops" not in history[-1]:
@@ -81,6 +94,8 @@ def run(config: RunConfig, report: Report | None = None, out: Path | None = None
     record.metrics["seconds"] = time.perf_counter() - started
     if out is not None:
         save_models(out, model, best, {"model": config.model.name})
+        if before_record is not None:
+            before_record(record)
         record.write(out)
         (out / CHECKPOINT_FILE).unlink(missing_ok=True)
     return record
@@ -93,7 +108,7 @@ def make_evaluator(config: RunConfig, data: ImageData, split: str, device: torch
         info=data.info,
         task=task_of(data.info.task, config.training.loss),
         batch_size=config.evaluation.batch_size,
-        autocast=_autocast(config, device),
+        autocast=autocast(config, device),
         metrics=_further_metrics(config),
     )
 
@@ -109,7 +124,8 @@ def _further_metrics(config: RunConfig) -> dict[str, Metric]:
     return metrics
 
 
-def _autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+    """Return the context of the run's precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
 
 
@@ -118,16 +134,15 @@ def _train(
     model: VisionModel,
     data: ImageData,
     evaluator: Evaluator,
+    schedule: Schedule,
     report: Report | None,
     out: Path | None,
 ) -> Progress:
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
-    schedule = make_schedule(config.training, model, task)
     optimizer = make_optimizer(model, config.training)
     progress = restore_checkpoint(out, config, model, optimizer) if out is not None else None
     if progress is None:
-        config.model.initialise(model)
         progress = Progress(0, [])
     train_split = data["train"].to(device)
     with EventLog(out, progress.epoch + 1) as events:
@@ -201,5 +216,6 @@ def _evaluate(
         certificate = certify(model, evaluator, final)
         metrics["router_state"] = certificate["state"]
         metrics |= {name: certificate[name] for name in CERTIFIED if name in certificate}
-    points = operating_points(model, evaluator, final, curve=config.evaluation.operating_points)
+    values = knob_values(model, evaluator) if config.evaluation.operating_points else []
+    points = operating_points(model, evaluator, final, values)
     return TrialRecord(config, metrics, points, history, certificate)

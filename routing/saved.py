@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +12,11 @@ import torch
 from routing.config import RunConfig
 from routing.data import DataInfo, ImageData, Split, normalise
 from routing.errors import InputError, choices
-from routing.evaluation.operating_points import operating_points
+from routing.evaluation.operating_points import knob_values, operating_points
 from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
 from routing.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint, write_json
-from routing.run import make_evaluator
+from routing.run import autocast, make_evaluator
 from routing.training.checkpoint import load_weights
 from routing.training.seeding import pick_device, prepare_process
 
@@ -35,9 +36,23 @@ class SavedRun:
         return normalise(images, self.info)
 
     @torch.no_grad()
-    def predict(self, images: torch.Tensor) -> ModelOutput:
-        """Predict from uint8 images (B, C, H, W)."""
-        return self.model(self.preprocess(images))
+    def predict(self, images: torch.Tensor, **facts: torch.Tensor) -> ModelOutput:
+        """Predict from uint8 images (B, C, H, W), on the model's device and in the precision of the run.
+
+        Args:
+            facts: what the model needs beside the pixels (``box`` (B, 4) of the router mode ``oracle``).
+
+        Raises:
+            InputError: a fact is missing.
+        """
+        missing = [name for name in self.model.needs if name not in facts]
+        if missing:
+            raise InputError(f"this model needs the {choices(missing)} of every image beside its pixels")
+        device = next(self.model.parameters()).device
+        with autocast(self.config, device):
+            return self.model(
+                self.preprocess(images.to(device)), **{name: facts[name].to(device) for name in self.model.needs}
+            )
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -82,7 +97,8 @@ def evaluate_saved(
 ) -> list[OperatingPoint]:
     """Evaluate a saved run on ``val`` or ``test``: its default operating point first, then the others if asked.
 
-    The metrics of the points are named after the split: ``test_accuracy``.
+    The metrics of the points are named after the split: ``test_accuracy``. Knob values are those of the validation
+    split on either.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -90,15 +106,19 @@ def evaluate_saved(
     data = config.dataset.load()
     _check_split(data, split, config)
     saved = _with_weights(config, data.info, folder, weights)
-    evaluator = make_evaluator(config, data, split, pick_device(config.device))
-    default = evaluator.run(saved.model)
-    return operating_points(saved.model, evaluator, default, curve=curve, split=split)
+    device = pick_device(config.device)
+    values = knob_values(saved.model, make_evaluator(config, data, "val", device)) if curve else []
+    evaluator = make_evaluator(config, data, split, device)
+    return operating_points(saved.model, evaluator, evaluator.run(saved.model), values, split)
 
 
-def save_evaluation(folder: Path, split: str, points: list[OperatingPoint]) -> Path:
-    """Write the points of one evaluation to ``evaluation_<split>.json`` in the run's folder; return its path."""
-    path = folder / f"evaluation_{split}.json"
-    write_json(path, {"split": split, "points": [point.row() for point in points]})
+def save_evaluation(folder: Path, split: str, points: list[OperatingPoint], weights: Weights = "last") -> Path:
+    """Write the points of one evaluation into the run's folder; return the file.
+
+    It is ``evaluation_<split>.json``, or ``evaluation_<split>_best.json`` for the best weights. No study reads it.
+    """
+    path = folder / f"evaluation_{split}{'' if weights == 'last' else f'_{weights}'}.json"
+    write_json(path, {"split": split, "weights": weights, "points": [point.row() for point in points]})
     return path
 
 
@@ -106,3 +126,20 @@ def _check_split(data: ImageData, split: str, config: RunConfig) -> None:
     found: dict[str, Split] = data.splits
     if split not in found:
         raise InputError(f"data set '{config.dataset.name}' has no split '{split}' (valid: {choices(sorted(found))})")
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that tell them apart: ``A-seed0`` and ``B-seed0``.
+
+    Raises:
+        InputError: the same folder is given twice.
+    """
+    paths = [folder.resolve() for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise InputError("the same folder is given twice")
+    names: list[str] = []
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["-".join(part.strip("/") for part in path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names

@@ -108,7 +108,10 @@ class _Handover:
             self._rows.put({"done": True, "failed": self._reason(error), "disk_full": _is_disk_full(error)})
 
     def _result(self) -> dict[str, Any]:
-        """Return metrics and points of the run; one that has finished already is not trained again."""
+        """Return metrics and points of the run; one that has finished already is not trained again.
+
+        The traceback of the unexpected goes to error.txt.
+        """
         config = _config(self._trial)
         with _workplace(Path(self._trial["out"]), self._trial.get("mirror")) as (out, publish):
 
@@ -116,20 +119,23 @@ class _Handover:
                 publish()
                 self._report(row)
 
-            if not _is_finished(out, config):
-                _function(self._trial["run"])(config, report, out)
+            try:
+                if not _is_finished(out, config):
+                    _function(self._trial["run"])(config, report, out)
+            except Exception as error:
+                if not isinstance(error, RoutingError):
+                    with suppress(OSError):
+                        write_text(out / ERROR_FILE, "".join(traceback.format_exception(error)))
+                    publish()
+                raise
             publish()
             content = read_metrics(out)
         return {"metrics": content["metrics"], "points": content.get("points", [])}
 
     def _reason(self, error: BaseException) -> str:
-        """Return one line on what went wrong; the traceback of the unexpected goes to error.txt."""
+        """Return one line on what went wrong."""
         text = " ".join(str(error).split())
-        if isinstance(error, RoutingError):
-            return text
-        with suppress(OSError):
-            write_text(Path(self._trial["out"]) / ERROR_FILE, "".join(traceback.format_exception(error)))
-        return f"{type(error).__name__}: {text}"[:500].rstrip(": ")
+        return text if isinstance(error, RoutingError) else f"{type(error).__name__}: {text}"[:500].rstrip(": ")
 
 
 @contextmanager

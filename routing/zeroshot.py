@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from routing.compute import count_module
 from routing.config import Dataset, DeviceName, explain, parse_overrides, unknown_first, valid_keys
@@ -28,7 +28,7 @@ from routing.models.clip import ClipModel, load_clip, read_templates
 from routing.models.token_pruning import Pruning, pruned_by
 from routing.models.token_selection import Selection
 from routing.models.transformer_hosts import host_of
-from routing.models.vit_section import PruningSection
+from routing.models.vit_section import PruningGridSection, PruningSection
 from routing.registry import DATASETS
 from routing.section import Section, nested
 from routing.training.checkpoint import save_tensors
@@ -120,6 +120,10 @@ def zeroshot(
     prepare_process(config.seed, config.threads)
     device = pick_device(config.device)
     setting = config.setting()
+    if config.pruning.grid != PruningGridSection():
+        raise InputError(
+            "pruning.grid: zero-shot runs one setting at a time; give k_anchors, top_m, alpha, start_layer"
+        )
     if compare and setting is None:
         raise InputError("--compare needs a pruning setting to compare with: --pruning.k_anchors 10 --pruning.top_m 20")
     templates = [DEFAULT_TEMPLATE] if config.templates is None else read_templates(config.templates)
@@ -131,9 +135,10 @@ def zeroshot(
     if data.info.task != "classification":
         raise InputError(f"data set '{config.dataset.name}' has no classes: its task is '{data.info.task}'")
     clip = load_clip(config.model, config.pretrained, device, config.seed)
-    if setting is not None:
+    if setting is not None or attention_file is not None:
         host = host_of(clip.tower)
-        setting.check(host.num_tokens, host.depth)
+        if setting is not None:
+            setting.check(host.num_tokens, host.depth)
     split = _first(data[config.split], config.limit).to(device)
     classes_EC = clip.class_embeddings(data.info.class_names, templates)
     if config.precision == "bf16":
@@ -152,31 +157,49 @@ def _first(split: Split, limit: int | None) -> Split:
 @torch.inference_mode()
 def _classify(clip: ClipModel, split: Split, classes_EC: Tensor, tallies: list[_Tally], config: ZeroshotConfig) -> None:
     dtype = next(clip.tower.parameters()).dtype
+    first = clip.prepare(split.images[: config.batch_size]).to(dtype)
+    for tally in tallies:  # who comes first should not pay for warming up
+        with pruned_by(clip.tower, tally.pruning):
+            clip.logits(first, classes_EC)
     for index, pixels in enumerate(split.images.split(config.batch_size)):
         images = clip.prepare(pixels).to(dtype)
         for tally in tallies if index % 2 == 0 else tallies[::-1]:
             with pruned_by(clip.tower, tally.pruning):
+                _wait_for(images)
                 started = time.perf_counter()
                 logits = clip.logits(images, classes_EC)
-                if logits.is_cuda:
-                    torch.cuda.synchronize()
+                _wait_for(logits)
             tally.seconds_per_image.append((time.perf_counter() - started) / len(pixels))
             tally.logits.append(logits.cpu())
 
 
+def _num_tokens(tower: nn.Module) -> int | None:
+    """Return the tokens of a vision transformer; another tower has none, and runs unpruned all the same."""
+    try:
+        return host_of(tower).num_tokens
+    except InputError:
+        return None
+
+
+def _wait_for(tensor: Tensor) -> None:
+    """Wait until a GPU has done what it was asked for."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
 def _record(config: ZeroshotConfig, clip: ClipModel, split: Split, tally: _Tally, num_prompts: int) -> dict[str, Any]:
     """Return one result in the shape of clip_benchmark."""
-    host, pruning = host_of(clip.tower), tally.pruning
+    pruning = tally.pruning
+    tokens = _num_tokens(clip.tower)
     image = torch.zeros(1, 3, clip.image_size, clip.image_size).to(next(clip.tower.parameters()))
     with pruned_by(clip.tower, pruning):
         flops = count_module(clip.tower, (image,))
-    timed = tally.seconds_per_image[1:] or tally.seconds_per_image  # the first batch pays for warming up
     metrics = {
         **accuracies(torch.cat(tally.logits), split.targets.cpu()),
         "flops": flops,
-        "ms_per_image": 1000 * statistics.median(timed),
-        "kept_tokens": host.num_tokens if pruning is None else pruning.selection.num_kept,
-        "tokens": host.num_tokens,
+        "ms_per_image": 1000 * statistics.median(tally.seconds_per_image),
+        "kept_tokens": tokens if pruning is None else pruning.selection.num_kept,
+        "tokens": tokens,
         "images": len(split),
     }
     return {

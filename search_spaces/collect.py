@@ -26,8 +26,15 @@ if TYPE_CHECKING:
 
 TRIALS_FILE = "trials.csv"
 POINTS_FILE = "points.csv"
-TEST_FILE = "evaluation_test.json"
-_WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed or interrupted"}
+TEST_FILE = "confirm_test.json"  # written by ``confirm`` only: what a user evaluates on test stays out of every table
+_WORDS = {
+    "COMPLETE": "complete",
+    "PRUNED": "stopped early",
+    "FAIL": "failed or interrupted",
+    "WARM_START": "taken over",
+}
+WARM = "WARM_START"
+"""State in trials.csv of a trial that another study has run: it informs the sampler and counts for nothing else."""
 _CONTEXT = ("arm",)
 _STOPPED = ("rung", "rank", "peers")
 _COSTS = ("seconds", "cpu_seconds", "expected_flops")
@@ -99,9 +106,10 @@ class Collector:
         context = {key: setting[key] for key in _CONTEXT if key in setting}
         seed = config.get("seed", "")
         keys = {key: value for key, value in config.items() if key != "seed"}
+        warm = WARM_START in trial.user_attrs
         row: dict[str, Any] = {
             "number": trial.number,
-            "state": trial.state.name,
+            "state": WARM if warm else trial.state.name,
             "reason": trial.user_attrs.get(REASON, ""),
             "seed": seed,
             **context,
@@ -109,7 +117,7 @@ class Collector:
         }
         metrics: dict[str, Any] = {}
         points: list[dict[str, Any]] = []
-        if trial.state == TrialState.COMPLETE and WARM_START not in trial.user_attrs:
+        if trial.state == TrialState.COMPLETE and not warm:
             try:
                 content = read_metrics(trial_folder(self.out, trial.number))
                 metrics = content["metrics"]
@@ -152,10 +160,17 @@ def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[s
     """Return the points with what they reached on the test split, where ``confirm`` has evaluated it."""
     try:
         tested = json.loads((folder / TEST_FILE).read_text(encoding="utf-8"))["points"]
-        found = [{key: value for key, value in row.items() if key.startswith("test_")} for row in tested]
+        found = {
+            _operating_point(row): {key: value for key, value in row.items() if key.startswith("test_")}
+            for row in tested
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return points
-    return [{**point, **row} for point, row in zip(points, found, strict=False)]
+    return [{**point, **found.get(_operating_point(point), {})} for point in points]
+
+
+def _operating_point(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["knob"], row["knob_value"], row["is_default"]
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], first: tuple[str, ...] = ()) -> None:

@@ -6,6 +6,8 @@ the front is trained again; what its points then reach on validation and test im
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,22 +15,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from routing.config import RunConfig
 from routing.errors import InputError
-from routing.record import OperatingPoint, TrialRecord, read_metrics
+from routing.record import OperatingPoint, TrialRecord, read_metrics, write_json
 from routing.yaml_io import load_file
-from search_spaces.collect import POINTS_FILE, write_table
+from search_spaces.collect import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
 from search_spaces.load import load_study, parse_study
 from search_spaces.results import trial_folder
-from search_spaces.schema import Study
+from search_spaces.schema import Objective, Study
 from search_spaces.tune import sweep
 
 CONFIRM_FOLDER = "confirm"
 CONFIRM_FILE = "confirm.csv"
 FRONT_FILE = "front.csv"
 RUN = "search_spaces.confirmation:train_and_test"
-_RESAMPLES = 10_000
 _LEVEL = 0.95
 
 
@@ -58,7 +60,8 @@ def confirm(
         raise InputError(f"seeds must be at least 2, not {seeds}: one training has no interval")
     study = load_study(_study_file(folder))
     front = _read_front(folder)
-    declared = confirmation_study(folder, study, front, seeds)
+    arms = distinct_configurations(folder, front)
+    declared = confirmation_study(folder, study, arms, seeds)
     if run == RUN:  # before hours of training: is there a test split at all?
         _config(folder, int(front["trial"][0])).dataset.load()["test"]
     out = folder / CONFIRM_FOLDER
@@ -72,27 +75,28 @@ def confirm(
         run=run,
         force=True,
     )
-    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE), [o.metric for o in study.objectives])
+    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE), study.objectives, arms)
     return out
 
 
-def confirmation_study(folder: Path, study: Study, front: pd.DataFrame, seeds: int) -> Study:
-    """Return the ablation whose arms are the distinct configurations on the front, named after their trials."""
-    arms: dict[str, dict[str, Any]] = {}
-    used = set()
+def distinct_configurations(folder: Path, front: pd.DataFrame) -> dict[int, int]:
+    """Return every trial on the front with the trial that stands for it: the first of the same configuration."""
+    first: dict[str, int] = {}
+    arms = {}
     for number in dict.fromkeys(int(trial) for trial in front["trial"]):
-        config = _config(folder, number)
-        used.add(config.seed)
-        settings = {key: value for key, value in config.dotted().items() if key != "seed"}
-        if settings not in arms.values():
-            arms[str(number)] = settings
-    first = max(used) + 1
+        arms[number] = first.setdefault(json.dumps(_settings(folder, number), sort_keys=True), number)
+    return arms
+
+
+def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: int) -> Study:
+    """Return the ablation whose arms are the distinct configurations on the front, named after their trials."""
+    first = max(_seeds_used(folder, list(arms))) + 1
     values = {
         "kind": "ablation",
         "name": f"{study.name}-confirm",
         "question": f"What does the front of {study.name} reach under fresh seeds, on images nobody chose by?",
         "design": "arms",
-        "factors": {"trial": arms},
+        "factors": {"trial": {str(number): _settings(folder, number) for number in dict.fromkeys(arms.values())}},
         "seeds": list(range(first, first + seeds)),
         "objectives": [objective.model_dump(mode="json") for objective in study.objectives],
         "resources": study.resources.model_dump(mode="json"),
@@ -101,18 +105,32 @@ def confirmation_study(folder: Path, study: Study, front: pd.DataFrame, seeds: i
     return parse_study(values, f"{folder}: front")
 
 
+def _settings(folder: Path, number: int) -> dict[str, Any]:
+    return {key: value for key, value in _config(folder, number).dotted().items() if key != "seed"}
+
+
+def _seeds_used(folder: Path, on_front: Sequence[int]) -> set[int]:
+    """Return the seeds of every trial of the study: also those off the front have taken part in the choice."""
+    used = {_config(folder, number).seed for number in on_front}
+    try:
+        seeds = pd.read_csv(folder / TRIALS_FILE)["seed"]
+    except (OSError, ValueError, KeyError):
+        return used
+    return used | {int(seed) for seed in pd.to_numeric(seeds, errors="coerce").dropna()}
+
+
 def _config(folder: Path, number: int) -> RunConfig:
     return RunConfig.from_dict(load_file(trial_folder(folder, number) / "config.yaml")[0])
 
 
 def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None] | None, out: Path) -> TrialRecord:
-    """Train a run, then evaluate its operating points on the test split; the run of ``confirm``'s workers."""
+    """Train a run and evaluate its operating points on the test split; the run of ``confirm``'s workers."""
     from routing.run import run
-    from routing.saved import save_evaluation
 
-    record = run(config, report, out)
-    save_evaluation(out, "test", points_on_test_split(out, record.points))
-    return record
+    def test(record: TrialRecord) -> None:
+        write_json(out / TEST_FILE, {"points": [point.row() for point in points_on_test_split(out, record.points)]})
+
+    return run(config, report, out, before_record=test)
 
 
 def points_on_test_split(out: Path, points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -133,20 +151,23 @@ def points_on_test_split(out: Path, points: Sequence[OperatingPoint]) -> list[Op
     ]
 
 
-def write_confirmed(out: Path, front: pd.DataFrame, points: pd.DataFrame, objectives: Sequence[str]) -> None:
+def write_confirmed(
+    out: Path, front: pd.DataFrame, points: pd.DataFrame, objectives: Sequence[Objective], arms: dict[int, int]
+) -> None:
     """Write confirm.csv: a row per point of the front, with n, mean and interval of every metric over fresh seeds.
 
-    ``<metric>_mean``, ``_low``, ``_high``: mean over seeds and its 95 % bootstrap interval (percentiles of the means of
-    10,000 resamples of the seeds). ``selected_<metric>``: the value by which the point was chosen.
-    ``winners_curse``: selected value minus mean on the test split.
+    ``<metric>_mean``, ``_low``, ``_high``: mean over seeds and its 95 % interval (Student's t). ``selected_<metric>``:
+    the value by which the point was chosen. ``winners_curse``: what that value promised more than the mean on the test
+    split reaches.
+
+    Args:
+        arms: trial on the front -> the trial of the same configuration that was trained again.
     """
     rows = []
-    random = np.random.default_rng(0)
     for _, chosen in front.iterrows():
-        own = points[points["arm"].astype(str) == str(int(chosen["trial"]))]
+        own = points[points["arm"].astype(str) == str(arms[int(chosen["trial"])])]
         matched = [match(chosen, group) for _, group in own.groupby("seed")]
-        found = pd.DataFrame([row for row in matched if row is not None])
-        rows.append(_summary(chosen, found, objectives, random))
+        rows.append(_summary(chosen, pd.DataFrame([row for row in matched if row is not None]), objectives))
     write_table(out / CONFIRM_FILE, rows)
 
 
@@ -168,22 +189,21 @@ def match(chosen: pd.Series, points: pd.DataFrame) -> pd.Series | None:
     return points.loc[distance.idxmin()]
 
 
-def _summary(
-    chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[str], random: np.random.Generator
-) -> dict[str, Any]:
+def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str, Any]:
     row: dict[str, Any] = {key: chosen[key] for key in ("trial", "knob", "knob_value", "is_default") if key in chosen}
     row["n"] = len(found)
-    wanted = [c for c in points_metrics(found, objectives) if c in found]
+    wanted = [c for c in points_metrics(found, [o.metric for o in objectives]) if c in found]
     for metric in wanted:
         values = pd.to_numeric(found[metric], errors="coerce").dropna().to_numpy(dtype=float)
         if len(values):
-            low, high = bootstrap_interval(values, random)
+            low, high = interval(values)
             row |= {f"{metric}_mean": float(values.mean()), f"{metric}_low": low, f"{metric}_high": high}
-    task = objectives[0]
+    task = objectives[0].metric
     row[f"selected_{task}"] = float(chosen[task])
     test = task.replace("val_", "test_", 1)
-    if f"{test}_mean" in row:
-        row["winners_curse"] = row[f"selected_{task}"] - row[f"{test}_mean"]
+    if test != task and f"{test}_mean" in row:
+        sign = 1.0 if objectives[0].goal == "maximize" else -1.0
+        row["winners_curse"] = sign * (row[f"selected_{task}"] - row[f"{test}_mean"])
     names = [key for key in chosen.index if "." in str(key) and not pd.isna(chosen[key])]
     return {**row, **{str(key): chosen[key] for key in names}}
 
@@ -194,11 +214,13 @@ def points_metrics(found: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*objectives, *tests, "routing_ratio"]))
 
 
-def bootstrap_interval(values: np.ndarray, random: np.random.Generator) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the mean of ``values`` (n,) under resampling."""
-    means = random.choice(values, size=(_RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return float(low), float(high)
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return Student's 95 % interval of the mean of ``values`` (n,); NaN for one value."""
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    half = float(stats.t.ppf((1 + _LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def _study_file(folder: Path) -> Path:

@@ -124,7 +124,7 @@ def _parts(config: RunConfig, model: PatchModel, split: Split) -> dict[str, Call
     """Return an epoch of every part of the data's way alone: each over the same images in the same order."""
     info, size = config.dataset.info(), config.training.batch_size
     order = epoch_order(0, 1, len(split))
-    augment = make_augment(config.training.augment, model, 0, 1)
+    augment = make_augment(config.training.augment, 0, 1)
     assert augment is not None
     pixels, images = split.images[:size], next(batches(split, info, size)).images
     steps = range(-(-len(split) // size))
@@ -161,7 +161,7 @@ def memory_per_trial(count: int, rounds: int = 3) -> list[dict[str, Any]]:
     rows = []
     for way in ("mapped", "own copy"):
         found = [value for _ in range(rounds) for value in _two_trials(count, way)]
-        rows.append({"way": way, "data_megabytes": megabytes, "private_megabytes": max(found), "n": len(found)})
+        rows.append({"way": way, "data_megabytes": megabytes, "private_megabytes": max(found), "n": rounds})
     return rows
 
 

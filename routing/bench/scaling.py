@@ -26,7 +26,7 @@ from routing.compute import measure
 from routing.config import RunConfig
 from routing.data import Split
 from routing.evaluation.evaluate import Evaluator
-from routing.evaluation.operating_points import operating_points
+from routing.evaluation.operating_points import knob_values, operating_points
 from routing.models.patch_model import PatchModel
 from routing.tasks import task_of
 from routing.training.loop import make_optimizer, total_loss
@@ -136,7 +136,7 @@ def ledger_share(shape: str, rounds: int = 5, images: int = 3_000) -> list[dict[
     for _ in range(rounds):
         with _timed_closed_form(model) as spent:
             started = time.perf_counter()
-            operating_points(model, evaluator, evaluator.run(model))
+            operating_points(model, evaluator, evaluator.run(model), knob_values(model, evaluator))
             evaluated = time.perf_counter() - started
         every_batch.append(sum(spent))
         batch = next(evaluator.batches())

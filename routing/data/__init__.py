@@ -25,7 +25,7 @@ class DataInfo:
     ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``patch_grid_size`` and ``patch_margin`` are how
     patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task). ``groups`` are kinds
     of image (distortions, say) that ``Split.extra["group"]`` counts. ``facts`` names what ``Split.extra`` holds for
-    models that ask for more than pixels.
+    models that ask for more than pixels. ``input_width`` is given where images are wider than high.
     """
 
     task: str
@@ -39,6 +39,7 @@ class DataInfo:
     patch_margin: int = 0
     groups: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
+    input_width: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,14 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """All splits of a data set and what a model must know of it."""
+    """All splits of a data set and what a model must know of it.
+
+    ``key`` tells their content from any other; empty where nobody has said.
+    """
 
     info: DataInfo
     splits: dict[str, Split]
+    key: str = ""
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:
@@ -103,14 +108,16 @@ def batches(
     """Yield normalised batches in ``order`` (indices (M,)), or in the order of the split; the last may be smaller.
 
     Args:
+        order: with it, a last image alone joins the batch before: batch norm cannot train on one value.
         facts: columns of ``split.extra`` that come along.
         augment: uint8 images (B, C, H, W) -> the same, moved.
     """
     import torch
 
-    if order is None:
-        order = torch.arange(len(split))
-    for indices in order.split(batch_size):
+    pieces = list((torch.arange(len(split)) if order is None else order).split(batch_size))
+    if order is not None and len(pieces) > 1 and len(pieces[-1]) == 1 < batch_size:
+        pieces[-2:] = [torch.cat(pieces[-2:])]
+    for indices in pieces:
         where = indices.to(split.targets.device)
         pixels = split.images.index_select(0, where)  # row by row: ten times faster than an index
         images = normalise(pixels if augment is None else augment(pixels), info)

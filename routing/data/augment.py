@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass
 class Augment:
-    """Shifts every image by up to ``crop`` pixels and mirrors every second one.
+    """Shifts every image by up to ``crop`` pixels and mirrors each with probability one half.
 
     What comes in at an edge is the image reflected there: a black rim would be seen in training only, and a router
     that learned its threshold with it would route more without. What is drawn depends on the generator only, never on

@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from routing.data import Split
+from routing.data import DataInfo, ImageData, Split
 from routing.errors import RoutingError
 
 Column = np.ndarray | Callable[[Path], None]
@@ -36,6 +37,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "routing-sweeps"
 
 
+def cached_data(info: DataInfo, name: str, key: dict[str, Any], build: Callable[[], Arrays]) -> ImageData:
+    """Return a data set from the cache; see ``cached_splits``."""
+    return ImageData(info, cached_splits(name, key, build), _entry(name, key))
+
+
+def _entry(name: str, key: dict[str, Any]) -> str:
+    return f"{name}-{hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
+
+
 def cached_splits(name: str, key: dict[str, Any], build: Callable[[], Arrays]) -> dict[str, Split]:
     """Return splits from the cache, calling ``build`` once per machine when they are not there yet.
 
@@ -44,17 +54,34 @@ def cached_splits(name: str, key: dict[str, Any], build: Callable[[], Arrays]) -
         key: everything that decides the arrays; a change of any value is another cache entry.
         build: returns ``{"train": {"images": uint8 (N, C, H, W), "targets": (N,), ...}, ...}``.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    folder = cache_folder() / f"{name}-{digest}"
+    folder = cache_folder() / _entry(name, key)
     if not folder.is_dir():
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{folder}.lock"):
-                if not folder.is_dir():
-                    _write(folder, build())
-        except OSError as error:
-            raise RoutingError(f"{folder}: the data cache cannot be written: {error}; set ROUTING_CACHE") from None
+        with _locked(folder):
+            if not folder.is_dir():
+                arrays = build()
+                with _told(folder):
+                    _write(folder, arrays)
     return {entry.name: _read(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(f"{folder}.lock")
+    with _told(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RoutingError(f"{folder}: the data cache cannot be written: {error}; set ROUTING_CACHE") from None
 
 
 def _write(folder: Path, arrays: Arrays) -> None:

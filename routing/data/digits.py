@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from routing.data import SPLITS, DataInfo, ImageData
-from routing.data.cache import Arrays, cached_splits
+from routing.data.cache import Arrays, cached_data
 from routing.data.sections import DigitsSection
 
 VERSION = 1  # raise when the drawing changes: cached arrays of an older version are then not used
@@ -41,8 +41,7 @@ def info(section: DigitsSection) -> DataInfo:
 def load(section: DigitsSection) -> ImageData:
     """Return the drawn splits; ``extra["box"]`` is (N, 4): top, left, height, width of the digit in pixels."""
     drawing = section.model_dump(exclude={"name", "patch_grid_size", "patch_margin"})
-    splits = cached_splits("digits", {"version": VERSION, **drawing}, lambda: _draw_all(section))
-    return ImageData(info(section), splits)
+    return cached_data(info(section), "digits", {"version": VERSION, **drawing}, lambda: _draw_all(section))
 
 
 def source_split(seed: int) -> dict[str, NDArray[np.int64]]:

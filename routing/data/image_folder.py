@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from routing.data import SPLITS, DataInfo, ImageData
-from routing.data.cache import Arrays, cached_splits
+from routing.data.cache import Arrays, cached_data
 from routing.data.sections import ImageFolderSection
 from routing.data.splitting import cut_by_seed
 from routing.errors import InputError, choices, nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, the usual default for photographs
-VERSION = 2  # raise when reading changes: cached arrays of an older version are then not used
+VERSION = 3  # raise when reading changes: cached arrays of an older version are then not used
 ALL = ""  # the split of a root that holds class folders only
 
 Files = list[tuple[str, int]]
@@ -49,15 +50,23 @@ def load(section: ImageFolderSection) -> ImageData:
     """
     described = info(section)
     files = {name: _files(folder, described.class_names) for name, folder in _folders(section.root).items()}
-    newest = max(os.stat(path).st_mtime_ns for found in files.values() for path, _ in found)
     key = {
         "version": VERSION,
-        **section.model_dump(mode="json", exclude={"name", "patch_grid_size", "patch_margin"}),
-        "root": str(section.root.resolve()),
-        "counts": {name: len(found) for name, found in files.items()},
-        "newest": newest,
+        **section.model_dump(mode="json", exclude={"name", "root", "patch_grid_size", "patch_margin"}),
+        "files": _digest(section.root, files),
     }
-    return ImageData(described, cached_splits("image_folder", key, lambda: _read_all(section, files)))
+    return cached_data(described, "image_folder", key, lambda: _read_all(section, files))
+
+
+def _digest(root: Path, files: dict[str, Files]) -> str:
+    """Return what a renamed, moved, added, removed or rewritten image changes."""
+    found = hashlib.sha256()
+    for name, listed in files.items():
+        for path, label in listed:
+            status = os.stat(path)
+            line = (name, os.path.relpath(path, root), label, status.st_size, status.st_mtime_ns)
+            found.update(repr(line).encode())
+    return found.hexdigest()
 
 
 def _folders(root: Path) -> dict[str, Path]:
@@ -75,7 +84,7 @@ def _folders(root: Path) -> dict[str, Path]:
 def _classes(root: Path) -> tuple[str, ...]:
     folders = _folders(root)
     folder = folders.get("train", root)
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
+    classes = tuple(sorted(_class_folders(folder)))
     if len(classes) < 2:
         raise InputError(
             f"{folder}: needs at least two class folders, found {len(classes)} ({choices(classes) or 'no folder'}); "
@@ -85,8 +94,11 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 def _files(folder: Path, classes: Sequence[str]) -> Files:
-    """Return (file, class index) of one split, in a fixed order; an unknown or empty class folder is an error."""
-    unknown = sorted({entry.name for entry in folder.iterdir() if entry.is_dir()} - set(classes))
+    """Return (file, class index) of one split, in a fixed order.
+
+    A class folder that ``train`` does not have is an error, and so is one of ``train`` without images.
+    """
+    unknown = sorted(_class_folders(folder) - set(classes))
     if unknown:
         raise InputError(
             f"{folder}: class folder '{unknown[0]}' is not in train/{nearest(unknown[0], classes)} "
@@ -101,7 +113,17 @@ def _files(folder: Path, classes: Sequence[str]) -> Files:
     ]
     if not found:
         raise InputError(f"{folder}: no images in its class folders (extensions: {choices(EXTENSIONS)})")
+    empty = sorted(set(range(len(classes))) - {label for _, label in found})
+    if empty and folder.name not in ("val", "test"):
+        raise InputError(
+            f"{folder / classes[empty[0]]}: no images in this class folder (extensions: {choices(EXTENSIONS)}); add "
+            "some, or remove the folder"
+        )
     return found
+
+
+def _class_folders(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
 
 
 def _read_all(section: ImageFolderSection, files: dict[str, Files]) -> Arrays:

@@ -23,7 +23,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from routing.data import SPLITS, DataInfo, ImageData
-from routing.data.cache import Arrays, cached_splits
+from routing.data.cache import Arrays, cached_data
 from routing.data.image_folder import MEAN, STD
 from routing.data.quality_sections import Koniq10kSection, ScoredFolder
 from routing.errors import InputError, choices, nearest
@@ -55,6 +55,7 @@ def info(section: Koniq10kSection) -> DataInfo:
         std=STD,
         patch_grid_size=section.patch_grid_size,
         patch_margin=section.patch_margin,
+        input_width=section.input_width,
     )
 
 
@@ -75,7 +76,7 @@ def load(section: Koniq10kSection) -> ImageData:
         "bytes": sum(file.st_size for file in files),
         "newest": max(file.st_mtime_ns for file in files),
     }
-    return ImageData(info(section), cached_splits("koniq", key, lambda: _columns(section, rows)))
+    return cached_data(info(section), "koniq", key, lambda: _columns(section, rows))
 
 
 def read_scores(folder: ScoredFolder, key: str, split: str | None = None) -> dict[str, list[ScoredImage]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from routing.data import SPLITS, DataInfo, ImageData
-from routing.data.cache import Arrays, cached_splits
+from routing.data.cache import Arrays, cached_data
 from routing.data.quality_sections import QualitySection
 
 VERSION = 1  # raise when the drawing changes: cached arrays of an older version are then not used
@@ -53,8 +53,7 @@ def info(section: QualitySection) -> DataInfo:
 def load(section: QualitySection) -> ImageData:
     """Return the drawn splits; ``extra``: ``group`` (N,) of ``DISTORTIONS``, ``place`` (N, 3) photograph, top, left."""
     drawing = section.model_dump(exclude={"name", "patch_grid_size", "patch_margin"})
-    splits = cached_splits("quality", {"version": VERSION, **drawing}, lambda: _draw_all(section))
-    return ImageData(info(section), splits)
+    return cached_data(info(section), "quality", {"version": VERSION, **drawing}, lambda: _draw_all(section))
 
 
 def blur(picture: Picture, level: int, rng: np.random.Generator) -> Picture:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from routing.data import ImageData
-from routing.data.cache import Arrays, cached_splits
+from routing.data.cache import Arrays, cached_data
 from routing.data.splitting import cut_by_seed
 from routing.errors import InputError, RoutingError
 
@@ -46,7 +46,7 @@ def load(section: TorchvisionSection, info: DataInfo, class_name: str, check: Ch
         "root": str(section.root.resolve()),
         **section.model_dump(mode="json", exclude={"root", "download", "patch_grid_size", "patch_margin"}),
     }
-    return ImageData(info, cached_splits(section.name, key, lambda: _read_all(section, class_name, check)))
+    return cached_data(info, section.name, key, lambda: _read_all(section, class_name, check))
 
 
 def _read_all(section: TorchvisionSection, class_name: str, check: Check) -> Arrays:

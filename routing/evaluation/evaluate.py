@@ -74,7 +74,7 @@ class _Collector:
 
     def evaluation(self, task: Task, further: Mapping[str, Metric], targets: Tensor) -> Evaluation:
         ratios = torch.cat(self.ratios) if self.ratios else None
-        predictions = torch.cat(self.predictions)
+        predictions, targets = torch.cat(self.predictions).cpu(), targets.cpu()  # metrics are in double precision
         metrics = task.metrics(predictions, targets)
         metrics |= {name: metric(predictions, targets) for name, metric in further.items()}
         return Evaluation(metrics, torch.cat(self.flops), ratios, self.model_metrics)

@@ -1,39 +1,48 @@
-"""One training gives a curve: the trained model evaluated along its compute knob on the validation split."""
+"""One training gives a curve: the trained model evaluated along its compute knob."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 import torch
 
 from routing.evaluation.evaluate import Evaluation, Evaluator
-from routing.models.base import VisionModel
+from routing.models.base import KnobValue, VisionModel
 from routing.record import OperatingPoint
 
 CALIBRATION_IMAGES = 1024
 
 
-def operating_points(
-    model: VisionModel, evaluator: Evaluator, default: Evaluation, *, curve: bool = True, split: str = "val"
-) -> list[OperatingPoint]:
-    """Return the default operating point, then one per other knob value, in the order of the knob's values.
-
-    Args:
-        default: the evaluation of the model as it is.
-        curve: False evaluates nothing more.
-    """
-    params = model.num_parameters()
-    knob = model.knob or ""
-    points = [default.point(knob, model.default_knob_value, True, params, split)]
-    if not curve or model.knob is None:
-        return points
+def knob_values(model: VisionModel, evaluator: Evaluator) -> list[KnobValue]:
+    """Return the knob values worth evaluating, without the default; a threshold is chosen on these images."""
+    if model.knob is None:
+        return []
     model.eval()
     with torch.no_grad(), evaluator.autocast:
         count = max(1, CALIBRATION_IMAGES // evaluator.batch_size)
         sample = list(islice(evaluator.batches(model.needs), count))
         facts = {name: [batch.facts[name] for batch in sample] for name in model.needs}
         values = model.knob_values([batch.images for batch in sample], **facts)
-    values = [value for value in values if value != model.default_knob_value]
-    for value, evaluation in zip(values, evaluator.along_knob(model, values), strict=True):
+    return [value for value in values if value != model.default_knob_value]
+
+
+def operating_points(
+    model: VisionModel,
+    evaluator: Evaluator,
+    default: Evaluation,
+    values: Sequence[KnobValue] = (),
+    split: str = "val",
+) -> list[OperatingPoint]:
+    """Return the default operating point, then one per other knob value, in their order.
+
+    Args:
+        default: the evaluation of the model as it is.
+        values: knob values, chosen on the validation split whatever split is evaluated.
+        split: what the metrics are named after.
+    """
+    params, knob = model.num_parameters(), model.knob or ""
+    points = [default.point(knob, model.default_knob_value, True, params, split)]
+    for value, evaluation in zip(values, evaluator.along_knob(model, values) if values else (), strict=True):
         points.append(evaluation.point(knob, value, False, params, split))
     return points

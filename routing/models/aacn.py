@@ -272,12 +272,15 @@ class AttentionAugmentedNet(VisionModel):
         for value in values:
             yield self.decide(attended, float(value))
 
-    def set_knob(self, value: KnobValue) -> None:
-        """Make ``value`` the default keep ratio."""
-        if not self.attends:
-            super().set_knob(value)
+    def check_knob(self, value: KnobValue) -> None:
+        """A keep ratio is above 0 and at most 1."""
+        super().check_knob(value)
         if not isinstance(value, (int, float)) or not 0 < value <= 1:
             raise InputError(f"evaluation.knob_value {value!r}: not a keep ratio (valid: 0 < ratio <= 1)")
+
+    def set_knob(self, value: KnobValue) -> None:
+        """Make ``value`` the default keep ratio."""
+        self.check_knob(value)
         self.keep_ratio = float(value)
 
 

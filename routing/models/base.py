@@ -94,9 +94,15 @@ class VisionModel(nn.Module):
         """Yield one output per knob value; what does not depend on the knob is computed once."""
         raise TypeError(f"{type(self).__name__} has no compute knob")
 
+    def check_knob(self, value: KnobValue) -> None:
+        """Raise ``InputError`` for a value the knob cannot have; asked before training, so that none is wasted."""
+        if self.knob is None:
+            raise InputError(f"evaluation.knob_value {value}: {type(self).__name__} has no compute knob")
+
     def set_knob(self, value: KnobValue) -> None:
         """Make ``value`` the default operating point; a value the knob cannot have is an ``InputError``."""
-        raise InputError(f"evaluation.knob_value {value}: {type(self).__name__} has no compute knob")
+        self.check_knob(value)
+        raise TypeError(f"{type(self).__name__} does not say how its knob is set")
 
     def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
         """Return the named parts that a training schedule can freeze; together they hold every parameter."""

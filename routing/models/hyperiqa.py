@@ -81,13 +81,13 @@ class HyperIqa(VisionModel):
         self.head = HyperHead(self.fusion.width, head.pool, head.hyper_channels, head.target_widths)
         self.scales, self.crops = len(self.stages_used), section.crops
         self.last_fusion_weights: Tensor | None = None
-        self._crop_choices = KNOB_CROPS if self.crop_size < info.input_size else (1,)
+        self._crop_choices = KNOB_CROPS if self.crop_size < max(info.input_size, info.input_width) else (1,)
         self.knob = "scales,crops" if len(self._combinations()) > 1 else None
 
     def _check_crops(self, section: HyperIqaSection, info: DataInfo) -> None:
         if self.crop_size > info.input_size:
             raise InputError(f"model.crop_size {self.crop_size} is larger than dataset.input_size {info.input_size}")
-        if section.crops > 1 and self.crop_size == info.input_size:
+        if section.crops > 1 and self.crop_size == max(info.input_size, info.input_width):
             raise InputError(
                 f"model.crops {section.crops}: all crops are the whole image, since model.crop_size is "
                 f"dataset.input_size {info.input_size} (valid: crops 1, or a smaller crop_size)"
@@ -201,6 +201,10 @@ class HyperIqa(VisionModel):
             quality_B, weights_BS = (torch.stack(parts).mean(0) for parts in zip(*pairs, strict=True))
             yield self._output(quality_B, weights_BS, scales, crops)
 
+    def check_knob(self, value: KnobValue) -> None:
+        """``scales=K,crops=N`` within what the model was trained for."""
+        self._parse(value)
+
     def set_knob(self, value: KnobValue) -> None:
         """Make ``scales=K,crops=N`` the default."""
         self.scales, self.crops = self._parse(value)
@@ -212,7 +216,11 @@ class HyperIqa(VisionModel):
                 f"knob value '{value}': this model has no compute knob; it needs model.crop_size below "
                 "dataset.input_size, or model.fewer_scales_weight above 0 and several scales"
             )
+        wanted = None if match is None else (int(match[1]), int(match[2]))
         every, most = len(self.stages_used), max(self.crops, *self._crop_choices)
-        if match is None or not (1 <= int(match[1]) <= every and 1 <= int(match[2]) <= most):
-            raise InputError(f"knob value '{value}' is not scales=K,crops=N with K in 1..{every} and N in 1..{most}")
-        return int(match[1]), int(match[2])
+        fewest = 1 if self.fewer_scales_weight else every
+        if wanted is None or not (fewest <= wanted[0] <= every and 1 <= wanted[1] <= most):
+            raise InputError(
+                f"knob value '{value}' is not scales=K,crops=N with K in {fewest}..{every} and N in 1..{most}"
+            )
+        return wanted

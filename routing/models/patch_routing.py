@@ -7,6 +7,7 @@ Shapes: B batch, N = g * g patches, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -84,11 +85,12 @@ class AttentionRouting(PatchModel):
 
     def alternation(self) -> dict[str, tuple[str, ...]]:
         """First what looks at patches, then what chooses among them."""
-        return {"branches": (*self.branches, "head"), "routing": ("encoder", "attention", "router")}
+        pooling = ("aggregator",) if list(self.aggregator.parameters()) else ()
+        return {"branches": (*self.branches, *pooling, "head"), "routing": ("encoder", "attention", "router")}
 
     def nominal_ratio(self) -> float:
-        """The budget's."""
-        return self.target_ratio
+        """The budget's, as far as the router can meet it."""
+        return self.router.nominal_ratio()
 
     def output(self, pooled_BD: Tensor, decision: RoutingDecision) -> ModelOutput:
         """Predict, and add the routing ratio and, in training, the loss that holds it to the budget."""
@@ -125,8 +127,15 @@ class AttentionRouting(PatchModel):
         for value in values:
             yield self.dispatch(encoded, self.router.at_knob(evidence_BN, float(value)))
 
+    def check_knob(self, value: KnobValue) -> None:
+        """A number, within what the router says of its knob."""
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"evaluation.knob_value {value!r}: the knob '{self.knob}' of this router is a number")
+        self.router.check_knob(float(value))
+
     def set_knob(self, value: KnobValue) -> None:
         """Make ``value`` the default."""
+        self.check_knob(value)
         self.router.set_knob(float(value))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from routing.errors import InputError, choices, nearest
 from routing.training.checkpoint import load_tensors
 
 FILE_TYPES = (".safetensors", ".pth", ".pt")
+
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
 
 def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tensor]:
@@ -43,6 +46,8 @@ def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tens
             f"{key} '{source}' cannot be downloaded ({one_line(error)}); save {known[source].url} into {folder}, or "
             "give the path of a weights file"
         ) from None
+    if architecture.startswith("densenet"):  # published before torchvision renamed its layers
+        state = {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
     return state
 
 

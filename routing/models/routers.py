@@ -77,6 +77,10 @@ class Router(nn.Module):
         self.jitter = threshold_jitter
         self.threshold = nn.Parameter(torch.tensor(float(threshold_init)))
 
+    def nominal_ratio(self) -> float:
+        """Return the share of patches expected on the big branch before training."""
+        return self.target_ratio
+
     def evidence(self, encoded: Encoded) -> Tensor:
         """Return the values (B, N) to decide on; more means rather routed."""
         return encoded.scores_BN
@@ -110,6 +114,9 @@ class Router(nn.Module):
     def at_knob(self, evidence_BN: Tensor, value: float) -> RoutingDecision:
         """Decide at another value of the knob than the trained one."""
         return self.at_threshold(evidence_BN, torch.tensor(value, device=evidence_BN.device))
+
+    def check_knob(self, value: float) -> None:
+        """Raise ``InputError`` for a value the knob cannot have; a threshold can have any."""
 
     def set_knob(self, value: float) -> None:
         """Make ``value`` the default."""
@@ -213,6 +220,10 @@ class ShareRouter(Router):
         """Return K, patches routed per image: the nearest count, at least one."""
         return max(1, min(self.num_patches, round(share * self.num_patches)))
 
+    def nominal_ratio(self) -> float:
+        """Whole patches, as they run."""
+        return self.num_routed(self.target_ratio) / self.num_patches
+
     @property
     def default_knob_value(self) -> float:
         """The share as configured."""
@@ -233,6 +244,11 @@ class ShareRouter(Router):
     def gate(self, evidence_BN: Tensor, hard_BN: Tensor, kept_BK: Tensor) -> Tensor:
         """Return the gate (B, N); no gradient by default."""
         return hard_BN.to(evidence_BN.dtype)
+
+    def check_knob(self, value: float) -> None:
+        """A share is above 0 and at most 1."""
+        if not 0 < value <= 1:
+            raise InputError(f"evaluation.knob_value {value:g}: not a share of patches (valid: 0 < share <= 1)")
 
     def set_knob(self, value: float) -> None:
         """Make ``value`` the default share."""

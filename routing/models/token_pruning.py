@@ -71,9 +71,8 @@ class Pruning:
     def text(self) -> str:
         """Return the setting as a knob value: ``k_anchors=10,top_m=20,alpha=0.5,start_layer=2``."""
         chosen = self.selection
-        return (
-            f"k_anchors={chosen.k_anchors},top_m={chosen.top_m},alpha={chosen.alpha:g},start_layer={self.start_layer}"
-        )
+        alpha = f"{chosen.alpha:g}" if float(f"{chosen.alpha:g}") == chosen.alpha else repr(chosen.alpha)
+        return f"k_anchors={chosen.k_anchors},top_m={chosen.top_m},alpha={alpha},start_layer={self.start_layer}"
 
     def with_text(self, text: str) -> Pruning:
         """Return a copy with the values of ``text``, which may also name method and direction; keys left out stay."""

@@ -50,6 +50,7 @@ class TransformerClassifier(VisionModel):
         if self.pruning is not None:
             self.pruning.check(self.host.num_tokens, self.host.depth)
         self.dense_flops = self.cost_at(None)
+        self._curve = self._settings()
 
     @property
     def host(self) -> Host:
@@ -157,20 +158,24 @@ class TransformerClassifier(VisionModel):
 
     def knob_values(self, images: Sequence[Tensor]) -> list[KnobValue]:
         """Return every setting of the grid that fits the model, and ``none``."""
+        return list(dict.fromkeys([*(pruning.text() for pruning in self._curve), UNPRUNED]))
+
+    def _settings(self) -> list[Pruning]:
+        """Return the settings of the curve; a grid that no setting of fits this model is an ``InputError``."""
         host = self.host
         if host.depth < 2:
-            return [UNPRUNED]
+            return []
         declared = self.grid_settings != PruningGridSection()
         settings = _declared_grid(self.reference, self.grid_settings) if declared else self._short_curve()
         fitting = [p for p in settings if p.selection.num_kept <= host.num_tokens]
-        if not fitting:
+        if declared and not fitting:
             raise InputError(
                 f"model.pruning.grid: every setting keeps more tokens than the model has ({host.num_tokens}); lower "
                 "k_anchors or top_m"
             )
         for pruning in fitting:
             pruning.check(host.num_tokens, host.depth)
-        return list(dict.fromkeys([*(pruning.text() for pruning in fitting), UNPRUNED]))
+        return fitting
 
     def _short_curve(self) -> Iterator[Pruning]:
         """Yield settings over shares of tokens, one fifth of them anchors, from the second and the middle block."""
@@ -197,12 +202,16 @@ class TransformerClassifier(VisionModel):
         maps = attention_maps(self.core, images, forward=lambda batch: self._from_block(self.embed(batch), 0, None))
         return {f"block {index}": values for index, values in maps.items()}
 
-    def set_knob(self, value: KnobValue) -> None:
-        """Make a setting the default."""
+    def check_knob(self, value: KnobValue) -> None:
+        """A setting of token pruning that a model of this size can take, or ``none``."""
         pruning = self._setting(value)
         if pruning is not None:
             pruning.check(self.host.num_tokens, self.host.depth)
-        self.pruning = pruning
+
+    def set_knob(self, value: KnobValue) -> None:
+        """Make a setting the default."""
+        self.check_knob(value)
+        self.pruning = self._setting(value)
 
     def _setting(self, value: KnobValue) -> Pruning | None:
         return None if value == UNPRUNED else self.reference.with_text(str(value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from contextlib import suppress
@@ -41,7 +42,7 @@ class Progress:
         history = [*self.history, row]
         sign = 1.0 if higher_is_better else -1.0
         *before, last = (sign * float(past[metric]) for past in history)
-        is_best = all(last > value for value in before)  # the first of equals
+        is_best = all(last > value for value in before if not math.isnan(value))  # the first of equals
         best = {key: value.detach().clone() for key, value in model.state_dict().items()} if is_best else self.best
         return Progress(int(row["epoch"]), history, best)
 
@@ -81,7 +82,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def identity(config: RunConfig) -> str:
-    """Return a digest of everything that decides a training; a checkpoint of another training is not resumed."""
+    """Return a digest of the settings of a training; a checkpoint of another training is not resumed."""
     content = config.model_dump(mode="json", exclude={"evaluation"})
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from routing.config import TrainingSection
-from routing.data import DataInfo, Split, batches
+from routing.data import Batch, DataInfo, Split, batches
 from routing.data.augment import Augment
 from routing.errors import InputError, TrialFailed, choices
 from routing.models.base import ModelOutput, VisionModel
@@ -29,19 +29,19 @@ def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
 
 
-def make_augment(settings: AugmentSection, model: VisionModel, seed: int, epoch: int) -> Augment | None:
-    """Return what varies the images of an epoch, or None; it depends on seed and epoch only, as their order does.
-
-    Raises:
-        InputError: the model needs places in the image that would no longer be true.
-    """
-    if not settings.crop and not settings.flip:
-        return None
-    if model.needs:
+def check_augment(settings: AugmentSection, model: VisionModel) -> None:
+    """Raise ``InputError`` where the model needs places in the image that would no longer be true."""
+    if model.needs and (settings.crop or settings.flip):
         raise InputError(
             f"training.augment moves images, and the {choices(model.needs)} this model needs would not move along; "
             "switch it off (training.augment.crop 0, training.augment.flip false)"
         )
+
+
+def make_augment(settings: AugmentSection, seed: int, epoch: int) -> Augment | None:
+    """Return what varies the images of an epoch, or None; it depends on seed and epoch only, as their order does."""
+    if not settings.crop and not settings.flip:
+        return None
     return Augment(settings.crop, settings.flip, epoch_generator(seed, epoch, "augment"))
 
 
@@ -67,6 +67,12 @@ def total_loss(
     return torch.stack(summed).sum(), terms
 
 
+def num_steps(images: int, batch_size: int) -> int:
+    """Return the steps of an epoch; a last image alone is no batch (see ``batches``)."""
+    steps = math.ceil(images / batch_size)
+    return steps - 1 if steps > 1 and images % batch_size == 1 < batch_size else steps
+
+
 def train_epoch(
     model: VisionModel,
     split: Split,
@@ -85,18 +91,18 @@ def train_epoch(
         TrialFailed: the loss is NaN or infinite.
         InputError: the phase's loss does not depend on anything it trains.
     """
-    steps = math.ceil(len(split) / settings.batch_size)
+    steps = num_steps(len(split), settings.batch_size)
     total_steps, first_step = steps * turn.num_epochs, steps * (turn.epoch - turn.first_epoch)
     started = time.perf_counter()
     sums: dict[str, Tensor] = {}
     order = epoch_order(seed, turn.epoch, len(split))
-    augment = make_augment(settings.augment, model, seed, turn.epoch)
+    augment = make_augment(settings.augment, seed, turn.epoch)
     with training_mode(model, turn.phase):
         for index, batch in enumerate(batches(split, info, settings.batch_size, order, model.needs, augment)):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(settings, first_step + index, total_steps)
             with autocast:
-                output = model(batch.images, **batch.facts)
+                output = _forward(model, batch)
                 loss, terms = total_loss(output, task, batch.targets, turn.phase.losses)
             _step(model, loss, optimizer, settings.grad_clip, turn.phase)
             for name, value in {"": loss, **{f"_{name}": term for name, term in terms.items()}}.items():
@@ -107,6 +113,19 @@ def train_epoch(
         bad = next((name for name, value in means.items() if not math.isfinite(value)), "train_loss")
         raise TrialFailed(f"{bad} is {means[bad]} in epoch {turn.epoch}; try a lower training.learning_rate")
     return {**means, "epoch_seconds": time.perf_counter() - started}
+
+
+def _forward(model: VisionModel, batch: Batch) -> ModelOutput:
+    try:
+        output: ModelOutput = model(batch.images, **batch.facts)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise InputError(
+            f"training.batch_size {len(batch.targets)}: the batch norm of this model needs more than one value per "
+            "channel (valid: 2 or more)"
+        ) from None
+    return output
 
 
 def _step(model: VisionModel, loss: Tensor, optimizer: torch.optim.Optimizer, grad_clip: float, phase: Phase) -> None:

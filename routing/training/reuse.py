@@ -1,14 +1,16 @@
 """One training for many evaluations: ``training.reuse`` takes the weights of an identical training of this machine.
 
-Settings that act only after training (``evaluation``, and what a model's section names in ``after_training``: token
-pruning) do not tell trainings apart. So an ablation of pruning trains each seed once. Stored beside the cached data
-(see ``routing.data.cache``); the folder may be deleted at any time.
+Identical are two trainings with the same settings, data, first weights, plugins and versions. Settings that act only
+after training (``evaluation``, and what a model's section names in ``after_training``: token pruning) do not count, so
+that an ablation of pruning trains each seed once. Stored beside the cached data (see ``routing.data.cache``); the
+folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch import nn
 
 from routing import __version__
 from routing.config import RunConfig
+from routing.data import ImageData
 from routing.data.cache import cache_folder
 from routing.errors import InputError, RoutingError
 from routing.training.checkpoint import load_tensors, save_tensors
@@ -27,24 +30,37 @@ from routing.training.checkpoint import load_tensors, save_tensors
 KEPT_COLUMNS = ("epoch", "phase", "epoch_seconds", "train_seconds")
 
 
-def training_digest(config: RunConfig) -> str:
-    """Return a digest of everything that decides trained weights on this machine."""
+def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str:
+    """Return a digest of everything that decides trained weights on this machine.
+
+    Args:
+        data: its key stands for it; without one, every image and target of the training split does.
+        model: untrained, with the weights its training starts from.
+    """
     content = config.model_dump(mode="json", exclude={"evaluation"})
     if config.training.patience is None and not config.training.phases:  # else evaluation decides when to stop
         for key in config.model.after_training:
             content["model"].pop(key, None)
     content["training"].pop("reuse", None)
     content["versions"] = [__version__, torch.__version__]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    digest.update(data.key.encode())
+    read = [] if data.key else [data["train"].images, data["train"].targets]
+    for tensor in [*read, *model.state_dict().values()]:
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    for name in config.plugins:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        digest.update(Path(file).read_bytes() if file else b"")
+    return digest.hexdigest()[:24]
 
 
 @contextmanager
-def reusable(config: RunConfig) -> Iterator[Path | None]:
+def reusable(config: RunConfig, data: ImageData, model: nn.Module) -> Iterator[Path | None]:
     """Yield the file of this training's weights, held so that an identical training waits; None without reuse."""
     if not config.training.reuse:
         yield None
         return
-    path = cache_folder() / "trainings" / f"{training_digest(config)}.safetensors"
+    path = cache_folder() / "trainings" / f"{training_digest(config, data, model)}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")

@@ -16,7 +16,7 @@ class AugmentSection(Section):
     """How training images are varied; the whole batch at once, on the device."""
 
     crop: int = Field(default=0, ge=0, le=64, description="Shift each image by up to so many pixels; 0 is off.")
-    flip: bool = Field(default=False, description="Mirror every second image, left to right.")
+    flip: bool = Field(default=False, description="Mirror images left to right, each with probability one half.")
 
 
 class PhaseSection(Section):

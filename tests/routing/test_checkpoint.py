@@ -101,6 +101,15 @@ def test_checkpoint_round_trip(tiny: dict[str, Any], folder: Path) -> None:
     assert torch.equal(fresh.state[trained]["exp_avg"], torch.full((2,), 0.1))  # (1 - 0.9) * gradient 1
 
 
+def test_a_first_epoch_without_a_number_is_not_the_best_for_ever() -> None:
+    model, progress = torch.nn.Linear(1, 1), Progress(0, [])
+    for epoch, value in enumerate((float("nan"), 0.5, 0.4), start=1):
+        with torch.no_grad():
+            model.weight.fill_(epoch)
+        progress = progress.after({"epoch": epoch, "val_srcc": value}, model, "val_srcc", True)
+    assert progress.best["weight"].item() == 2
+
+
 def test_identity_ignores_what_only_evaluation_reads(tiny: dict[str, Any]) -> None:
     config = RunConfig.from_dict(tiny)
     assert identity(config) == identity(config.replace(**{"evaluation.knob_value": 0.5}))

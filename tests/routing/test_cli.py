@@ -81,7 +81,20 @@ def test_no_command_is_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_input_does_not_block_the_corrected_command(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     run = folder / "run"
     absent = ["--dataset.name", "image_folder", "--dataset.root", str(folder / "none")]
-    for mistake in (absent, ["--model.router.budget.target", "0.01"], ["--device", "cuda:99"]):
+    mistakes = [
+        absent,
+        ["--model.router.budget.target", "0.01"],
+        ["--device", "cuda:99"],
+        ["--evaluation.knob_value", "abc"],
+        ["--model.router.mode", "top_k", "--evaluation.knob_value", "-3"],
+        ["--model.name", "full_compute", "--evaluation.knob_value", "0.5"],
+        ["--model.name", "full_compute", "--training.schedule", "alternating"],
+        ["--model.router.mode", "oracle", "--training.augment.flip", "true"],
+        ["--model.name", "vit", "--model.weights", str(folder / "none")],
+        ["--model.name", "vit", "--model.pruning.grid.start_layer", "[9]"],
+        ["--model.name", "[vit]"],
+    ]
+    for mistake in mistakes:
         code, _, err = run_main(["train", "--out", str(run), *mistake], capsys)
         assert code == 2
         assert "unfinished" not in err

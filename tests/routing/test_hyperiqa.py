@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,18 @@ class TestKnob:
     def test_bad_values(self, value: str | float) -> None:
         with pytest.raises(InputError, match=r"is not scales=K,crops=N with K in 1..4 and N in 1..9"):
             built().set_knob(value)
+
+    def test_fewer_scales_need_training_for_it(self) -> None:
+        with pytest.raises(InputError, match=r"with K in 4..4 and N in 1..9"):
+            built(**{"fewer_scales_weight": 0.0}).set_knob("scales=1,crops=1")
+
+    def test_a_wide_image_has_several_crops_of_its_height(self) -> None:
+        values = {"name": "hyperiqa", "crop_size": 40, "crops": 3, "fewer_scales_weight": 0.0}
+        config = RunConfig.from_dict({"dataset.name": "quality", "model": values})
+        section, info = config.model, replace(config.dataset.info(), input_size=40)
+        with pytest.raises(InputError, match="all crops are the whole image"):
+            build_model(section, info)
+        assert build_model(section, replace(info, input_width=64)).default_knob_value == "scales=4,crops=3"
 
 
 class TestViews:

@@ -101,6 +101,10 @@ def unknown_class(root: Path) -> None:
     paint(root / "val" / "dgo" / "0.png")
 
 
+def empty_class(root: Path) -> None:
+    (root / "train" / "emu").mkdir()
+
+
 def no_images(root: Path) -> None:
     (root / "val" / "cat").mkdir(parents=True)
 
@@ -111,6 +115,7 @@ def no_images(root: Path) -> None:
         (broken, r"zz\.png: not a readable image"),
         (truncated, r"00\.png: not a readable image"),
         (unknown_class, r"class folder 'dgo' is not in train/; did you mean 'dog'\? \(valid: cat, dog\)"),
+        (empty_class, r"train/emu: no images in this class folder .*; add some, or remove the folder"),
         (no_images, r"val: no images in its class folders \(extensions: \.jpg"),
     ],
 )
@@ -157,6 +162,24 @@ def test_an_image_that_changes_is_read_again(folder: Path) -> None:
     assert not torch.equal(load(folder)["train"].images, before["train"].images) or not torch.equal(
         load(folder)["val"].images, before["val"].images
     )
+
+
+def test_images_that_move_to_another_class_are_read_again(folder: Path) -> None:
+    paint_class_folders(folder / "train", 6)
+    load(folder)
+    (folder / "train" / "cat" / "00.png").rename(folder / "train" / "dog" / "99.png")
+    moved = load(folder)
+    assert sorted(torch.cat([moved["train"].targets, moved["val"].targets]).tolist()) == [0] * 5 + [1] * 7
+    (folder / "train" / "cat").rename(folder / "train" / "zebra")  # what was class 0 is class 1 now
+    renamed = load(folder)
+    assert renamed.info.class_names == ("dog", "zebra")
+    assert sorted(torch.cat([renamed["train"].targets, renamed["val"].targets]).tolist()) == [0] * 7 + [1] * 5
+
+
+def test_hidden_folders_are_no_classes(folder: Path) -> None:
+    paint_class_folders(folder / "train", 4)
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    assert load(folder).info.class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize(("size", "grid"), [(32, 2), (64, 8)])

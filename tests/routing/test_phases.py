@@ -291,6 +291,15 @@ def test_a_phase_is_named_after_its_parts_when_it_has_no_name() -> None:
     assert config.training.phases[0].label == "big+head"
 
 
+@pytest.mark.parametrize("aggregator", ["score_weighted", "attention"])
+def test_alternation_of_patch_routing_trains_every_parameter(tiny: dict[str, Any], aggregator: str) -> None:
+    config = RunConfig.from_dict({**tiny, "model.aggregator": aggregator})
+    model = build_model(config.model, config.dataset.info())
+    turns = [name for parts in model.alternation().values() for name in parts]
+    with_parameters = {name.split(".")[0] for name, _ in model.named_parameters()}
+    assert sorted(turns) == sorted(with_parameters)
+
+
 def test_every_model_names_parts_that_hold_every_parameter(tiny: dict[str, Any]) -> None:
     info: DataInfo = RunConfig.from_dict(tiny).dataset.info()
     for name in ("attention_routing", "full_compute", "no_routing", "aacn"):

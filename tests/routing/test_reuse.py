@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from routing.cli import main
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.models import build_model
 from routing.run import run
 from routing.training.reuse import training_digest
 
@@ -41,12 +44,40 @@ def test_arms_of_a_pruning_ablation_share_a_training(
 
 def test_what_tells_trainings_apart(tiny: dict[str, Any]) -> None:
     config = RunConfig.from_dict({**tiny, **SMALL})
-    digest = training_digest(config)
-    assert training_digest(config.replace(**PRUNED, **{"evaluation.batch_size": 7, "training.reuse": True})) == digest
+    digest = digest_of(config)
+    assert digest_of(config.replace(**PRUNED, **{"evaluation.batch_size": 7, "training.reuse": True})) == digest
     for change in ({"seed": 1}, {"model.width": 32}, {"training.learning_rate": 0.1}, {"dataset.seed": 1}):
-        assert training_digest(config.replace(**change)) != digest
+        assert digest_of(config.replace(**change)) != digest
     patient = config.replace(**{"training.patience": 1})  # evaluation then decides when to stop
-    assert training_digest(patient.replace(**PRUNED)) != training_digest(patient)
+    assert digest_of(patient.replace(**PRUNED)) != digest_of(patient)
+
+
+def test_what_a_configuration_does_not_say_tells_trainings_apart(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig.from_dict({**tiny, **SMALL})
+    data = config.dataset.load()
+    model = build_model(config.model, data.info)
+    digest = training_digest(config, data, model)
+    assert training_digest(config, replace(data, key="other"), model) != digest
+    nameless = replace(data, key="")
+    darker = replace(nameless, splits={"train": replace(data["train"], images=data["train"].images // 2)})
+    assert training_digest(config, nameless, model) != training_digest(config, darker, model)
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    assert training_digest(config, data, model) != digest
+    monkeypatch.syspath_prepend(tmp_path)
+    found = set()
+    for content in ("A = 1", "A = 2"):
+        (tmp_path / "my_plugin_of_reuse.py").write_text(content)
+        found.add(training_digest(config.replace(plugins=["my_plugin_of_reuse"]), data, model))
+    assert len(found) == 2
+
+
+def digest_of(config: RunConfig) -> str:
+    torch.manual_seed(config.seed)
+    data = config.dataset.load()
+    return training_digest(config, data, build_model(config.model, data.info))
 
 
 def test_a_frozen_model_gives_operating_points(tiny: dict[str, Any], folder: Path) -> None:

@@ -11,11 +11,12 @@ import torch
 
 from routing.config import RunConfig
 from routing.errors import InputError, TrialFailed
-from routing.record import read_metrics
+from routing.record import TrialRecord, read_metrics
 from routing.run import run
 from routing.saved import evaluate_saved, load
 from routing.tasks import Classification
 from routing.training.checkpoint import CHECKPOINT_FILE
+from routing.training.loop import num_steps
 
 
 class Killed(Exception):
@@ -109,11 +110,44 @@ def test_a_saved_run_predicts_and_evaluates_as_it_did(tiny: dict[str, Any], fold
     record = run(config, out=folder)
     again = evaluate_saved(folder, "val", curve=True)
     assert [point.row() for point in again] == [point.row() for point in record.points]
-    test = evaluate_saved(folder, "test")
+    test = evaluate_saved(folder, "test", curve=True)
     assert list(test[0].metrics) == ["test_accuracy", "test_loss"]
+    assert [point.knob_value for point in test] == [point.knob_value for point in record.points]  # of validation
     saved = load(folder)
     images = config.dataset.load()["val"].images[:4]
     assert saved.predict(images).prediction.shape == (4, 10)
+
+
+def test_what_a_saved_run_needs_beside_pixels(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict({**tiny, "model.router.mode": "oracle", "evaluation.operating_points": False})
+    run(config, out=folder)
+    saved, split = load(folder), config.dataset.load()["val"]
+    with pytest.raises(InputError, match="needs the box of every image beside its pixels"):
+        saved.predict(split.images[:4])
+    assert saved.predict(split.images[:4], box=split.extra["box"][:4]).prediction.shape == (4, 10)
+
+
+def test_metrics_come_after_all_else(tiny: dict[str, Any], folder: Path) -> None:
+    """Who does more with a trained run does it before metrics.json says that the run is whole."""
+    seen = []
+
+    def more(record: TrialRecord) -> None:
+        assert load(folder).predict(images).prediction.shape == (2, 10)
+        seen.append((folder / "metrics.json").exists())
+
+    config = RunConfig.from_dict(tiny)
+    images = config.dataset.load()["val"].images[:2]
+    run(config, out=folder, before_record=more)
+    assert seen == [False]
+    assert read_metrics(folder)
+
+
+@pytest.mark.parametrize("model", ["aacn", "attention_routing"])
+def test_a_last_image_alone_is_no_batch(tiny: dict[str, Any], model: str) -> None:
+    keys = {**tiny, "model.name": model, "dataset.num_train": 65, "training.batch_size": 64}
+    record = run(RunConfig.from_dict({**keys, "evaluation.operating_points": False}))
+    assert record.metrics["train_loss"] > 0
+    assert (num_steps(65, 64), num_steps(66, 64), num_steps(1, 64), num_steps(3, 1)) == (1, 2, 1, 3)
 
 
 def test_loading_what_is_not_a_run(folder: Path, tiny: dict[str, Any]) -> None:

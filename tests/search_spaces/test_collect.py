@@ -80,8 +80,12 @@ def test_a_damaged_result_is_a_failed_row_not_a_crash(tmp_path: Path) -> None:
 def test_points_of_the_test_split_stand_beside_those_of_validation(tmp_path: Path) -> None:
     ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
     number = finished(ledger, tmp_path, 0.9, 1e6)
-    rows = [{"test_accuracy": 0.8, "flops": 3.0}, {"test_accuracy": 0.7, "flops": 3.0}]
-    (trial_folder(tmp_path, number) / TEST_FILE).write_text(json.dumps({"split": "test", "points": rows}))
+    found = json.loads((trial_folder(tmp_path, number) / "metrics.json").read_text())["points"]
+    default, other = ({key: point[key] for key in ("knob", "knob_value", "is_default")} for point in found)
+    rows = [{**other, "test_accuracy": 0.7, "flops": 3.0}, {**default, "test_accuracy": 0.8, "flops": 3.0}]
+    for file in (TEST_FILE, "evaluation_test.json"):  # the second is a user's, and none of a study's business
+        (trial_folder(tmp_path, number) / file).write_text(json.dumps({"points": rows}))
+        rows = rows[:1]
     collector(tmp_path).write(ledger.trials())
     points = pd.read_csv(tmp_path / "points.csv")
     assert points["test_accuracy"].tolist() == [0.8, 0.7]

@@ -1,4 +1,4 @@
-"""Confirm: fresh seeds for the configurations on the front, points matched, intervals by bootstrap."""
+"""Confirm: fresh seeds for the configurations on the front, points matched, intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import METRICS_FILE, write_text
 from search_spaces import confirm, sweep
-from search_spaces.confirmation import bootstrap_interval, confirmation_study, match, write_confirmed
+from search_spaces.confirmation import confirmation_study, distinct_configurations, interval, match, write_confirmed
 from search_spaces.load import load_study, parse_study
 from search_spaces.plan import planned_trials
 from search_spaces.results import trial_folder, write_study
@@ -33,11 +33,15 @@ def results(tmp_path: Path) -> Path:
 def test_each_configuration_once_under_seeds_nobody_used(tmp_path: Path) -> None:
     folder = results(tmp_path)
     front = pd.DataFrame({"trial": [2, 1, 1, 0], "flops": [1, 2, 3, 4]})
-    study = confirmation_study(folder, load_study(folder), front, seeds=3)
+    arms = distinct_configurations(folder, front)
+    assert arms == {2: 2, 1: 1, 0: 2}  # 0 is the run of 2 under another seed
+    study = confirmation_study(folder, load_study(folder), arms, seeds=3)
     assert study.kind == "ablation"
-    assert list(study.factors["trial"]) == ["2", "1"]  # 0 is the run of 2 under another seed
+    assert list(study.factors["trial"]) == ["2", "1"]
     assert study.seeds == (3, 4, 5)
     assert planned_trials(study) == 6
+    (folder / "trials.csv").write_text("number,seed\n0,0\n1,1\n2,2\n3,8\n4,\n")  # not on the front, but in the race
+    assert confirmation_study(folder, load_study(folder), arms, seeds=2).seeds == (9, 10)
 
 
 def test_points_are_matched_by_default_knob_value_or_cost() -> None:
@@ -51,14 +55,13 @@ def test_points_are_matched_by_default_knob_value_or_cost() -> None:
     assert match(default, points[:0]) is None
 
 
-def test_bootstrap_interval_covers_the_mean() -> None:
+def test_interval_covers_the_mean_at_the_number_of_seeds_people_use() -> None:
     random = np.random.default_rng(0)
-    assert bootstrap_interval(np.array([2.0, 2.0, 2.0]), random) == (2.0, 2.0)
-    covered = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(random.normal(size=20), random)
-        covered += low <= 0 <= high
-    assert 0.86 <= covered / 200 <= 0.99  # the percentile interval of 20 values covers about 93 %
+    assert interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0)
+    assert np.isnan(interval(np.array([2.0]))).all()
+    for seeds in (2, 3, 5):
+        bounds = [interval(random.normal(size=seeds)) for _ in range(2000)]
+        assert sum(low <= 0 <= high for low, high in bounds) / 2000 == pytest.approx(0.95, abs=0.015)
 
 
 def test_confirm_csv_has_means_intervals_and_the_winners_curse(tmp_path: Path) -> None:
@@ -70,11 +73,14 @@ def test_confirm_csv_has_means_intervals_and_the_winners_curse(tmp_path: Path) -
         {"arm": [7, 7], "seed": [1, 2], "is_default": [True, True], "knob_value": [0.4, 0.6], "flops": [9e5, 1.1e6],
          "val_accuracy": [0.86, 0.88], "test_accuracy": [0.84, 0.86]}
     )  # fmt: skip
-    write_confirmed(tmp_path, front, points, ["val_accuracy", "flops"])
-    row = pd.read_csv(tmp_path / "confirm.csv").iloc[0]
+    objectives = parse_study(sweep_values()).objectives
+    assert [objective.metric for objective in objectives] == ["val_accuracy", "flops"]
+    write_confirmed(tmp_path, pd.concat([front, front.assign(trial=9)]), points, objectives, {7: 7, 9: 7})
+    row, again = pd.read_csv(tmp_path / "confirm.csv").iloc
+    assert again["n"] == 2  # trial 9 is the configuration of trial 7
     assert row["n"] == 2
     assert row["val_accuracy_mean"] == pytest.approx(0.87)
-    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == pytest.approx((0.84, 0.86))
+    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == pytest.approx((0.722938, 0.977062), abs=1e-5)
     assert row["selected_val_accuracy"] == 0.90
     assert row["winners_curse"] == pytest.approx(0.05)
     assert row["model.name"] == "full_compute"
