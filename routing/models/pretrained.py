@@ -28,8 +28,13 @@ def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tens
     Raises:
         InputError: unknown weights, no network, or a file that holds no weights.
     """
-    if Path(source).suffix in FILE_TYPES:
-        return _read(Path(source), key)
+    state = _read(Path(source), key) if Path(source).suffix in FILE_TYPES else _downloaded(architecture, source, key)
+    if architecture.startswith("densenet"):  # published before torchvision renamed its layers
+        state = {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
+    return state
+
+
+def _downloaded(architecture: str, source: str, key: str) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
 
     known = get_model_weights(architecture)
@@ -46,8 +51,6 @@ def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tens
             f"{key} '{source}' cannot be downloaded ({one_line(error)}); save {known[source].url} into {folder}, or "
             "give the path of a weights file"
         ) from None
-    if architecture.startswith("densenet"):  # published before torchvision renamed its layers
-        state = {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
     return state
 
 

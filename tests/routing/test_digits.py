@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from routing.config import RunConfig
 from routing.data import ImageData
+from routing.data.cache import Arrays, cached_splits
 from routing.data.digits import source_split
 from routing.data.patches import PatchGrid
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
 
 SMALL = {"num_train": 60, "num_val": 40, "num_test": 20}
 
@@ -90,3 +92,16 @@ class TestPatchGrid:
         assert covered[1].view(5, 5)[1, 2] == 1
         assert covered[0].view(5, 5)[0, 0] == pytest.approx(64 / 196)
         assert covered[0].view(5, 5)[1, 1] == pytest.approx(36 / 196)
+
+
+def test_only_what_concerns_the_cache_is_blamed_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable() -> Arrays:
+        raise PermissionError("secret.png")
+
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(PermissionError, match=r"secret\.png"):
+        cached_splits("mine", {}, unreadable)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "file"))
+    with pytest.raises(RoutingError, match="the data cache cannot be written"):
+        cached_splits("mine", {}, lambda: {})

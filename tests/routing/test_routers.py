@@ -73,6 +73,14 @@ def test_a_share_is_the_same_number_of_patches_in_every_image(mode: str) -> None
     assert (module.at_knob(module.evidence(seen), 1e-6).hard_BN.sum(1) == 1).all()
 
 
+def test_expected_compute_is_of_whole_patches_as_they_run() -> None:
+    """A share of 0.01 of 25 patches is one patch, and one patch is what the ledger will count."""
+    keys = {"model.router.mode": "top_k", "model.router.budget.unit": "ratio", "model.router.budget.target": 0.01}
+    config = RunConfig.from_dict(keys)
+    model = build_model(config.model, config.dataset.info())
+    assert model.nominal_units()["big"] == 1
+
+
 def test_random_routes_every_patch_equally_often() -> None:
     torch.manual_seed(0)
     module = router("random").train()

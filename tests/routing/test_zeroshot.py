@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from routing.cli import main
 from routing.errors import InputError
-from routing.models.clip import fill, load_clip, read_templates
+from routing.models.clip import ClipModel, fill, load_clip, read_templates
 from routing.zeroshot import ZeroshotConfig, accuracies, zeroshot
 
 open_clip = pytest.importorskip("open_clip")
@@ -73,6 +73,26 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     main(["zeroshot", "--help"])
     text = capsys.readouterr().out
     assert [key for key in ZeroshotConfig.model_fields if f"--{key}" not in text] == []
+
+
+def test_a_tower_without_tokens_is_classified_all_the_same(words: list[str], tmp_path: Path) -> None:
+    resnet = {**TINY_MODEL, "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None}}
+    path = tmp_path / "tiny-resnet.json"
+    path.write_text(json.dumps(resnet))
+    config = ZeroshotConfig.from_overrides([*words, "--model", str(path)])
+    [record] = zeroshot(config)
+    assert record["metrics"]["tokens"] is None
+    assert record["metrics"]["flops"] > 0
+    with pytest.raises(InputError, match="need a vision transformer with a CLS token"):
+        zeroshot(config, attention_file=tmp_path / "attention.safetensors")
+
+
+def test_every_way_is_warmed_up_before_it_is_timed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    plain = ClipModel.logits
+    monkeypatch.setattr(ClipModel, "logits", lambda *args: (calls.append(len(args[1])), plain(*args))[1])
+    zeroshot(ZeroshotConfig.from_overrides([*words, "--limit", "32", *SETTING]), compare=True)
+    assert calls == [32] * 4  # one batch: twice to warm up, twice timed
 
 
 def test_keeping_all_tokens_changes_no_answer(words: list[str]) -> None:
@@ -147,6 +167,7 @@ def test_templates(tmp_path: Path) -> None:
     [
         (["--pruning.k_anchors", "10", "--pruning.top_m", "50"], "1 + 10 + 50 = 61 tokens, but the model has 50"),
         (["--pruning.start_layer", "3", "--pruning.top_m", "5"], "start_layer 3: the model has blocks 0 to 2"),
+        (["--pruning.grid.top_m", "[4,8]"], "pruning.grid: zero-shot runs one setting at a time"),
         (["--pruning.alpha", "2"], "pruning.alpha: must be less than or equal to 1"),
         (["--pruning.top_n", "5"], "unknown key 'pruning.top_n'; did you mean 'pruning.top_m'"),
         (["--pretraned", "openai"], "unknown key 'pretraned'; did you mean 'pretrained'"),

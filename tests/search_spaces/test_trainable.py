@@ -53,6 +53,14 @@ def test_a_run_that_raises_costs_neither_worker_nor_words(tmp_path: Path) -> Non
     assert worker.step()["failed"].startswith("AttributeError")
 
 
+def test_the_traceback_reaches_the_mirror_of_a_node_that_shares_no_folder(tmp_path: Path) -> None:
+    out, mirror = tmp_path / "elsewhere" / "trials" / "0", tmp_path / "mirror"
+    worker = RunTrainable({**trial(out, "troubled", seed=1), "mirror": f"file://{mirror}"})
+    assert worker.step()["failed"] == "ValueError: no luck with this one"
+    assert "Traceback" in (mirror / "trials" / "0" / "error.txt").read_text()
+    assert not out.parent.exists()
+
+
 def test_no_room_on_the_disk_is_told_apart(tmp_path: Path) -> None:
     worker = RunTrainable(trial(tmp_path / "0", "out_of_room"))
     assert worker.step()["disk_full"] is True
