@@ -138,7 +138,7 @@ def test_quality_is_learned_in_little_time() -> None:
             "model.name": "hyperiqa",
             "model.crop_size": 40,
             "model.fewer_scales_weight": 0.0,
-            "training.num_epochs": 6,
+            "training.num_epochs": 5,
             "training.learning_rate": 5e-3,
         }
     )
