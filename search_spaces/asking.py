@@ -115,7 +115,10 @@ class Asker:
             accepted["last"] = verdict
             return None
 
-        proposal = self._proposer.propose(accept, None if waiting is None else setting_of(waiting))
+        if waiting is None:
+            proposal = self._proposer.propose(accept)
+        else:
+            proposal = self._proposer.propose(accept, setting_of(waiting), waiting.number)
         if proposal is None:
             return None
         if waiting is not None:

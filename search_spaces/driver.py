@@ -32,7 +32,7 @@ from search_spaces.results import (
     write_environment,
     write_study,
 )
-from search_spaces.resume import enqueue_missing, next_proposal, replay, settle, total_trials, warm
+from search_spaces.resume import drop_gone, enqueue_missing, next_proposal, replay, settle, total_trials, warm
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Rule
 from search_spaces.schema import Study, SweepStudy, parse_constraint
@@ -82,13 +82,12 @@ class Driver:
             self._fetch()
             notes = self._check_study()
             drop_leftovers(self.out)
-            write_study(self.out, self.study)
             mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
-            where = self.storage or str(self.out / LEDGER_FILE)
-            self.ledger = Ledger(where, self.study.name, self.study.objectives)
-            self.ledger.check_distributions(self.plan.space.distributions() if self.plan.samples else {})
+            self.ledger = self._open_ledger()
+            write_study(self.out, self.study)
             notes += [mended] if mended else []
             notes += settle(self.ledger, self.out, self.study.objectives, self.plan)
+            notes += drop_gone(self.ledger, self.plan.space)
             for folder in self.warm_start:
                 notes.append(warm(self.ledger, folder, self.study.objectives, self.plan.space))
             enqueue_missing(self.ledger, self.plan.enqueue[: self.plan.total])
@@ -172,6 +171,14 @@ class Driver:
         if not (self.out / STUDY_FILE).exists():
             return []
         return [f"study changed: {line}" for line in check_unchanged(self.out, self.study, self.force)]
+
+    def _open_ledger(self) -> Ledger:
+        """Open the ledger this study goes on in; nothing of a refused one is written to."""
+        ledger = Ledger(self.storage or str(self.out / LEDGER_FILE), self.study.name, self.study.objectives)
+        if self.storage is not None:
+            ledger.claim(self.out, self.resume)
+        ledger.check_distributions(self.plan.space.distributions() if self.plan.samples else {})
+        return ledger
 
     def _interrupt(self, number: int) -> None:
         self.signal = number
@@ -289,5 +296,6 @@ class Driver:
         """Queue what was running again, as a resumed sweep does; a trial that was lost too often fails."""
         self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES)
         proposer.next_index = next_proposal(self.ledger)
+        proposer.exhausted = None  # until what is queued again has run
         progress.done = len(done(self.ledger.trials()))
         progress.say(reason)

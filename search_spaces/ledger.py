@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from routing.errors import InputError
-from search_spaces.results import without_secrets
+from search_spaces.results import read_id, without_secrets, write_id
 
 if TYPE_CHECKING:
     from search_spaces.schema import Objective
@@ -40,6 +41,9 @@ PROPOSAL = "proposal"
 EXPECTED_FLOPS = "expected_flops"
 WARM_START = "warm_start"
 LOSSES = "losses"
+OWNER = "results_folder"
+GONE = "no longer in the study"
+"""Reason of a queued setting that the study lost before it ran; it counts for nothing."""
 
 
 class _HeldElsewhere(JournalFileOpenLock):
@@ -90,6 +94,17 @@ def mend_journal(path: Path) -> str | None:
     if not path.exists():
         return None
     content = path.read_bytes()
+    good = _whole_entries(path, content)
+    if good == len(content):
+        return None
+    with path.open("r+b") as file:
+        file.truncate(good)
+        os.fsync(file.fileno())
+    return f"{path.name}: the last entry was cut off and is dropped ({len(content) - good} bytes)"
+
+
+def _whole_entries(path: Path, content: bytes) -> int:
+    """Return how many bytes of a journal are whole entries; only the last may be cut off."""
     good = 0
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         try:
@@ -99,12 +114,28 @@ def mend_journal(path: Path) -> str | None:
         if not whole:
             if good + len(line) < len(content):
                 raise InputError(f"{path}:{number}: not a readable ledger entry; the file is damaged")
-            with path.open("r+b") as file:
-                file.truncate(good)
-                os.fsync(file.fileno())
-            return f"{path.name}: the last entry was cut off and is dropped ({len(line)} bytes)"
+            break
         good += len(line)
-    return None
+    return good
+
+
+def read_trials(path: Path, name: str) -> list[FrozenTrial]:
+    """Return the trials of a journal that stays as it is: a sweep may be writing to it, or its folder be read-only.
+
+    Raises:
+        InputError: it cannot be read, or holds no study of this name.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: not readable: {error.strerror or error}") from None
+    with tempfile.TemporaryDirectory(prefix="routing-ledger-") as folder:
+        copy = Path(folder) / path.name
+        copy.write_bytes(content[: _whole_entries(path, content)])
+        try:
+            return optuna.load_study(study_name=name, storage=open_storage(str(copy))).get_trials(deepcopy=False)
+        except KeyError:
+            raise InputError(f"{path} holds no study '{name}'") from None
 
 
 class Ledger:
@@ -130,7 +161,8 @@ class Ledger:
         if must_exist and name not in found:
             raise InputError(f"{where} holds no study '{name}'")
         directions = [objective.goal for objective in objectives]
-        if name in found:
+        self.is_new = name not in found
+        if not self.is_new:
             known = optuna.load_study(study_name=name, storage=self.storage)
             stored = [direction.name.lower() for direction in known.directions]
             names = known.metric_names or [o.metric for o in objectives]
@@ -145,6 +177,24 @@ class Ledger:
         if self.study.metric_names is None:
             self.study.set_metric_names([objective.metric for objective in objectives])
         self._study_id = self.storage.get_study_id_from_name(name)
+
+    def claim(self, out: Path, resume: bool) -> None:
+        """Note in a storage elsewhere which results folder the study belongs to.
+
+        Raises:
+            InputError: it belongs to another folder, or it is there already and ``resume`` is not given.
+        """
+        held = self.study.user_attrs.get(OWNER)
+        if held is not None and held["id"] != read_id(out):
+            raise InputError(
+                f"{self.where}: its study '{self.name}' belongs to {held['folder']}; "
+                "go on there with --resume, or choose another --storage"
+            )
+        if not self.is_new and not resume:
+            raise InputError(
+                f"{self.where} holds a study '{self.name}' already; go on with --resume, or choose another --storage"
+            )
+        self.study.set_user_attr(OWNER, {"id": read_id(out) or write_id(out), "folder": str(out.resolve())})
 
     def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """Return the rows of the ledger, by number."""
@@ -209,14 +259,14 @@ class Ledger:
         self._set_attrs(trial_id, attrs or {})
         self.storage.set_trial_state_values(trial_id, state, values)
 
-    def add_finished(self, trial: FrozenTrial, source: str) -> None:
+    def add_finished(self, trial: FrozenTrial, source: str, distributions: dict[str, BaseDistribution]) -> None:
         """Add a finished trial of another study (warm start); it informs the sampler and counts for nothing else."""
         self.study.add_trial(
             create_trial(
                 state=trial.state,
                 values=trial.values,
                 params=trial.params,
-                distributions=trial.distributions,
+                distributions={name: distributions[name] for name in trial.params},
                 user_attrs={WARM_START: f"{source} trial {trial.number}", REASON: f"warm start: {Path(source).name}"},
             )
         )
@@ -243,7 +293,7 @@ def setting_of(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Return the trials of the study that are over: finished, not queued again, not from another study."""
+    """Return the trials of the study that are over: finished, not queued again, not of another or an older study."""
     replaced = {trial.user_attrs.get(REPLACES) for trial in trials}
     return [
         trial
@@ -251,5 +301,6 @@ def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         if trial.state.is_finished()
         and RETRIED_AS not in trial.user_attrs
         and WARM_START not in trial.user_attrs
+        and trial.user_attrs.get(REASON) != GONE
         and trial.number not in replaced
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from routing.errors import InputError, choices
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_GRID = 1_000_000
 """Combinations a grid may have."""
+_OFF_GRID = 1e-8
+"""Share of a step by which rounding may put a value beside the grid; Optuna allows as much."""
 
 
 def same(left: Any, right: Any) -> bool:
@@ -60,7 +63,10 @@ def contains(parameter: Parameter, value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     low, high = extremes(parameter)[0], extremes(parameter)[-1]
-    return bool(low <= value <= high) and (parameter.int_range is None or value == int(value))
+    if not low <= value <= high or (parameter.int_range is not None and value != int(value)):
+        return False
+    steps = (value - low) / parameter.step if parameter.step is not None else 0.0
+    return abs(steps - round(steps)) < _OFF_GRID
 
 
 def to_label(parameter: Parameter, value: Any) -> Any:
@@ -99,8 +105,13 @@ def at_quantile(parameter: Parameter, u: float) -> Any:
         return min(max(start * (stop / start) ** u, start), stop)
     if parameter.step is not None:
         steps = math.floor((stop - start) / parameter.step + 1e-9)
-        return start + parameter.step * min(int(u * (steps + 1)), steps)
+        return _on_grid(start, parameter.step, min(int(u * (steps + 1)), steps))
     return start + u * (stop - start)
+
+
+def _on_grid(start: float, step: float, index: int) -> float:
+    """Return ``start + index * step`` in decimals, as Optuna reckons: 3 * 0.1 is 0.3 and lies in [0, 0.3]."""
+    return float(Decimal(str(start)) + index * Decimal(str(step)))
 
 
 def extremes(parameter: Parameter) -> list[Any]:
@@ -124,7 +135,8 @@ def grid_values(parameter: Parameter, points: int) -> list[Any]:
         count = (high - low) / step + 1
         if count > MAX_GRID:
             raise InputError(f"a range of {count:.3g} values is too fine for a grid; give it a larger step")
-        return [low + (int(step) if parameter.int_range else step) * i for i in range(math.floor(count + 1e-9))]
+        indices = range(math.floor(count + 1e-9))
+        return [low + int(step) * i if parameter.int_range else _on_grid(low, step, i) for i in indices]
     ends = extremes(parameter)
     if len(ends) == 1 or points == 1:
         return ends[:1]

@@ -105,16 +105,16 @@ class StudyCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.driver.start_clock()
+        self.search.on_trial_start(trial.trial_id)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
         limit = self.driver.study.trial_timeout
         if limit is None:
             return
-        now = time.monotonic()
-        late = {key for key, live in self.search.live.items() if now - live.started > limit}
+        late = self.search.late(limit) - self.search.errors.keys()
         for trial in trials if late else ():
-            if trial.trial_id in late and trial.trial_id not in self.search.errors:
+            if trial.trial_id in late and trial.status == Trial.RUNNING:
                 self.search.errors[trial.trial_id] = f"timeout: it took longer than {limit:g} s"
                 trial.max_failures = 0
                 _kill(trial)

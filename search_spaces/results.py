@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -17,8 +18,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from routing.config import RunConfig
 from routing.errors import InputError
-from routing.record import BEST_FILE, MODEL_FILE, write_text
+from routing.record import BEST_FILE, CONFIG_FILE, MODEL_FILE, write_text
+from routing.section import dotted, nested
 from routing.yaml_io import dump, load_file
 from search_spaces.schema import AblationStudy, Study, SweepStudy
 
@@ -26,6 +29,7 @@ STUDY_FILE = "study.yaml"
 ENVIRONMENT_FILE = "environment.json"
 TRIALS_FOLDER = "trials"
 LOCK_FILE = ".lock"
+ID_FILE = "ledger_id.txt"
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
 _LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors)\.[a-z0-9_]{8}")
 _SECRET = re.compile(r"(://[^:/@\s]*):[^/@\s]*@|([?&]\w*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
@@ -35,6 +39,27 @@ _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "
 def trial_folder(out: Path, number: int) -> Path:
     """Return the folder of one trial."""
     return out / TRIALS_FOLDER / str(number)
+
+
+def holds_run(folder: Path, config: RunConfig) -> bool:
+    """Return whether a trial's folder belongs to this run: a ledger that lost its end gives the number out again."""
+    try:
+        return RunConfig.from_yaml(folder / CONFIG_FILE) == config
+    except InputError:
+        return False
+
+
+def read_id(out: Path) -> str | None:
+    """Return the mark by which a storage elsewhere knows this results folder, moved or not; None where it has none."""
+    path = out / ID_FILE
+    return path.read_text(encoding="utf-8").strip() if path.exists() else None
+
+
+def write_id(out: Path) -> str:
+    """Give a results folder its mark and return it."""
+    mark = uuid.uuid4().hex
+    write_text(out / ID_FILE, f"{mark}\n")
+    return mark
 
 
 def dump_study(study: Study) -> dict[str, Any]:
@@ -120,8 +145,8 @@ def write_environment(out: Path, study: Study, concurrency: int, seed: int) -> N
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "cpu": platform.processor() or platform.machine(),
-        "device": "gpu" if study.resources.gpu else "cpu",
-        "threads": 1,
+        "device": _device(study),
+        "threads": _configured(study, "threads"),
         "concurrency": concurrency,
         "seed": seed,
         "command": [Path(sys.argv[0]).name, *map(without_secrets, sys.argv[1:])],
@@ -157,6 +182,27 @@ def drop_models(out: Path, keep: str, front: set[int]) -> None:
 def study_seed(study: Study) -> int:
     """Return the seed by which a study is repeated."""
     return study.seeds[0] if isinstance(study, AblationStudy) else study.sampler.seed
+
+
+def _configured(study: Study, key: str) -> Any:
+    """Return the value of a key of the run that all trials share; ``by trial`` where they differ."""
+    if isinstance(study, AblationStudy):
+        changed = [dotted(nested(changes)) for levels in study.factors.values() for changes in levels.values()]
+    else:
+        changed = [study.space]
+    if any(key in keys for keys in changed):
+        return "by trial"
+    return dotted(nested(study.base)).get(key, RunConfig.model_fields[key].default)
+
+
+def _device(study: Study) -> Any:
+    """Return the configured device; for ``auto``, with what this machine makes of it: other nodes may differ."""
+    configured = _configured(study, "device")
+    if configured != "auto":
+        return configured
+    from routing.training.seeding import pick_device  # imports torch
+
+    return f"auto ({pick_device('auto').type} on this machine)"
 
 
 def _version(package: str) -> str | None:

@@ -16,6 +16,7 @@ from routing.yaml_io import load_file
 from search_spaces.ledger import (
     ENQUEUED,
     EXPECTED_FLOPS,
+    GONE,
     LEDGER_FILE,
     PROPOSAL,
     REASON,
@@ -23,12 +24,12 @@ from search_spaces.ledger import (
     WARM_START,
     Ledger,
     done,
-    mend_journal,
+    read_trials,
     setting_of,
 )
 from search_spaces.load import load_study
-from search_spaces.results import trial_folder
-from search_spaces.samplers import Curve, Proposer
+from search_spaces.results import holds_run, trial_folder
+from search_spaces.samplers import Curve, Proposer, fits
 from search_spaces.scheduler import Rule
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
     kept = requeued = 0
     notes = []
     for trial in ledger.trials((TrialState.RUNNING,)):
-        values = _finished_values(trial_folder(out, trial.number), objectives)
+        values = _finished_values(trial, trial_folder(out, trial.number), objectives, plan)
         if values is not None:
             ledger.finish(trial.number, TrialState.COMPLETE, values)
             kept += 1
@@ -62,17 +63,24 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
         try:
             read_metrics(trial_folder(out, trial.number))
         except InputError as error:
-            ledger.enqueue(setting_of(trial), {REPLACES: trial.number})
+            declared = {key: value for key, value in trial.user_attrs.items() if key == ENQUEUED}
+            ledger.enqueue(setting_of(trial), {**declared, REPLACES: trial.number})
             notes.append(f"trial {trial.number} runs again: {error}")
     return notes
 
 
-def _finished_values(folder: Path, objectives: Sequence[Objective]) -> list[float] | None:
+def _finished_values(
+    trial: FrozenTrial, folder: Path, objectives: Sequence[Objective], plan: Blueprint
+) -> list[float] | None:
+    """Return what a trial reached before the driver died; the result of another run in its folder is removed."""
     if not (folder / METRICS_FILE).exists():
         return None
     try:
         metrics = read_metrics(folder)["metrics"]
-    except InputError:
+        is_own = holds_run(folder, plan.configure(plan.space.restore(setting_of(trial))))
+    except (InputError, KeyError):  # KeyError: it was killed before its whole setting was written
+        is_own = False
+    if not is_own:
         (folder / METRICS_FILE).unlink(missing_ok=True)
         return None
     values = [metrics.get(objective.metric) for objective in objectives]
@@ -80,9 +88,19 @@ def _finished_values(folder: Path, objectives: Sequence[Objective]) -> list[floa
     return [float(v) for v in values] if usable else None
 
 
+def drop_gone(ledger: Ledger, space: Space) -> list[str]:
+    """Fail the queued settings that the study no longer has; return a line that says how many."""
+    gone = [trial for trial in ledger.trials((TrialState.WAITING,)) if not fits(space, setting_of(trial), whole=False)]
+    for trial in gone:
+        ledger.finish(trial.number, TrialState.FAIL, None, {REASON: GONE})
+    return [f"{len(gone)} queued settings are {GONE}"] if gone else []
+
+
 def enqueue_missing(ledger: Ledger, settings: Sequence[dict[str, Any]]) -> None:
     """Queue the settings that run first and are not in the ledger yet."""
-    present = {trial.user_attrs.get(ENQUEUED) for trial in ledger.trials()}
+    trials = ledger.trials()
+    counted = done(trials) + [trial for trial in trials if not trial.state.is_finished()]
+    present = {trial.user_attrs.get(ENQUEUED) for trial in counted}
     for setting in settings:
         key = json.dumps(setting, sort_keys=True)
         if key not in present:
@@ -167,7 +185,7 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
     """Take over the finished trials of another results folder for the sampler; return a line that says how many.
 
     Raises:
-        InputError: its objectives are others.
+        InputError: its objectives are others, or its ledger cannot be read.
     """
     source = str(folder.resolve())
     other = load_study(folder / "study.yaml")
@@ -177,11 +195,15 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
     known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
     if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
         return f"warm start: {folder.name} was taken over before"
-    mend_journal(folder / LEDGER_FILE)
-    past = Ledger(str(folder / LEDGER_FILE), other.name, other.objectives, must_exist=True)
-    taken = 0
-    for trial in past.trials((TrialState.COMPLETE,)):
-        if REASON not in trial.user_attrs and set(trial.params) <= set(space.parameters):
-            ledger.add_finished(trial, source)
+    distributions = space.distributions()
+    taken = skipped = 0
+    for trial in read_trials(folder / LEDGER_FILE, other.name):
+        if trial.state != TrialState.COMPLETE or REASON in trial.user_attrs:
+            continue
+        if fits(space, trial.params):
+            ledger.add_finished(trial, source, distributions)
             taken += 1
-    return f"warm start: {taken} trials of {folder.name}"
+        else:
+            skipped += 1
+    also = f", {skipped} others do not fit the space" if skipped else ""
+    return f"warm start: {taken} trials of {folder.name}{also}"

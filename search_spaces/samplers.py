@@ -17,7 +17,7 @@ import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from search_spaces.parameters import at_quantile, is_constant
+from search_spaces.parameters import at_quantile, from_label, is_constant
 from search_spaces.schema import COST_METRICS, GRID_POINTS
 from search_spaces.space import Space
 
@@ -66,12 +66,10 @@ class Proposer:
         self.directions = [objective.goal for objective in objectives]
         self.samples = samples
         self.next_index = 0
-        self.refused = 0
         self.exhausted: str | None = None
         self._memory = optuna.create_study(directions=self.directions, sampler=RandomSampler(seed=section.seed))
         self._is_cost = [objective.metric in COST_METRICS for objective in objectives]
-        self._curves: dict[int, Curve] = {}
-        self._gp = _gaussian_process(section)
+        self._observed: dict[int, Curve] = {}
         self._seen: set[str] = set()
         self._grid = space.grid(section.options.get("points", GRID_POINTS)) if section.name == "grid" else None
 
@@ -79,15 +77,9 @@ class Proposer:
         self, labels: dict[str, Any], state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
     ) -> None:
         """Add a trial of the past, given as the ledger stores it; one outside the space is left out."""
-        if not self.samples:
+        if not self.samples or not fits(self.space, labels):
             return
         distributions = self.space.distributions()
-        try:
-            active = self.space.labels(self.space.restore(labels))
-        except KeyError:
-            return
-        if active != labels or not all(_holds(distributions[name], value) for name, value in labels.items()):
-            return
         self._seen.add(_key(self.space.restore(labels)))
         told = list(values) if values is not None and state == TrialState.COMPLETE else None
         past = create_trial(
@@ -98,61 +90,71 @@ class Proposer:
             system_attrs=self._generation(len(self._memory.get_trials(deepcopy=False))),
         )
         self._memory.add_trial(past)
-        self._curves[len(self._memory.get_trials(deepcopy=False)) - 1] = curve or {}
+        self._observed[len(self._memory.get_trials(deepcopy=False)) - 1] = curve or {}
 
     def observe(
         self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
     ) -> None:
         """Tell what became of a proposal; ``curve`` holds its values epoch by epoch, for a PRUNED one to its stop."""
-        self._curves[handle] = curve or {}
+        self._observed[handle] = curve or {}
         self._memory.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
 
     def propose(
-        self, accept: Callable[[dict[str, Any]], str | None], fixed: dict[str, Any] | None = None
+        self, accept: Callable[[dict[str, Any]], str | None], fixed: dict[str, Any] | None = None, number: int = 0
     ) -> Proposal | None:
         """Return the next setting, or None when there is nothing left (``exhausted`` says why).
 
         Args:
             accept: returns why a setting may not run, or None. Refused ones are drawn again, untrained.
             fixed: ledger values that are given (an enqueued setting); refused, it is returned with ``refused`` set.
+            number: of the enqueued setting, which seeds what it leaves open.
         """
         if fixed is not None:
-            values, handle = self._ask(RandomSampler(seed=self._seed(0)), fixed)
+            values, handle = self._ask(RandomSampler(seed=self._seed(number, _MAX_ATTEMPTS)), fixed)
             self._seen.add(_key(values))
             return Proposal(values, None, handle, accept(values))
+        if self._grid is not None:
+            return self._propose_from_grid(self._grid, accept)
         index, reason = self.next_index, None
         for attempt in range(_MAX_ATTEMPTS):
-            drawn = self._draw(index, attempt)
-            if drawn is None:
-                self.exhausted = "every combination of the grid has been proposed"
-                return None
-            values, handle = drawn
+            values, handle = self._draw(index, attempt)
             repeated = _key(values) in self._seen and attempt < _REPEATS_ACCEPTED_AFTER
             reason = "the setting has been tried" if repeated else accept(values)
             if reason is None:
-                self._seen.add(_key(values))
-                self.next_index = index + 1
-                return Proposal(values, index, handle)
-            self.refused += not repeated
+                return self._proposal(values, index, handle)
             self._memory.tell(handle, state=TrialState.FAIL if repeated else TrialState.PRUNED)
-            if self._grid is not None:
-                index += 1
         self.exhausted = f"{_MAX_ATTEMPTS} proposals in a row were refused; the last one: {reason}"
         return None
+
+    def _propose_from_grid(
+        self, grid: list[dict[str, Any]], accept: Callable[[dict[str, Any]], str | None]
+    ) -> Proposal | None:
+        refusal = None
+        for index in range(self.next_index, len(grid)):
+            if _key(grid[index]) in self._seen:
+                continue
+            reason = accept(grid[index])
+            if reason is None:
+                values, handle = self._ask(RandomSampler(seed=0), self.space.labels(grid[index]))
+                return self._proposal(values, index, handle)
+            refusal = reason
+        ending = f"; the last one was refused: {refusal}" if refusal is not None else ""
+        self.exhausted = f"every combination of the grid has been proposed{ending}"
+        return None
+
+    def _proposal(self, values: dict[str, Any], index: int, handle: int) -> Proposal:
+        self._seen.add(_key(values))
+        self.next_index = index + 1
+        return Proposal(values, index, handle)
 
     def current(self) -> str:
         """Return the name of the sampler in charge now (``auto`` resolves to ``gp`` or ``tpe``)."""
         if self.section.name != "auto":
             return self.section.name
-        finished = sum(t.state.is_finished() for t in self._memory.get_trials(deepcopy=False))
-        return "gp" if finished < self.section.options.get("gp_trials", GP_TRIALS) else "tpe"
+        return "gp" if len(self._observed) < self.section.options.get("gp_trials", GP_TRIALS) else "tpe"
 
-    def _draw(self, index: int, attempt: int) -> tuple[dict[str, Any], int] | None:
+    def _draw(self, index: int, attempt: int) -> tuple[dict[str, Any], int]:
         name = self.current()
-        if self._grid is not None:
-            if index >= len(self._grid):
-                return None
-            return self._ask(RandomSampler(seed=0), self.space.labels(self._grid[index]))
         if name == "qmc" and attempt == 0:
             return self._ask(RandomSampler(seed=0), self.space.labels(self._quasi_random(index)))
         seed = self._seed(index, attempt)
@@ -183,17 +185,19 @@ class Proposer:
         another one never vanishes.
         """
         distributions = self.space.distributions()
-        flat = optuna.create_study(directions=self.directions, sampler=self._gp)
+        startup = self.section.options.get("n_startup_trials", STARTUP_TRIALS)
+        sampler = GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        flat = optuna.create_study(directions=self.directions, sampler=sampler)
         trials = self._memory.get_trials(deepcopy=False)
         finished = [
-            (self._curves[past.number], past.values)
+            (self._observed[past.number], past.values)
             for past in trials
-            if past.state == TrialState.COMPLETE and self._curves.get(past.number)
+            if past.state == TrialState.COMPLETE and self._observed.get(past.number)
         ]
         for past in trials:
             values = past.values
             if past.state == TrialState.PRUNED:
-                values = at_the_end(self._curves.get(past.number) or {}, finished)
+                values = at_the_end(self._observed.get(past.number) or {}, finished)
             if values is None and past.state != TrialState.RUNNING:
                 continue
             flat.add_trial(
@@ -255,9 +259,14 @@ def at_the_end(curve: Curve, finished: Sequence[tuple[Curve, Sequence[float]]]) 
     return reached
 
 
-def _gaussian_process(section: SamplerSection) -> BaseSampler:
-    startup = section.options.get("n_startup_trials", STARTUP_TRIALS)
-    return GPSampler(seed=section.seed, n_startup_trials=startup, warn_independent_sampling=False)
+def fits(space: Space, labels: dict[str, Any], whole: bool = True) -> bool:
+    """Return whether a setting, given as the ledger stores it, is one of the space; not ``whole``, it may have gaps."""
+    distributions = space.distributions()
+    if not all(name in distributions and _holds(distributions[name], label) for name, label in labels.items()):
+        return False
+    active = space.decide(lambda name, p: from_label(p, labels[name]) if name in labels else at_quantile(p, 0.0))
+    decided = space.labels(active).keys()
+    return labels.keys() == decided if whole else labels.keys() <= decided
 
 
 def _holds(distribution: optuna.distributions.BaseDistribution, label: Any) -> bool:

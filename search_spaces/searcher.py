@@ -20,28 +20,30 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from routing.config import RunConfig
-from routing.errors import InputError
 from routing.mirror import Mirror
-from routing.record import CONFIG_FILE
 from search_spaces.asking import Asker, Check, Ready
 from search_spaces.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
-from search_spaces.results import TRIALS_FOLDER, trial_folder
+from search_spaces.results import TRIALS_FOLDER, holds_run, trial_folder
 from search_spaces.samplers import Curve, Proposer
 from search_spaces.scheduler import Verdict
 
 
 @dataclass
 class Live:
-    """A trial that Ray is running; ``to_the_end``: no scheduler stops it."""
+    """A trial that Ray has; ``to_the_end``: no scheduler stops it.
+
+    ``started`` is when a worker first took it, ``attempt_started`` when the present one did: a lost one has successors.
+    """
 
     number: int
     handle: int
     config: RunConfig
-    started: float
     expected_flops: float
-    last: dict[str, Any]
     to_the_end: bool
+    last: dict[str, Any] = field(default_factory=dict)
     curve: Curve = field(default_factory=dict)
+    started: float | None = None
+    attempt_started: float | None = None
 
 
 class LedgerSearch(OptunaSearch):
@@ -124,9 +126,7 @@ class LedgerSearch(OptunaSearch):
             return None
         folder = trial_folder(self.out, number)
         self._prepare(folder, attrs.get(RETRY_OF), ready.config)
-        self.live[trial_id] = Live(
-            number, proposal.handle, ready.config, time.monotonic(), ready.expected_flops, {}, ENQUEUED in attrs
-        )
+        self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, ENQUEUED in attrs)
         config = json.dumps(ready.config.model_dump(mode="json"))
         trial = {"run": self.run, "config": config, "out": str(folder.resolve())}
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.url}
@@ -139,9 +139,23 @@ class LedgerSearch(OptunaSearch):
             earlier.rename(folder)
             if self.mirror is not None:  # the node that goes on with it may see nothing else
                 self.mirror.push(folder, f"{TRIALS_FOLDER}/{folder.name}")
-        elif folder.exists() and not _holds(folder, config):
+        elif folder.exists() and not holds_run(folder, config):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
+
+    def on_trial_start(self, trial_id: str) -> None:
+        """Start the clocks of a trial: a worker has taken it, the first or one after a loss."""
+        live = self.live.get(trial_id)
+        if live is not None:
+            live.attempt_started = time.monotonic()
+            live.started = live.started or live.attempt_started
+            self.errors.pop(trial_id, None)
+
+    def late(self, limit: float) -> set[str]:
+        """Return the trials whose worker has had them for longer than ``limit`` seconds."""
+        now = time.monotonic()
+        starts = {trial_id: live.attempt_started for trial_id, live in self.live.items()}
+        return {trial_id for trial_id, start in starts.items() if start is not None and now - start > limit}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the last row of a running trial."""
@@ -162,7 +176,8 @@ class LedgerSearch(OptunaSearch):
             self.on_disk_full()
             return
         last = _row({**live.last, **(result or {})})
-        attrs: dict[str, Any] = {"seconds": round(time.monotonic() - live.started, 3)}
+        seconds = 0.0 if live.started is None else time.monotonic() - live.started
+        attrs: dict[str, Any] = {"seconds": round(seconds, 3)}
         attrs["cpu_seconds"] = round(last.get("cpu_seconds", 0.0), 3)
         verdict = self.stopped.pop(trial_id, None)
         final: dict[str, Any] | None = None
@@ -233,14 +248,6 @@ class LedgerSearch(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the ledger is on disk."""
-
-
-def _holds(folder: Path, config: RunConfig) -> bool:
-    """Return whether a folder belongs to this run: a ledger that lost its end gives the number out again."""
-    try:
-        return RunConfig.from_yaml(folder / CONFIG_FILE) == config
-    except InputError:
-        return False
 
 
 def _row(result: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def sweep(
         resume: go on with what ``out`` holds.
         warm_start: other results folders whose trials inform the sampler.
         force: resume although the study file changed.
-        storage: ``sqlite:///file.db`` or ``postgresql://...`` instead of the journal in ``out``.
+        storage: ``sqlite:///file.db`` or ``postgresql://...`` instead of the journal in ``out``; a study in it belongs
+            to one ``out``, which may move.
         run: ``module:function`` (or an importable function) that trains a run, as ``routing.run.run`` does.
 
     Raises:

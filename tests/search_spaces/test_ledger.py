@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -11,12 +12,13 @@ from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError
-from routing.record import METRICS_FILE
-from search_spaces.ledger import REASON, RETRY_OF, Ledger, done, mend_journal, setting_of
+from routing.record import CONFIG_FILE, METRICS_FILE
+from search_spaces import sweep
+from search_spaces.ledger import GONE, REASON, RETRY_OF, Ledger, done, mend_journal, setting_of
 from search_spaces.load import parse_study
 from search_spaces.plan import Blueprint, blueprint
 from search_spaces.results import trial_folder, write_study
-from search_spaces.resume import enqueue_missing, next_proposal, settle, total_trials, warm
+from search_spaces.resume import drop_gone, enqueue_missing, next_proposal, settle, total_trials, warm
 
 STUDY = parse_study(sweep_values())
 PLAN: Blueprint = blueprint(STUDY)
@@ -38,6 +40,21 @@ def write_metrics(folder: Path, text: str | None = None) -> None:
     (folder / METRICS_FILE).write_text(json.dumps(content) if text is None else text)
 
 
+def write_run(folder: Path, threshold: float) -> None:
+    """Leave what a finished run leaves."""
+    write_metrics(folder)
+    config = PLAN.configure({**PARAMS, "model.router.threshold_init": threshold})
+    (folder / CONFIG_FILE).write_text(config.to_yaml())
+
+
+def results(folder: Path, space: dict[str, Any]) -> tuple[Ledger, Blueprint]:
+    """An empty results folder of a study of this space."""
+    folder.mkdir()
+    study = parse_study(sweep_values(space=space))
+    write_study(folder, study)
+    return open_ledger(folder), blueprint(study)
+
+
 def test_an_interrupted_trial_is_failed_and_queued_with_the_same_setting(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     number = begin(ledger)
@@ -57,10 +74,20 @@ def test_an_interrupted_trial_is_failed_and_queued_with_the_same_setting(tmp_pat
 
 def test_a_trial_that_had_finished_when_the_driver_died_is_kept(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
-    write_metrics(trial_folder(tmp_path, begin(ledger)))
+    write_run(trial_folder(tmp_path, begin(ledger)), threshold=0.5)
     assert settle(ledger, tmp_path, STUDY.objectives, PLAN) == ["0 interrupted trials are queued again, 1 had finished"]
     [trial] = ledger.trials()
     assert (trial.state, trial.values) == (TrialState.COMPLETE, [0.8, 1e6])
+
+
+def test_the_result_of_another_run_in_its_folder_is_not_the_trials(tmp_path: Path) -> None:
+    # a ledger that lost its end gave the number out again; the driver died before the folder was emptied
+    ledger = open_ledger(tmp_path)
+    folder = trial_folder(tmp_path, begin(ledger, threshold=0.5))
+    write_run(folder, threshold=-1.0)
+    assert settle(ledger, tmp_path, STUDY.objectives, PLAN) == ["1 interrupted trials are queued again"]
+    assert [trial.state for trial in ledger.trials()] == [TrialState.FAIL, TrialState.WAITING]
+    assert not (folder / METRICS_FILE).exists()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"metrics": 3}', "\x00\x01"])
@@ -156,6 +183,46 @@ def test_settings_are_queued_once(tmp_path: Path) -> None:
     assert len(ledger.trials()) == total_trials(ledger, more) == 15
 
 
+def test_an_arm_that_runs_again_is_counted_once(tmp_path: Path) -> None:
+    ablation = blueprint(parse_study(ablation_values(seeds=[0])))
+    ledger = open_ledger(tmp_path)
+    enqueue_missing(ledger, ablation.enqueue)
+    for number in range(5):
+        ledger.finish(number, TrialState.COMPLETE, [0.5, 1e6])
+        if number:
+            write_metrics(trial_folder(tmp_path, number))
+    settle(ledger, tmp_path, STUDY.objectives, ablation)
+    ledger.finish(5, TrialState.COMPLETE, [0.5, 1e6])
+    write_metrics(trial_folder(tmp_path, 5))
+    assert total_trials(ledger, ablation) == len(done(ledger.trials())) == 5
+
+
+def test_queued_settings_that_the_study_lost_fail_and_count_for_nothing(tmp_path: Path) -> None:
+    whole = blueprint(parse_study(ablation_values()))
+    less = blueprint(parse_study(ablation_values(factors={"dataset.patch_grid_size": [4, 8]})))
+    ledger = open_ledger(tmp_path)
+    enqueue_missing(ledger, whole.enqueue)
+    ledger.start({}, {}, {}, ledger.trials()[1])  # an arm that goes is interrupted
+    ledger.requeue_running("interrupted")
+    assert drop_gone(ledger, whole.space) == []
+    assert drop_gone(ledger, less.space) == ["4 queued settings are no longer in the study"]
+    gone = [trial for trial in ledger.trials() if trial.user_attrs.get(REASON) == GONE]
+    assert {setting_of(trial)["arm"] for trial in gone} == {"mode=random", "mode=top_k"}
+    assert all(trial.state == TrialState.FAIL for trial in gone)
+    assert total_trials(ledger, less) == 6
+    enqueue_missing(ledger, whole.enqueue)  # the arms are back
+    assert len(ledger.trials((TrialState.WAITING,))) == total_trials(ledger, whole) == 10
+
+
+def test_queued_settings_outside_a_narrowed_space_fail(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    for setting in ({"model.router.threshold_init": 1.5}, {"model.router.threshold_init": 0.5}, {"seed": 3}):
+        ledger.enqueue(setting)
+    narrow = blueprint(parse_study(sweep_values(space={"model.router.threshold_init": {"float": [-1.0, 1.0]}})))
+    drop_gone(ledger, narrow.space)
+    assert [trial.state.name for trial in ledger.trials()] == ["FAIL", "WAITING", "FAIL"]
+
+
 def test_proposals_are_counted_on(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path)
     assert next_proposal(ledger) == 0
@@ -179,3 +246,51 @@ def test_warm_start_takes_over_finished_trials_once(tmp_path: Path) -> None:
     assert done(ledger.trials()) == []
     with pytest.raises(InputError, match="has other objectives"):
         warm(ledger, source, STUDY.objectives[:1], PLAN.space)
+
+
+def test_warm_start_takes_what_the_changed_choices_still_have(tmp_path: Path) -> None:
+    past, plan = results(tmp_path / "past", {"dataset.patch_grid_size": [4, 5, 8]})
+    for grid in (4, 8, 5):
+        labels = {"dataset.patch_grid_size": grid}
+        past.finish(past.start(labels, plan.space.distributions(), {}), TrialState.COMPLETE, [0.5, 1e6])
+    ledger, changed = results(tmp_path / "next", {"dataset.patch_grid_size": [8, 4]})
+    line = warm(ledger, tmp_path / "past", STUDY.objectives, changed.space)
+    assert line == "warm start: 2 trials of past, 1 others do not fit the space"
+    assert [trial.params["dataset.patch_grid_size"] for trial in ledger.trials()] == [4, 8]
+    ledger.enqueue({"dataset.patch_grid_size": 8})
+    [waiting] = ledger.trials((TrialState.WAITING,))
+    ledger.start({"dataset.patch_grid_size": 8}, changed.space.distributions(), {}, waiting)
+    open_ledger(tmp_path / "next").check_distributions(changed.space.distributions())
+
+
+def test_warm_start_leaves_the_other_folder_as_it_is(tmp_path: Path) -> None:
+    past, plan = results(tmp_path / "past", sweep_values()["space"])
+    past.finish(begin(past), TrialState.COMPLETE, [0.5, 1e6])
+    journal = tmp_path / "past" / "ledger.journal"
+    with journal.open("a") as file:  # its sweep is running, and in the middle of an entry
+        file.write('{"op_code": 4, "work')
+    before = journal.read_bytes()
+    line = warm(open_ledger(tmp_path), tmp_path / "past", STUDY.objectives, plan.space)
+    assert line == "warm start: 1 trials of past"
+    assert journal.read_bytes() == before
+    journal.unlink()
+    with pytest.raises(InputError, match=r"past/ledger.journal: not readable: No such file"):
+        warm(results(tmp_path / "next", sweep_values()["space"])[0], tmp_path / "past", STUDY.objectives, plan.space)
+    assert not journal.exists()
+
+
+def test_a_storage_belongs_to_one_results_folder(tmp_path: Path) -> None:
+    where = str(tmp_path / "elsewhere.journal")  # as an sqlite:// address, but quicker
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    Ledger(where, "small", STUDY.objectives).claim(first, resume=False)
+    for resume in (False, True):
+        with pytest.raises(InputError, match=rf"its study 'small' belongs to {first}; .* choose another --storage"):
+            sweep(STUDY, second, storage=where, resume=resume)
+        assert list(second.iterdir()) == []
+    with pytest.raises(InputError, match="holds a study 'small' already; go on with --resume"):
+        sweep(STUDY, first, storage=where)
+    moved = first.rename(tmp_path / "moved")
+    Ledger(where, "small", STUDY.objectives).claim(moved, resume=True)
+    with pytest.raises(InputError, match=rf"belongs to {moved}"):
+        Ledger(where, "small", STUDY.objectives).claim(second, resume=True)

@@ -82,7 +82,6 @@ def test_refused_settings_are_drawn_again_untrained() -> None:
     sampler = proposer("random")
     settings = [sampler.propose(lambda v: None if v[X] > 1 else "too low") for _ in range(20)]
     assert all(s is not None and s.values[X] > 1 for s in settings)
-    assert sampler.refused > 20
 
 
 def test_when_all_is_refused_it_says_so() -> None:
@@ -97,6 +96,17 @@ def test_a_given_setting_that_is_refused_comes_back_with_the_reason() -> None:
     assert proposal.refused == "too dear"
     assert proposal.values[X] == 0.5
     assert 0.1 <= proposal.values[Y] <= 3
+
+
+def test_what_given_settings_leave_open_differs_and_is_no_proposals_draw() -> None:
+    first, second, again = (proposer("gp").propose(anything, {X: 0.5}, number) for number in (0, 1, 1))
+    assert first is not None
+    assert second is not None
+    assert first.values[Y] != second.values[Y]
+    assert second == again
+    drawn = proposer("random").propose(anything)
+    assert drawn is not None
+    assert drawn.values[Y] != first.values[Y]
 
 
 def test_settings_are_not_repeated_while_there_are_others() -> None:
@@ -124,11 +134,56 @@ def test_grid_ends() -> None:
     assert sampler.exhausted == "every combination of the grid has been proposed"
 
 
+def test_a_grid_is_walked_to_its_end_past_any_number_of_refused_settings() -> None:
+    study = parse_study(sweep_values(space={"seed": {"int": [0, 449]}}))
+    sampler = proposer("grid", Space(study.space, study.base))
+    found = []
+    while (proposal := sampler.propose(lambda values: None if values["seed"] >= 300 else "too dear")) is not None:
+        found.append(proposal.values["seed"])
+    assert found == list(range(300, 450))
+    refusing = proposer("grid", Space(study.space, study.base))
+    assert refusing.propose(lambda values: "too dear") is None
+    assert refusing.exhausted == "every combination of the grid has been proposed; the last one was refused: too dear"
+
+
+def test_a_grid_repeats_nothing() -> None:
+    study = parse_study(sweep_values(space={"seed": {"int": [0, 149]}}))
+    sampler = proposer("grid", Space(study.space, study.base))
+    for seed in range(150):
+        sampler.replay({"seed": seed}, TrialState.COMPLETE, [0.5, 1.0])
+    assert sampler.propose(anything) is None
+
+
+def test_auto_counts_what_was_observed_not_what_was_refused() -> None:
+    sampler = proposer("auto", gp_trials=3)
+    for done in range(3):
+        assert sampler.current() == "gp"
+        proposal = sampler.propose(lambda values: None if values[X] > 1 else "too low")
+        assert proposal is not None
+        sampler.observe(proposal.handle, TrialState.COMPLETE, [0.1 * done, 1.0])
+    assert sampler.current() == "tpe"
+
+
 def test_auto_hands_over_from_gp_to_tpe() -> None:
     sampler = proposer("auto", gp_trials=3)
     assert sampler.current() == "gp"
     run(sampler, 3)
     assert sampler.current() == "tpe"
+
+
+def test_the_gaussian_process_is_seeded_by_proposal() -> None:
+    # after a restart the same past gives the same proposal, whatever was asked before
+    past = [({X: x / 3 - 1.5, Y: 1 + x / 9}, [0.1 * x, 2.0 - 0.1 * x]) for x in range(4)]
+    found = []
+    for asked_before in (0, 1):
+        sampler = proposer("gp")
+        for labels, values in past:
+            sampler.replay(labels, TrialState.COMPLETE, values)
+        for _ in range(asked_before):
+            sampler._ask_gaussian_process(seed=1)
+        found.append(sampler._ask_gaussian_process(seed=2))
+    assert found[0] == found[1]
+    assert found[0] != sampler._ask_gaussian_process(seed=3)
 
 
 def test_gp_models_conditional_parameters_and_counts_stopped_trials() -> None:

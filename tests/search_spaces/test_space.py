@@ -97,6 +97,15 @@ def test_optuna_agrees_on_what_is_inside() -> None:
             assert distribution(p)._contains(distribution(p).to_internal_repr(value))
 
 
+def test_a_stepped_range_has_only_its_steps() -> None:
+    whole, real = parameter(int=[32, 256], step=32), parameter(float=[0.0, 0.35], step=0.1)
+    assert [value for value in (32, 50, 64, 256, 288) if contains(whole, value)] == [32, 64, 256]
+    assert [value for value in (0.0, 0.1, 0.15, 0.3, 0.35) if contains(real, value)] == [0.0, 0.1, 0.3]
+    assert grid_values(real, 5) == [0.0, 0.1, 0.2, 0.3]  # 3 * 0.1 is above 0.3 in binary, and outside for Optuna
+    assert [at_quantile(real, u) for u in (0.0, 0.99)] == [0.0, 0.3]
+    assert all(distribution(real)._contains(value) for value in grid_values(real, 5))
+
+
 def test_grid_visits_each_branch_once() -> None:
     space = Space(TREE, {})
     settings = space.grid(points=3)

@@ -1,0 +1,32 @@
+"""What environment.json says of the runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_studies import ablation_values, sweep_values
+
+from search_spaces.load import parse_study
+from search_spaces.results import ENVIRONMENT_FILE, write_environment
+
+
+def environment(out: Path, values: dict[str, Any]) -> dict[str, Any]:
+    write_environment(out, parse_study(values), concurrency=1, seed=0)
+    content: dict[str, Any] = json.loads((out / ENVIRONMENT_FILE).read_text())
+    return content
+
+
+def test_threads_and_device_are_those_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    plain = environment(tmp_path, sweep_values())
+    assert (plain["threads"], plain["device"]) == (1, "auto (cuda on this machine)")
+    chosen = environment(tmp_path, sweep_values(base={"threads": 4, "device": "cpu"}, resources={"cpu": 4}))
+    assert (chosen["threads"], chosen["device"]) == (4, "cpu")
+    searched = environment(tmp_path, sweep_values(space={"threads": [1, 2]}))
+    assert searched["threads"] == "by trial"
+    compared = environment(tmp_path, ablation_values(factors={"threads": [2, 4]}))
+    assert compared["threads"] == "by trial"
