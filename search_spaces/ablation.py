@@ -33,7 +33,7 @@ def arms(study: AblationStudy) -> list[Arm]:
     """Return the arms of a study, the baseline first.
 
     Raises:
-        InputError: two arms are the same run, or a factor does not fit the design.
+        InputError: two arms have the same name, an arm changes the seed, or a factor does not fit the design.
     """
     declared = {
         "one_at_a_time": _one_at_a_time,
@@ -41,7 +41,7 @@ def arms(study: AblationStudy) -> list[Arm]:
         "grid": _grid,
         "arms": _arms,
     }[study.design](study.factors)
-    _check_distinct(declared)
+    _check_names(declared)
     return declared
 
 
@@ -87,14 +87,11 @@ def _merged(changes: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: value for change in changes for key, value in change.items()}
 
 
-def _check_distinct(declared: list[Arm]) -> None:
-    names: dict[str, Arm] = {}
+def _check_names(declared: list[Arm]) -> None:
+    names: set[str] = set()
     for arm in declared:
         if arm.name in names:
             raise InputError(f"two arms are named '{arm.name}'")
-        for other in names.values():
-            if dotted(nested(other.changes)) == dotted(nested(arm.changes)):
-                raise InputError(
-                    f"duplicate arms: '{other.name}' and '{arm.name}' change the same keys to the same values"
-                )
-        names[arm.name] = arm
+        if "seed" in arm.changes:
+            raise InputError(f"arm '{arm.name}' changes 'seed'; every arm runs under the study's seeds")
+        names.add(arm.name)

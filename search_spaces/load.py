@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from routing.config import valid_keys
+from routing.config import RunConfig, valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.plugins import import_plugins
 from routing.section import dotted, nested
@@ -224,6 +224,7 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         declared = arms(study)
     except InputError as error:
         raise _at(place("factors"), error) from None
+    configs: dict[str, RunConfig] = {}
     for arm in declared:
         where = place("factors", *arm.path) if arm.path else place("base")
         flat = dotted(nested({**base, **arm.changes}))
@@ -234,7 +235,11 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
             if key not in known:
                 raise InputError(f"{where}: arm '{arm.name}': {why_unknown(key, list(known), names)}")
         try:
-            arm.config(study, study.seeds[0])
+            config = arm.config(study, study.seeds[0])
         except InputError as error:
             text = str(error).removeprefix("config: ").removeprefix("base: ")
             raise InputError(f"{where}: arm '{arm.name}': {text}") from None
+        same = next((name for name, other in configs.items() if other == config), None)
+        if same is not None:
+            raise InputError(f"{where}: duplicate arms: '{same}' and '{arm.name}' are the same run")
+        configs[arm.name] = config

@@ -165,7 +165,12 @@ def test_bad_sweeps_are_one_line(change: dict[str, Any], message: str) -> None:
         ({"factors": {"a": {}}}, "factors.a"),
         ({"factors": {"a": {"x": {"model.router.mode": "tpk"}}}}, "unknown router mode 'tpk'"),
         ({"factors": {"a": {"x": {"model.rooter.mode": "top_k"}}}}, "did you mean 'model.router.mode'"),
-        ({"factors": {"a": {"x": {"seed": 1}, "y": {"seed": 1}}}}, "duplicate arms: 'a=x' and 'a=y'"),
+        (
+            {"factors": {"a": {"x": {"training.batch_size": 32}, "y": {"training": {"batch_size": 32}}}}},
+            "duplicate arms: 'a=x' and 'a=y' are the same run",
+        ),
+        ({"factors": {"training.batch_size": [32, 64]}}, "duplicate arms: 'baseline' and 'training.batch_size=64'"),
+        ({"factors": {"a": {"x": {"seed": 1}}}}, "arm 'a=x' changes 'seed'"),
         ({"design": "leave_one_out"}, "factor 'mode' has 2 levels"),
         ({"design": "latin"}, "design"),
     ],
