@@ -78,6 +78,17 @@ def paired_difference(arm: pd.Series, baseline: pd.Series) -> dict[str, float]:
     return {"pairs": len(seeds), "diff": mean, "diff_low": low, "diff_high": high, "p": p, "effect": effect}
 
 
+def baseline_arm(results: Results) -> str:
+    """Return the arm that the others are compared with: the first one declared where the design is ``arms``.
+
+    The arms of a confirmation, trials of another study, have no baseline among them.
+    """
+    factors = results.study.get("factors")
+    if results.study.get("design") != "arms" or not isinstance(factors, dict) or list(factors) == ["trial"]:
+        return BASELINE
+    return next((str(level) for levels in factors.values() if isinstance(levels, dict) for level in levels), BASELINE)
+
+
 def arm_runs(results: Results) -> pd.DataFrame:
     """Return the finished runs of an ablation: one row per arm and seed, the later trial where one ran twice."""
     trials = results.trials
@@ -90,20 +101,20 @@ def arm_runs(results: Results) -> pd.DataFrame:
 def compare_arms(results: Results) -> pd.DataFrame:
     """Return one row per arm, in the order of the study: n, every objective's mean and interval, paired differences.
 
-    Columns: ``arm``, ``n``; for each objective ``m``: ``m_mean``, ``m_low``, ``m_high``, ``m_diff``, ``m_diff_low``,
-    ``m_diff_high``, ``m_p``, ``m_p_holm``, ``m_effect``; ``pairs``; ``dominates`` and ``dominated`` (share of run
-    pairs against the baseline); ``verdict`` on the first objective.
+    Columns: ``arm``, ``is_baseline``, ``n``; for each objective ``m``: ``m_mean``, ``m_low``, ``m_high``, ``m_diff``,
+    ``m_diff_low``, ``m_diff_high``, ``m_p``, ``m_p_holm``, ``m_effect``; ``pairs``; ``dominates`` and ``dominated``
+    (share of run pairs against the baseline); ``verdict`` on the first objective.
     """
     runs = arm_runs(results)
-    arms = list(dict.fromkeys(runs["arm"]))
-    baseline = runs[runs["arm"] == BASELINE]
+    arms, name_of_baseline = list(dict.fromkeys(runs["arm"])), baseline_arm(results)
+    baseline = runs[runs["arm"] == name_of_baseline]
     rows = [_arm_row(runs[runs["arm"] == arm], baseline, results.objectives) for arm in arms]
     compared = pd.DataFrame(rows)
     if compared.empty:
         return compared
-    others = compared["arm"] != BASELINE
+    compared.insert(1, "is_baseline", compared["arm"] == name_of_baseline)
     for objective in results.objectives:
-        p = compared[f"{objective.metric}_p"].where(others)
+        p = compared[f"{objective.metric}_p"].where(~compared["is_baseline"])
         compared[f"{objective.metric}_p_holm"] = holm(p)
     compared["verdict"] = [_verdict(row, results.objectives[0]) for _, row in compared.iterrows()]
     return compared
@@ -130,7 +141,7 @@ def _arm_row(runs: pd.DataFrame, baseline: pd.DataFrame, objectives: tuple[Objec
 def _verdict(row: pd.Series, objective: Objective) -> str:
     """Return what may be said of an arm on the first objective."""
     metric = objective.metric
-    if row["arm"] == BASELINE:
+    if row["is_baseline"]:
         return "baseline" if row["n"] >= MIN_SEEDS else f"baseline; {int(row['n'])} seeds, too few for a claim"
     if not row["pairs"]:
         return "no baseline under the same seeds"
@@ -145,6 +156,8 @@ def _verdict(row: pd.Series, objective: Objective) -> str:
 def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
     """Return the comparison as text: per arm the task metric, its paired difference and what follows, and the cost."""
     task, *costs = results.objectives
+    baseline = baseline_arm(results)
+    against = "the baseline" if baseline == BASELINE else baseline
     headings = [Column("arm", wrap=True), Column("n", True), Column(axis_label(task.metric), True)]
     headings += [Column("difference [95 %]", True), Column("p (Holm)", True), Column("effect d_z", True)]
     headings += [Column("verdict", wrap=True)]
@@ -157,32 +170,33 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
             _p(row[f"{task.metric}_p_holm"]),
             _number(row[f"{task.metric}_effect"]),
         ]
-        alone = row["arm"] == BASELINE or not row["pairs"]
+        alone = row["is_baseline"] or not row["pairs"]
         cells = [str(row["arm"]), str(int(row["n"])), _interval(row, task.metric), *(["", "", ""] if alone else paired)]
         cells += [str(row["verdict"]), *(_interval(row, cost.metric) for cost in costs)]
         cells.append("" if alone else f"{row['dominates']:.0%} / {row['dominated']:.0%}")
         rows.append(cells)
     note = (
-        "n: finished seeds. Difference: arm minus baseline, paired by seed, with its 95 % interval (Student's t). "
+        f"n: finished seeds. Difference: arm minus {against}, paired by seed, with its 95 % interval (Student's t). "
         "p: paired t test, Holm-corrected over the arms. d_z: mean difference / its standard deviation. Dominates: "
-        f"share of pairs of runs in which the arm beats the baseline in every objective. Fewer than {MIN_SEEDS} common "
+        f"share of pairs of runs in which the arm beats {against} in every objective. Fewer than {MIN_SEEDS} common "
         "seeds allow no claim."
     )
-    return table(f"{results.name}: every arm against the baseline", headings, rows, note)
+    return table(f"{results.name}: every arm against {against}", headings, rows, note)
 
 
 def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[str]:
     """Return what an ablation found in sentences: the baseline, then the arms by verdict, with what they cost."""
     task, *costs = objectives
-    if compared.empty or not (compared["arm"] == BASELINE).any():
+    if compared.empty or not compared["is_baseline"].any():
         return []
-    baseline = compared[compared["arm"] == BASELINE].iloc[0]
+    baseline = compared[compared["is_baseline"]].iloc[0]
     cost = next((cost.metric for cost in costs if cost.metric == "flops"), None)
     at = "" if cost is None else f" at {count(baseline[f'{cost}_mean'])} multiply-adds"
     unit = " %" if scale(task.metric) == 100 else ""
     value = _format(task.metric, baseline[f"{task.metric}_mean"])
-    lines = [f"The baseline reaches {value}{unit} {name(task.metric)}{at}, mean of {int(baseline['n'])} seeds."]
-    others = compared[compared["arm"] != BASELINE]
+    subject = "The baseline" if baseline["arm"] == BASELINE else f"The baseline ({baseline['arm']})"
+    lines = [f"{subject} reaches {value}{unit} {name(task.metric)}{at}, mean of {int(baseline['n'])} seeds."]
+    others = compared[~compared["is_baseline"]]
     for verdict in dict.fromkeys([*_FIRST, *others["verdict"]]):
         arms = []
         for _, row in others[others["verdict"] == verdict].iterrows():

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.certificates import WORDS
 from analysis.configs import knob_value
-from analysis.confirmed import on_test_split
+from analysis.confirmed import NO_SEEDS, on_test_split
 from analysis.intervals import share_interval
 from analysis.measured import Latency
 from analysis.picks import knob_of
@@ -93,7 +93,8 @@ def _value(card: Card, metric: str) -> str:
     if not metric.endswith("accuracy") or images is None:
         return shown(metric, value)
     interval = share_interval(value, images)
-    return f"{shown(metric, value)} [{interval.low:.2%}, {interval.high:.2%}] (95 %, {images} images, one seed)"
+    sample = f"95 %, one seed; {images} images, on which it was chosen too"
+    return f"{shown(metric, value)} [{interval.low:.2%}, {interval.high:.2%}] ({sample})"
 
 
 def _confirmed(card: Card) -> str:
@@ -108,13 +109,16 @@ def _confirmed(card: Card) -> str:
     elif knob is not None and "knob_value" in own:
         own = own[[knob_value(value) == knob for value in own["knob_value"]]]
     metric = on_test_split(card.summary.results.objectives[0].metric)
-    if own.empty or f"{metric}_mean" not in own:
+    if own.empty:
         return ""
-    mean, low, high = (
-        float(own.iloc[0].get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high")
-    )
+    found = own.iloc[0]
+    if found.get("n") == 0:
+        return NO_SEEDS
+    mean, low, high = (float(found.get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return ""
     bounds = "" if math.isnan(low + high) else f" [{low:.2f}, {high:.2f}]"
-    return f"{axis_label(metric)} {mean:.2f}{bounds} over {own.iloc[0].get('n', '?')} fresh seeds"
+    return f"{axis_label(metric)} {mean:.2f}{bounds} over {found.get('n', '?')} fresh seeds"
 
 
 def _certificate(card: Card) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.compare_plots import Surface, draw_overlay
 from analysis.drawing import ColumnWidth
-from analysis.indicators import Group, attainment, compare_groups, group_studies, joint_reference
+from analysis.indicators import Group, attainment, compare_groups, group_studies, joint_reference, same_seeds
 from analysis.objectives import Objective, metrics
 from analysis.page import comparison_page, figure_picture
 from analysis.summary import cost_columns
@@ -53,7 +53,7 @@ def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWid
     write_text(folder / "hypervolume.tex", to_latex(shown_table))
     report = folder / "report.html"
     pictures = [figure_picture(path) for path in figures if path.suffix == ".png"]
-    problems = [f"{one.folder}: no operating point yet" for one in results if one.points.empty]
+    problems = [f"{one.folder}: no operating point yet" for one in results if one.points.empty] + same_seeds(results)
     write_text(report, comparison_page([group.name for group in groups], shown_table, pictures, problems))
     return Comparison(studies, figures, report)
 

@@ -15,9 +15,10 @@ CONFIRM_FILE = Path("confirm") / "confirm.csv"
 CURSE = "winners_curse"
 NOTE = (
     "Every configuration was trained again under n fresh seeds; the test split was read here only. Intervals are 95 % "
-    "bootstrap intervals of the mean over seeds. Selected: the validation value by which the point was chosen. "
+    "intervals of the mean over seeds (Student's t). Selected: the validation value by which the point was chosen. "
     "Winner's curse: what it promised by that value more than it reaches on the test split."
 )
+NO_SEEDS = "no training under a fresh seed has finished"
 
 
 def read_confirmed(results: Results) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def error_bars(confirmed: pd.DataFrame, results: Results) -> pd.DataFrame:
     bars["y_low"] = _numbers(confirmed, f"{metric}_low").fillna(y)
     bars["y_high"] = _numbers(confirmed, f"{metric}_high").fillna(y)
     bars = bars.dropna()
-    seeds = _numbers(confirmed, "n").min()
+    seeds = _numbers(confirmed, "n")[bars.index].min()
     n = "" if math.isnan(seeds) else f", n = {int(seeds)}"
     return bars.assign(label=f"confirmed: {axis_label(metric).split(' (')[0]}, 95 %{n}")
 
@@ -84,7 +85,8 @@ def confirm_table(confirmed: pd.DataFrame, results: Results) -> Table | None:
     headings = [Column(name, name in ("trial", "n")) for name in names]
     headings += [Column(f"{axis_label(metric)} [95 %]", True) for metric in metrics]
     headings += [Column(_heading(column), True) for column in rest]
-    return table("The front, trained again under fresh seeds", headings, rows, NOTE)
+    note = NOTE + (f" n = 0: {NO_SEEDS}." if _numbers(confirmed, "n").eq(0).any() else "")
+    return table("The front, trained again under fresh seeds", headings, rows, note)
 
 
 def _heading(column: str) -> str:

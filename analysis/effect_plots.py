@@ -24,6 +24,7 @@ from analysis.drawing import (
     save,
 )
 from analysis.effects import ParallelAxis, is_few_counts, is_number, spans_decades
+from analysis.importance import split_estimated
 from analysis.objectives import Objective
 from analysis.words import axis_label, scale
 
@@ -201,10 +202,13 @@ def _parallel_axis(axes: Axes, place: int, axis: ParallelAxis) -> None:
 def draw_importance(
     found: pd.DataFrame, formats: Iterable[str], folder: Path, width: ColumnWidth = "double"
 ) -> list[Path]:
-    """Draw the importance of every parameter for every objective; the title says that it is not an ablation."""
+    """Draw the importance of parameters for every objective; the title says that it is no ablation, and what lacks."""
     if found.empty:
         return []
     metrics = [column for column in found.columns if column != "parameter"]
+    found, left_out = split_estimated(found)
+    if found.empty:
+        return []
     with paper_style():
         figure = new_figure(WIDTHS[width], 1.3 + 0.24 * len(found) * len(metrics))
         axes = figure.add_subplot()
@@ -215,7 +219,8 @@ def draw_importance(
         axes.set_yticks(range(len(found)), [as_text(str(name)) for name in found["parameter"]])
         axes.invert_yaxis()
         axes.set_xlabel("share of the variation over this search's trials (%)")
-        axes.set_title("Importance: an estimate, not an ablation")
+        conditional = f"\nwithout the {len(left_out)} that only some trials have" if left_out else ""
+        axes.set_title(f"Importance: an estimate, not an ablation{conditional}")
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside lower center", ncols=1)
         return save(figure, folder, "importance", formats)

@@ -39,7 +39,11 @@ def cards(summary: Summary) -> list[Card]:
         found.append(Card("As good as full_compute, within 1 point", f"{match.share:.0%} of its compute", note))
     states = summary.states
     others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != "COMPLETE")
-    found.append(Card("Trials", f"{states.get('COMPLETE', 0)} finished", others or "none stopped or failed"))
+    taken_over = int(summary.results.warm_started.sum())
+    others = "; ".join(
+        [others or "none stopped or failed", *([f"{taken_over} more of a warm start"] * (taken_over > 0))]
+    )
+    found.append(Card("Trials", f"{states.get('COMPLETE', 0)} finished", others))
     found.append(Card("Hypervolume", f"{summary.hypervolume:.5g}", f"against {_reference(summary)}"))
     return found
 

@@ -13,6 +13,8 @@ from analysis.table import Results
 LEDGER_FILE = "ledger.journal"
 MIN_TRIALS = 20
 MAX_TRIALS = 1000
+WARM_START = "warm_start"
+"""Attribute of the ledger's rows that were taken over from another study."""
 NOTE = (
     "Importance is estimated from the trials the search happened to run (Optuna's fANOVA). It is not an ablation: a "
     "parameter without any effect can score high because a search samples unevenly. Use an ablation study to claim "
@@ -21,10 +23,11 @@ NOTE = (
 
 
 def importances(results: Results) -> pd.DataFrame:
-    """Return the importance of every searched parameter for every objective; empty with too few trials.
+    """Return the importance of the searched parameters for every objective; empty with too few trials.
 
-    Columns: ``parameter`` and one per objective, each summing to 1; sorted by the first objective. At most the last
-    1,000 finished trials are used. A ledger that cannot be read adds a line to ``results.problems``.
+    Columns: ``parameter`` and one per objective, each summing to 1; sorted by the first objective. Parameters that only
+    some trials have come last, as NaN: they cannot be compared. At most the last 1,000 finished trials are used, none
+    of a warm start. A ledger that cannot be read adds a line to ``results.problems``.
     """
     ledger = results.folder / LEDGER_FILE
     if not ledger.is_file() or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
@@ -39,6 +42,12 @@ def importances(results: Results) -> pd.DataFrame:
     return found.sort_values(found.columns[0], ascending=False).rename_axis("parameter").reset_index()
 
 
+def split_estimated(found: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows of ``importances`` that have values, and the parameters that were left out."""
+    left_out = found.drop(columns="parameter").isna().all(axis=1)
+    return found[~left_out], [str(name) for name in found.loc[left_out, "parameter"]]
+
+
 def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
@@ -48,7 +57,8 @@ def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
 
     optuna.logging.set_verbosity(logging.WARNING)
     study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(ledger))))
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))[-MAX_TRIALS:]
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = [trial for trial in done if WARM_START not in trial.user_attrs][-MAX_TRIALS:]
     if len(trials) < MIN_TRIALS:
         return pd.DataFrame()
     sample = optuna.create_study(directions=study.directions)
@@ -60,7 +70,8 @@ def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
         columns[metric] = get_param_importances(
             sample, evaluator=FanovaImportanceEvaluator(seed=0), target=_value(index)
         )
-    return pd.DataFrame(columns)
+    found = pd.DataFrame(columns)
+    return found.reindex([*found.index, *sorted({key for trial in trials for key in trial.params} - set(found.index))])
 
 
 def _value(index: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import moocore
 import numpy as np
@@ -51,6 +52,30 @@ def group_studies(results: Sequence[Results]) -> list[Group]:
         vectors = losses(one.points, one.objectives)
         fronts.setdefault(one.name, []).append(vectors[is_on_front(vectors)])
     return [Group(name, tuple(repeats)) for name, repeats in fronts.items()]
+
+
+def same_seeds(results: Sequence[Results]) -> list[str]:
+    """Return a line per folder that is no independent repeat: another of its study ran under the same seeds."""
+    first: dict[tuple[str, str], Results] = {}
+    lines = []
+    for one in results:
+        seeds = _seeds(one.study)
+        other = first.setdefault((one.name, seeds), one)
+        if seeds and other is not one:
+            lines.append(
+                f"{one.folder}: {seeds}, as in {other.folder}: no independent repeat, so that n is too large and the "
+                f"interval of {one.name} too narrow"
+            )
+    return lines
+
+
+def _seeds(study: dict[str, Any]) -> str:
+    """Return the seeds of a study in words, empty where it says none."""
+    sampler, base = study.get("sampler"), study.get("base")
+    if isinstance(sampler, dict):
+        trained = base.get("seed", 0) if isinstance(base, dict) else 0
+        return f"sampler.seed {sampler.get('seed', 0)} and seed {trained}"
+    return f"seeds {study['seeds']}" if "seeds" in study else ""
 
 
 def _words(objectives: Sequence[tuple[str, str]]) -> str:

@@ -51,7 +51,7 @@ def _log(results: Results, client: Any) -> int:
     experiment = client.get_experiment_by_name(results.name)
     number = experiment.experiment_id if experiment is not None else client.create_experiment(results.name)
     known = _known(client, number, results)
-    ended = results.trials[results.trials["state"].isin(STATUS)]
+    ended = results.trials[results.trials["state"].isin(STATUS) & ~results.warm_started]
     new = ended[~ended["number"].isin(known)]
     for _, row in new.iterrows():
         _log_trial(client, number, results, row)
@@ -93,7 +93,6 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series) -
         for _, epoch in _history(results, number).iterrows()
         for name, value in _numbers(epoch, {"epoch"}).items()
     ]
-    client.log_batch(run_id, tags=tags)
     for start in range(0, len(params), BATCH):
         client.log_batch(run_id, params=params[start : start + BATCH])
     for start in range(0, len(metrics), 10 * BATCH):
@@ -101,6 +100,7 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series) -
     config = results.trial_folder(number) / CONFIG_FILE
     if config.is_file():
         client.log_artifact(run_id, str(config))
+    client.log_batch(run_id, tags=tags)  # last: a run without them was cut off, and is written again
     client.set_terminated(run_id, status=STATUS[str(row["state"])])
 
 

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from analysis.configs import knob_value
 from analysis.headline import cards, chart_label, headline
 from analysis.importance import NOTE as IMPORTANCE_NOTE
+from analysis.importance import split_estimated
 from analysis.page_data import page_data
 from analysis.summary import Summary
 from analysis.table import Results
@@ -180,9 +181,13 @@ def importance_table(found: pd.DataFrame | None) -> Table | None:
     if found is None or found.empty:
         return None
     metrics = [column for column in found.columns if column != "parameter"]
-    rows = [[str(row["parameter"]), *(f"{row[metric]:.1%}" for metric in metrics)] for _, row in found.iterrows()]
+    estimated, left_out = split_estimated(found)
+    rows = [[str(row["parameter"]), *(f"{row[metric]:.1%}" for metric in metrics)] for _, row in estimated.iterrows()]
     headings = [Column("parameter"), *(Column(f"for {axis_label(metric)}", True) for metric in metrics)]
-    return table("Share of the variation over the trials of this search", headings, rows, IMPORTANCE_NOTE)
+    note = IMPORTANCE_NOTE + (
+        f" Left out, since only some trials have them: {', '.join(left_out)}." if left_out else ""
+    )
+    return table("Share of the variation over the trials of this search", headings, rows, note)
 
 
 def environment_table(results: Results) -> Table:
@@ -204,11 +209,12 @@ def commands(results: Results) -> str:
     ran = results.environment.get("command")
     first = shlex.join(str(word) for word in ran) if isinstance(ran, list) else str(ran or "routing sweep study.yaml")
     folder = shlex.quote(str(results.folder))
+    again = results.folder.parent / f"{results.folder.resolve().name}_again"
     lines = [
         "# as it was run",
         first,
         "# the same study again, from the resolved study of this folder",
-        f"routing sweep {shlex.quote(str(results.folder / 'study.yaml'))}",
+        f"routing sweep {shlex.quote(str(results.folder / 'study.yaml'))} --out {shlex.quote(str(again))}",
         "# train the front again under fresh seeds and read the test split once",
         f"routing confirm {folder}",
         "# config, weights and card of the knee",

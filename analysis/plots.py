@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -158,9 +159,10 @@ def draw_forest(
 ) -> list[Path]:
     """Draw the paired difference of every arm to the baseline with its interval; rows of ``compare_arms``."""
     metric = objective.metric
-    rows = compared[compared["pairs"].gt(0) & ~compared["verdict"].str.startswith("baseline")]
+    rows = compared[compared["pairs"].gt(0) & ~compared["is_baseline"]]
     if rows.empty:
         return []
+    baseline = compared.loc[compared["is_baseline"], "arm"].iloc[0]
     factor = scale(metric)
     with paper_style():
         figure = new_figure(WIDTHS[width], 1.1 + 0.28 * len(rows))
@@ -177,10 +179,9 @@ def draw_forest(
         axes.set_yticks(range(len(rows)), names[::-1])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         unit = "percentage points" if factor == 100 else axis_label(metric)
-        axes.set_xlabel(
-            f"{axis_label(metric).split(' (')[0]}: arm minus baseline ({unit}), paired by seed, 95 % interval"
-            if width == "double"
-            else f"arm minus baseline ({unit})"
-        )
+        difference = f"arm minus {baseline} ({unit})"
+        if width == "double":
+            difference = f"{axis_label(metric).split(' (')[0]}: {difference}, paired by seed, 95 % interval"
+        axes.set_xlabel(as_text(textwrap.fill(difference, 90 if width == "double" else 45)))
         axes.grid(axis="y", visible=False)
         return save(figure, folder, "forest", formats)

@@ -56,7 +56,7 @@ def analyze(
     """Write front.csv, figures/ and report.html into each results folder.
 
     Args:
-        results: results folders; a sweep may still be running in them.
+        results: results folders; a sweep may still be running in them. One that is named twice counts once.
         formats: of the figures: png, svg, pdf; PNG is always drawn too, for the page.
         width: single or double, the column of a paper that the figures fill.
 
@@ -68,7 +68,8 @@ def analyze(
     _check("figure width", width, WIDTHS)
     if not results:
         raise InputError("analyze needs at least one results folder")
-    summaries = [summarise(read_results(folder)) for folder in results]
+    distinct = {Path(folder).resolve(): folder for folder in results}
+    summaries = [summarise(read_results(folder)) for folder in distinct.values()]
     first, *others = [_write(summary, formats, width) for summary in summaries]
     if not others:
         return first

@@ -35,8 +35,9 @@ class Summary:
 
     @property
     def states(self) -> dict[str, int]:
-        """How many trials are in which state."""
-        return {str(state): int(n) for state, n in self.results.trials["state"].value_counts().items()}
+        """How many trials are in which state; those of a warm start are another study's and count for nothing."""
+        states = self.results.trials.loc[~self.results.warm_started, "state"]
+        return {str(state): int(n) for state, n in states.value_counts().items()}
 
     @property
     def knee_row(self) -> pd.Series | None:

@@ -23,6 +23,9 @@ TRIALS_FILE = "trials.csv"
 POINTS_FILE = "points.csv"
 FRONT_FILE = "front.csv"
 TRIALS_FOLDER = "trials"
+WARM_START = "WARM_START"
+"""State of a trial that was taken over from another study; older folders say it in the reason only."""
+WARM_START_REASON = "warm start: "
 
 TRIAL_COLUMNS = ("number", "state", "reason", "seed")
 POINT_COLUMNS = ("trial", "seed", "knob", "knob_value", "is_default", "routing_ratio", "flops", "params")
@@ -57,6 +60,12 @@ class Results:
     def kind(self) -> str:
         """``sweep`` or ``ablation``."""
         return str(self.study.get("kind", "sweep"))
+
+    @property
+    def warm_started(self) -> pd.Series:
+        """Which rows of ``trials`` were taken over from another study."""
+        marked = self.trials["reason"].astype(str).str.startswith(WARM_START_REASON)
+        return (self.trials["state"] == WARM_START) | marked
 
     def trial_folder(self, number: int) -> Path:
         """Return where the files of a trial lie."""

@@ -134,7 +134,7 @@ def analyze_attention(
         random_weights=random_weights,
     )
     files = _write(facts, target)
-    for number in range(samples):
+    for number in range(min(samples, len(targets))):
         files += draw_sample(_sample(subject, number, int(predicted[number])), number, target)
     return AttentionSummary(folder, _row(folder, facts), files)
 

@@ -6,6 +6,7 @@ choice of tokens included; realised = median over rounds of the ratio of times; 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -112,8 +113,8 @@ def _compare(
             "method": method,
             "tokens": f"{pruning.selection.num_kept} of {model.host.num_tokens}",
             "flops": cost,
-            "ms_per_image": 1000 * min(seconds[method]) / batch_size,
-            "ms_per_image_unpruned": 1000 * min(seconds["unpruned"]) / batch_size,
+            "ms_per_image": 1000 * statistics.median(seconds[method]) / batch_size,
+            "ms_per_image_unpruned": 1000 * statistics.median(seconds["unpruned"]) / batch_size,
             "theoretical": theoretical,
             "realised": speed_up.median,
             **speed_up.over(theoretical).row(),

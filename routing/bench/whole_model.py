@@ -7,6 +7,7 @@ the multiply-adds that the compute ledger counted on the same batch.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def _compare(shape: str, batch: int, shares: Sequence[float], rounds: int, devic
                 "routing_ratio": share_or_none,
                 "way": way if share_or_none is None else "attention_routing",
                 "flops": flops[way],
-                "ms_per_image": 1000 * min(seconds[way]) / batch,
+                "ms_per_image": 1000 * statistics.median(seconds[way]) / batch,
                 "theoretical": theory,
                 "speed_up": found.median,
                 **found.over(theory).row(),

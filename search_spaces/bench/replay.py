@@ -142,7 +142,7 @@ def compare_rules(
         low, high = interval(volumes / plain.mean())
         lead = interval((own - volumes) / plain.mean())
         reached = [trace.reaching(target) for trace, target in zip(traces[name], plain, strict=True)]
-        cost = [2 * budget if epochs is None else epochs for epochs in reached]
+        trainings = [None if epochs is None else epochs / len(trials[0].curve) for epochs in reached]
         rows.append(
             {
                 "rule": name,
@@ -152,11 +152,20 @@ def compare_rules(
                 "lead_low": lead[0],
                 "lead_high": lead[1],
                 "finished": float(np.mean([sum(e <= budget for e in t.epochs) for t in traces[name]])),
-                "full_trainings": float(np.median(cost) / len(trials[0].curve)),
+                "full_trainings": quantile_within(trainings, 0.5, 2 * FULL_TRAININGS),
                 "n": seeds,
             }
         )
     return rows
+
+
+def quantile_within(needed: Sequence[float | None], share: float, limit: int) -> float | str:
+    """Return a quantile of what runs needed; words where it falls on runs (None) that had not arrived at ``limit``."""
+    ordered = np.sort([np.inf if one is None else one for one in needed])
+    around = ordered[: int(np.ceil(share * (len(ordered) - 1))) + 1]
+    if np.isinf(around[-1]):
+        return f"not within {limit}"
+    return float(np.quantile(np.minimum(ordered, around[-1]), share))
 
 
 def interval(values: Array) -> tuple[float, float]:
@@ -221,17 +230,18 @@ def compare_samplers(
     baseline = float(np.mean([volumes[39] for volumes, _ in random_runs]))
     rows = []
     for name in names:
-        runs = random_runs
+        runs, limit = random_runs, RANDOM_TRIALS
         if name != "random":
-            runs = [run_sampler(model, study, name, seed, MODEL_TRIALS, target) for seed in range(seeds)]
-        needed = [next((i + 1 for i, v in enumerate(volumes) if v >= target), RANDOM_TRIALS) for volumes, _ in runs]
+            limit = MODEL_TRIALS
+            runs = [run_sampler(model, study, name, seed, limit, target) for seed in range(seeds)]
+        needed = [next((i + 1 for i, v in enumerate(volumes) if v >= target), None) for volumes, _ in runs]
         at_40 = np.array([volumes[min(39, len(volumes) - 1)] for volumes, _ in runs])
         low, high = interval(at_40 / baseline)
         rows.append(
             {
                 "sampler": name,
-                "trials": float(np.median(needed)),
-                "trials_p90": float(np.quantile(needed, 0.9)),
+                "trials": quantile_within(needed, 0.5, limit),
+                "trials_p90": quantile_within(needed, 0.9, limit),
                 "hypervolume_40": float(at_40.mean() / baseline),
                 "low": low,
                 "high": high,

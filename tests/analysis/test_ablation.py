@@ -11,6 +11,7 @@ import pytest
 from analysis.ablation import (
     ablation_table,
     answers,
+    baseline_arm,
     compare_arms,
     dominance_probability,
     holm,
@@ -20,6 +21,7 @@ from analysis.intervals import mean_interval, share_interval
 from analysis.objectives import Objective
 from analysis.report import analyze
 from analysis.table import read_results
+from routing.yaml_io import dump, load_file
 
 
 def test_holm_by_hand():
@@ -119,6 +121,40 @@ def test_arms_without_a_baseline(make_ablation):
     assert "forest.png" not in {path.name for path in analyze([folder]).figures}
 
 
+def declare(folder, **keys):
+    """Put keys into study.yaml."""
+    study = load_file(folder / "study.yaml")[0]
+    (folder / "study.yaml").write_text(dump({**study, **keys}))
+    return folder
+
+
+def test_of_declared_arms_the_first_is_the_baseline(make_ablation):
+    folder = make_ablation(seeds=6)
+    for name in ("trials.csv", "points.csv"):
+        (folder / name).write_text((folder / name).read_text().replace(",baseline,", ",joint,"))
+    levels = {"joint": {}, "mode=top_k": {}, "mode=random": {}}
+    results = read_results(declare(folder, design="arms", factors={"s": levels}))
+    compared = compare_arms(results)
+    assert compared["verdict"].tolist() == ["baseline", "no clear difference", "worse"]
+    shown = ablation_table(compared, results)
+    assert shown.caption == "arms: every arm against joint"
+    assert "Difference: arm minus joint" in shown.note
+    assert answers(compared, results.objectives)[0].startswith("The baseline (joint) reaches 90.")
+    assert "forest.png" in {path.name for path in analyze([folder]).figures}
+    # declared in another order, runs in the same
+    results = read_results(declare(folder, factors={"s": dict(reversed(levels.items()))}))
+    assert compare_arms(results).set_index("arm")["verdict"].to_dict() == {
+        "joint": "better",
+        "mode=top_k": "better",
+        "mode=random": "baseline",
+    }
+
+
+def test_a_confirmation_has_no_baseline(make_ablation):
+    folder = declare(make_ablation(seeds=2), design="arms", factors={"trial": {"mode=top_k": {}, "mode=random": {}}})
+    assert baseline_arm(read_results(folder)) == "baseline"
+
+
 def test_a_sweep_has_no_arms(make_results):
     assert compare_arms(read_results(make_results(trials=7))).empty
 
@@ -131,6 +167,7 @@ def test_the_answer_in_sentences():
         [
             {
                 "arm": arm,
+                "is_baseline": arm == "baseline",
                 "n": 5,
                 "pairs": 5,
                 "val_accuracy_mean": a,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,20 @@ def test_every_file_of_a_transformer(vit_run: Path, tmp_path: Path) -> None:
     assert len(table) == 3 * 2
     assert table["entropy"].between(0, 1).all()
     assert found.row["images"] == 24
+
+
+def test_fewer_images_than_samples(vit_run: Path, tmp_path: Path) -> None:
+    found = analyze_attention(vit_run, samples=3, images=2, split="train", out=tmp_path)
+    assert len([path for path in found.files if path.name.startswith("attention_pattern")]) == 3
+    config = load(vit_run).config.replace(**{"dataset.num_val": 2})
+    (tmp_path / "few").mkdir()
+    for path in vit_run.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path / "few")
+    (tmp_path / "few" / "config.yaml").write_text(config.to_yaml())
+    found = analyze_attention(tmp_path / "few", samples=3)
+    assert found.row["images"] == 2
+    assert len([path for path in found.files if path.name.startswith("attention_pattern")]) == 2
 
 
 def test_report_numbers_are_the_measured_ones(vit_run: Path, tmp_path: Path) -> None:

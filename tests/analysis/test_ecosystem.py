@@ -46,6 +46,14 @@ def test_mlflow_gets_every_ended_trial_once(make_results, store):
     assert [file.path for file in client.list_artifacts(runs[3].info.run_id)] == ["config.yaml"]
 
 
+def test_mlflow_gets_no_trial_of_another_study(make_results, store):
+    folder = make_results(trials=1, unfinished=False)
+    trials = pd.read_csv(folder / "trials.csv")
+    taken = trials.assign(number=1, reason="warm start: other")
+    pd.concat([trials, taken]).to_csv(folder / "trials.csv", index=False)
+    assert log_to_mlflow(folder, store) == 1
+
+
 def test_mlflow_address_that_is_none(make_results, store):
     with pytest.raises(RoutingError, match="MLflow at nonsense://x"):
         log_to_mlflow(make_results(trials=1), "nonsense://x")

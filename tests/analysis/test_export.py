@@ -18,7 +18,9 @@ def test_trial_pick_writes_all_three_files(make_results):
     assert written == folder / "best" / "trial=3"
     assert RunConfig.from_yaml(written / "config.yaml") == RunConfig.from_yaml(folder / "trials" / "3" / "config.yaml")
     assert (written / "model.safetensors").read_bytes() == b"weights of trial 3"
-    assert "attention_routing on digits" in (written / "card.md").read_text()
+    card = (written / "card.md").read_text()
+    assert "attention_routing on digits" in card
+    assert "images, on which it was chosen too)" in card
 
 
 def test_trial_pick_is_the_trials_default_point(make_results):

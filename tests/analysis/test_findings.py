@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 
 import numpy as np
 import optuna
@@ -16,7 +17,9 @@ from analysis.configs import varied_keys, yaml_value
 from analysis.confirmed import confirm_table, error_bars, read_confirmed
 from analysis.effects import finished, knob_curves, level_means, parallel_axes
 from analysis.export import export
-from analysis.importance import importances
+from analysis.headline import cards
+from analysis.importance import importances, split_estimated
+from analysis.page import commands, importance_table
 from analysis.report import analyze
 from analysis.summary import summarise
 from analysis.table import read_results
@@ -68,6 +71,61 @@ def test_importance_finds_the_parameter_that_matters(make_results):
     assert found.loc["noise", "flops"] > 0.8
     report = analyze([folder]).report.read_text()
     assert "It is not an ablation" in report
+
+
+def write_conditional_ledger(folder, trials, warm):
+    """``depth`` exists where ``kind`` is b; ``warm`` further trials of a warm start, in which ``noise`` decides."""
+    write_ledger(folder, 0)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "ledger.journal")))
+    study = optuna.load_study(study_name=None, storage=storage, sampler=optuna.samplers.RandomSampler(seed=0))
+
+    def objective(trial):
+        good, noise = trial.suggest_float("good", 0, 1), trial.suggest_float("noise", 0, 1)
+        if trial.suggest_categorical("kind", ["a", "b"]) == "b":
+            trial.suggest_int("depth", 1, 9)
+        if trial.number >= trials:
+            trial.set_user_attr("warm_start", "elsewhere trial 0")
+        return (good if trial.number < trials else 100 * noise), noise
+
+    study.optimize(objective, n_trials=trials + warm)
+
+
+def test_importance_names_conditional_parameters_as_left_out(make_results):
+    folder = make_results(trials=25)
+    write_conditional_ledger(folder, 40, 0)
+    found = importances(read_results(folder))
+    assert set(found["parameter"][:3]) == {"good", "noise", "kind"}
+    assert found["parameter"].iloc[3] == "depth"
+    assert found.iloc[3, 1:].isna().all()
+    assert split_estimated(found)[1] == ["depth"]
+    shown = importance_table(found)
+    assert shown is not None
+    assert len(shown.rows) == 3
+    assert "only some trials have them: depth." in shown.note
+    assert "importance.png" in {path.name for path in analyze([folder]).figures}
+
+
+def test_importance_leaves_trials_of_a_warm_start_out(make_results):
+    folder = make_results(trials=25)
+    write_conditional_ledger(folder, 30, 60)
+    found = importances(read_results(folder)).set_index("parameter")
+    assert found.loc["good", "val_accuracy"] > 0.8
+    (folder / "ledger.journal").unlink()
+    write_conditional_ledger(folder, 10, 60)
+    assert importances(read_results(folder)).empty
+
+
+def test_trials_of_a_warm_start_are_not_finished_ones(make_results):
+    folder = make_results(trials=7)
+    trials = pd.read_csv(folder / "trials.csv")
+    taken = trials[:2].assign(number=[90, 91], state=["WARM_START", "COMPLETE"], reason="warm start: other")
+    pd.concat([trials, taken]).to_csv(folder / "trials.csv", index=False)
+    summary = summarise(read_results(folder))
+    assert summary.states["COMPLETE"] == 7
+    assert "WARM_START" not in summary.states
+    (card,) = [card for card in cards(summary) if card.label == "Trials"]
+    assert card.value == "7 finished"
+    assert card.note.endswith("; 2 more of a warm start")
 
 
 def test_no_importance_from_few_trials_or_a_damaged_ledger(make_results):
@@ -141,6 +199,27 @@ def test_confirmed_points(make_results):
     assert "so they flatter" not in report
 
 
+def test_points_without_a_fresh_seed_are_said_in_words(make_results):
+    folder = make_results()
+    (folder / "confirm").mkdir()
+    without = CONFIRM.assign(n=[0, 5])
+    without.loc[0, [column for column in CONFIRM if column.endswith(("_mean", "_low", "_high", "_curse"))]] = math.nan
+    without.to_csv(folder / "confirm" / "confirm.csv", index=False)
+    results = read_results(folder)
+    confirmed = read_confirmed(results)
+    assert error_bars(confirmed, results)["label"].tolist() == ["confirmed: test accuracy, 95 %, n = 5"]
+    shown = confirm_table(confirmed, results)
+    assert shown is not None
+    assert shown.note.endswith("n = 0: no training under a fresh seed has finished.")
+    without.assign(trial=[4, 3], knob_value=[0.5, 0.92], is_default=[True, False]).to_csv(
+        folder / "confirm" / "confirm.csv", index=False
+    )
+    (written,) = export(folder, ["trial=4"])
+    card = (written / "card.md").read_text()
+    assert "| confirmed | no training under a fresh seed has finished |" in card
+    assert "nan" not in card
+
+
 def test_damaged_confirm_is_named(make_results):
     folder = make_results(trials=7)
     (folder / "confirm").mkdir()
@@ -197,6 +276,12 @@ def test_varied_keys_ignore_missing_values():
 )
 def test_yaml_value(value, text):
     assert yaml_value(value) == text
+
+
+def test_the_same_study_again_goes_into_another_folder(make_results):
+    folder = make_results("a b")
+    _, again = [line for line in commands(read_results(folder)).splitlines() if line.startswith("routing sweep")]
+    assert shlex.split(again)[2:] == [f"{folder}/study.yaml", "--out", f"{folder}_again"]
 
 
 def test_tables_escape():

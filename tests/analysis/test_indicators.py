@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.indicators import attainment, epsilon
+from analysis.indicators import attainment, epsilon, same_seeds
 from analysis.report import analyze
+from analysis.table import read_results
 from routing.errors import InputError
+from routing.yaml_io import dump, load_file
 
 
 def test_epsilon_by_hand():
@@ -75,6 +77,39 @@ def test_studies_are_compared_with_repeats(make_results):
         "report.html",
     }
     assert len(pd.read_csv(folder / "hypervolume.csv")) == 2
+
+
+def test_a_folder_given_twice_is_no_repeat(make_results, monkeypatch):
+    folder = make_results("a", trials=7)
+    monkeypatch.chdir(folder.parent)
+    assert analyze([folder, "a", "./a/../a"]).comparison is None
+    found = analyze([folder, make_results("b", trials=7, seed=1), "a"])
+    assert found.comparison is not None
+    assert found.comparison.studies["n"].tolist() == [2]
+
+
+def test_repeats_under_the_same_seeds_are_warned_of(make_results):
+    def declared(place, **keys):
+        folder = make_results(place, trials=7, seed=len(place))
+        study = load_file(folder / "study.yaml")[0]
+        (folder / "study.yaml").write_text(dump({**study, **keys}))
+        return folder
+
+    folders = [
+        declared("a", sampler={"name": "auto", "seed": 0}, base={}),
+        declared("bb", sampler={"name": "auto", "seed": 0}),
+        declared("ccc", sampler={"name": "auto", "seed": 1}),
+        declared("dddd", sampler={"name": "auto", "seed": 0}, base={"seed": 1}),
+        declared("eeeee", name="another", sampler={"name": "auto", "seed": 0}),
+        declared("ffffff", seeds=[0, 1]),
+        declared("ggggggg", seeds=[0, 1]),
+    ]
+    first, second = same_seeds([read_results(folder) for folder in folders])
+    assert f"{folders[1]}: sampler.seed 0 and seed 0, as in {folders[0]}: no independent repeat" in first
+    assert f"{folders[6]}: seeds [0, 1], as in {folders[5]}" in second
+    found = analyze(folders[:2])
+    assert found.comparison is not None
+    assert "no independent repeat" in found.comparison.report.read_text()
 
 
 def test_studies_with_other_objectives_cannot_be_compared(make_results):

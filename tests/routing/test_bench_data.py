@@ -48,6 +48,13 @@ def test_memory_of_its_own() -> None:
 
 
 @needs_proc
+def test_memory_counts_rounds_not_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_two_trials", lambda count, way: [5.0, 7.0])
+    for row in bench.memory_per_trial(10, rounds=3):
+        assert (row["n"], row["private_megabytes"]) == (3, 7.0)
+
+
+@needs_proc
 @pytest.mark.slow
 def test_two_trials_share_mapped_data() -> None:
     mapped, own = bench.memory_per_trial(20_000, rounds=1)

@@ -25,6 +25,14 @@ def test_rows_of_the_benchmark(monkeypatch: pytest.MonkeyPatch, precision: str) 
         assert row["ratio"] == pytest.approx(row["realised"] / row["theoretical"])
 
 
+def test_milliseconds_are_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.ARCHITECTURES, "tiny", (16, 2))
+    times = {"unpruned": [1.0, 4.0, 6.0], "merge": [0.5, 2.0, 9.0]}
+    monkeypatch.setattr(bench, "interleaved", lambda *_: times)
+    [row] = bench.bench_pruning(["tiny"], [2], ["fp32"], ("merge",))
+    assert (row["ms_per_image"], row["ms_per_image_unpruned"]) == (1000, 2000)
+
+
 def test_theoretical_speed_up_by_hand() -> None:
     """ViT-S/16, 61 of 197 tokens from the second block: two thirds of the compute are gone, the choice included."""
     t, kept, d, m = 197, 61, 384, 1536

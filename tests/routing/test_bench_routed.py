@@ -91,6 +91,12 @@ def test_a_whole_model_routes_exactly_the_share_asked_for() -> None:
         assert row["ratio"] == pytest.approx(row["speed_up"] / row["theoretical"])
 
 
+def test_milliseconds_of_whole_models_are_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole_model, "interleaved", lambda ways, _: {way: [1.0, 4.0, 6.0] for way in ways})
+    [row] = whole_model.compare("digits", 4, (0.25,))
+    assert row["ms_per_image"] == 1000
+
+
 def test_cifar_is_the_shipped_study() -> None:
     base = load_study("routing_cifar10").base
     assert {key: base[key] for key in CIFAR} == CIFAR

@@ -136,6 +136,10 @@ def test_short_forms() -> None:
             {"objectives": [{"metric": "flops", "goal": "minimize", "referenze": 1}]},
             "unknown key 'objectives.0.referenze'; did you mean 'reference'",
         ),
+        (
+            {"objectives": [{"metric": "flops", "goal": "minimize", "reference": 1e6}]},
+            "objectives: the task's metric comes first, and 'flops' is a cost",
+        ),
         ({"sampler": {"name": "gpp"}}, "sampler.name"),
         ({"sampler": {"name": "tpe", "options": {"popsize": 3}}}, "sampler tpe has no option 'popsize'"),
         ({"scheduler": {"name": "asha", "reduction_factor": 1}}, "scheduler.reduction_factor"),

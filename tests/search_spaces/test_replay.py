@@ -10,8 +10,18 @@ from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from routing.errors import InputError
+from search_spaces.bench import replay
 from search_spaces.bench.recorded import Recorded, read_recorded, record
-from search_spaces.bench.replay import Surrogate, Trace, compare_rules, interval, replay_rule, run_sampler
+from search_spaces.bench.replay import (
+    Surrogate,
+    Trace,
+    compare_rules,
+    compare_samplers,
+    interval,
+    quantile_within,
+    replay_rule,
+    run_sampler,
+)
 from search_spaces.ledger import LEDGER_FILE, Ledger
 from search_spaces.load import parse_study
 from search_spaces.plan import blueprint
@@ -57,6 +67,24 @@ def test_rules_are_compared_on_the_same_orders() -> None:
     assert rows["none"]["full_trainings"] <= 40
     assert (rows["moasha"]["lead_low"], rows["moasha"]["lead_high"]) == (0.0, 0.0)
     assert all(row["low"] <= row["hypervolume"] <= row["high"] for row in rows.values())
+
+
+def test_what_was_not_reached_is_no_number() -> None:
+    assert quantile_within([10, 20, 30, None], 0.5, 100) == 25
+    assert quantile_within([10, 20, None, None], 0.5, 100) == "not within 100"
+    assert quantile_within([10, 20, 30, None], 0.9, 100) == "not within 100"
+    assert quantile_within([*range(10), None], 0.9, 100) == 9  # exactly the tenth of eleven
+    assert quantile_within([None], 0.5, 80) == "not within 80"
+
+
+def test_samplers_that_do_not_arrive_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    # random search ends at 2 after 150 trials; gets there with its last one
+    ends = {"random": [1.0] * 149 + [2.0], "tpe": [1.5] * 100, "nsga2": [1.0] * 49 + [2.5]}
+    monkeypatch.setattr(replay, "run_sampler", lambda model, study, name, *rest: (ends[name], 0.1))
+    rows = {row["sampler"]: row for row in compare_samplers(None, STUDY, seeds=2, names=list(ends))}  # type: ignore[arg-type]
+    assert rows["random"]["trials"] == 150
+    assert rows["tpe"]["trials"] == rows["tpe"]["trials_p90"] == "not within 100"
+    assert rows["nsga2"]["trials"] == 50
 
 
 def test_interval_of_a_mean() -> None:
