@@ -236,7 +236,7 @@ class StudyBase(Section):
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"objectives: the same metric is given twice in {', '.join(names)}")
-        if names[0] in COST_METRICS:
+        if names[0] in COST_METRICS and not set(names) <= set(COST_METRICS):
             raise ValueError(f"objectives: the task's metric comes first, and '{names[0]}' is a cost")
         return self
 

@@ -137,7 +137,12 @@ def test_short_forms() -> None:
             "unknown key 'objectives.0.referenze'; did you mean 'reference'",
         ),
         (
-            {"objectives": [{"metric": "flops", "goal": "minimize", "reference": 1e6}]},
+            {
+                "objectives": [
+                    {"metric": "flops", "goal": "minimize", "reference": 1e6},
+                    {"metric": "val_accuracy", "goal": "maximize", "reference": 0.2},
+                ]
+            },
             "objectives: the task's metric comes first, and 'flops' is a cost",
         ),
         ({"sampler": {"name": "gpp"}}, "sampler.name"),
