@@ -118,9 +118,12 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 
 
-def _run(*words: str) -> subprocess.Popen[bytes]:
+def _run(*words: str, **environment: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, *words], env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [sys.executable, *words],
+        env={**_environment(), **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -150,7 +153,8 @@ def _ours(folder: Path, workload: Workload) -> None:
 
 
 def _plain_ray(folder: Path, workload: Workload) -> None:
-    _wait(_run("-m", "search_spaces.bench.plain_ray", str(folder), *workload.words()))
+    # of its own: Ray would join whatever cluster somebody else has on this machine, and wait for it when that ends
+    _wait(_run("-m", "search_spaces.bench.plain_ray", str(folder), *workload.words(), RAY_ADDRESS="local"))
 
 
 def _plain_optuna(folder: Path, workload: Workload) -> None:
