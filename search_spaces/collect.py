@@ -27,14 +27,9 @@ if TYPE_CHECKING:
 TRIALS_FILE = "trials.csv"
 POINTS_FILE = "points.csv"
 TEST_FILE = "confirm_test.json"  # written by ``confirm`` only: what a user evaluates on test stays out of every table
-_WORDS = {
-    "COMPLETE": "complete",
-    "PRUNED": "stopped early",
-    "FAIL": "failed or interrupted",
-    "WARM_START": "taken over",
-}
 WARM = "WARM_START"
 """State in trials.csv of a trial that another study has run: it informs the sampler and counts for nothing else."""
+_WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed or interrupted", WARM: "taken over"}
 _CONTEXT = ("arm",)
 _STOPPED = ("rung", "rank", "peers")
 _COSTS = ("seconds", "cpu_seconds", "expected_flops")

@@ -5,6 +5,7 @@ torch is imported by the two functions that need it: checking a configuration pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -97,6 +98,15 @@ def normalise(images: Tensor, info: DataInfo) -> Tensor:
     return (images.float() - mean).mul_(scale)
 
 
+def num_steps(images: int, batch_size: int) -> int:
+    """Return the batches of an epoch of training: a last image alone joins the batch before.
+
+    Batch norm cannot train on one value.
+    """
+    steps = math.ceil(images / batch_size)
+    return steps - 1 if steps > 1 and images % batch_size == 1 < batch_size else steps
+
+
 def batches(
     split: Split,
     info: DataInfo,
@@ -108,16 +118,17 @@ def batches(
     """Yield normalised batches in ``order`` (indices (M,)), or in the order of the split; the last may be smaller.
 
     Args:
-        order: with it, a last image alone joins the batch before: batch norm cannot train on one value.
+        order: of a training; its batches are ``num_steps``.
         facts: columns of ``split.extra`` that come along.
         augment: uint8 images (B, C, H, W) -> the same, moved.
     """
     import torch
 
-    pieces = list((torch.arange(len(split)) if order is None else order).split(batch_size))
-    if order is not None and len(pieces) > 1 and len(pieces[-1]) == 1 < batch_size:
-        pieces[-2:] = [torch.cat(pieces[-2:])]
-    for indices in pieces:
+    if order is None:
+        order, count = torch.arange(len(split)), math.ceil(len(split) / batch_size)
+    else:
+        count = num_steps(len(order), batch_size)
+    for indices in order.tensor_split(tuple(range(batch_size, count * batch_size, batch_size))):
         where = indices.to(split.targets.device)
         pixels = split.images.index_select(0, where)  # row by row: ten times faster than an index
         images = normalise(pixels if augment is None else augment(pixels), info)

@@ -49,22 +49,25 @@ def load(section: ImageFolderSection) -> ImageData:
     into all three by seed.
     """
     described = info(section)
-    files = {name: _files(folder, described.class_names) for name, folder in _folders(section.root).items()}
+    files = {
+        name: _files(folder, described.class_names, every_class=name in ("train", ALL))
+        for name, folder in _folders(section.root).items()
+    }
     key = {
         "version": VERSION,
         **section.model_dump(mode="json", exclude={"name", "root", "patch_grid_size", "patch_margin"}),
-        "files": _digest(section.root, files),
+        "files": _digest(files),
     }
     return cached_data(described, "image_folder", key, lambda: _read_all(section, files))
 
 
-def _digest(root: Path, files: dict[str, Files]) -> str:
-    """Return what a renamed, moved, added, removed or rewritten image changes."""
+def _digest(files: dict[str, Files]) -> str:
+    """Return what a renamed, moved, added, removed or rewritten image changes, wherever the folder lies."""
     found = hashlib.sha256()
     for name, listed in files.items():
         for path, label in listed:
             status = os.stat(path)
-            line = (name, os.path.relpath(path, root), label, status.st_size, status.st_mtime_ns)
+            line = (name, label, path.rpartition(os.sep)[2], status.st_size, status.st_mtime_ns)
             found.update(repr(line).encode())
     return found.hexdigest()
 
@@ -93,10 +96,11 @@ def _classes(root: Path) -> tuple[str, ...]:
     return classes
 
 
-def _files(folder: Path, classes: Sequence[str]) -> Files:
+def _files(folder: Path, classes: Sequence[str], every_class: bool) -> Files:
     """Return (file, class index) of one split, in a fixed order.
 
-    A class folder that ``train`` does not have is an error, and so is one of ``train`` without images.
+    A class folder that ``train`` does not have is an error, and so is one without images where ``every_class`` must
+    have some.
     """
     unknown = sorted(_class_folders(folder) - set(classes))
     if unknown:
@@ -114,7 +118,7 @@ def _files(folder: Path, classes: Sequence[str]) -> Files:
     if not found:
         raise InputError(f"{folder}: no images in its class folders (extensions: {choices(EXTENSIONS)})")
     empty = sorted(set(range(len(classes))) - {label for _, label in found})
-    if empty and folder.name not in ("val", "test"):
+    if empty and every_class:
         raise InputError(
             f"{folder / classes[empty[0]]}: no images in this class folder (extensions: {choices(EXTENSIONS)}); add "
             "some, or remove the folder"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from routing.config import TrainingSection
-from routing.data import Batch, DataInfo, Split, batches
+from routing.data import Batch, DataInfo, Split, batches, num_steps
 from routing.data.augment import Augment
 from routing.errors import InputError, TrialFailed, choices
 from routing.models.base import ModelOutput, VisionModel
@@ -65,12 +65,6 @@ def total_loss(
         terms[name] = weight * task.loss(prediction, targets)
     summed = [term.reshape(()) for name, term in terms.items() if wanted is None or name in wanted]
     return torch.stack(summed).sum(), terms
-
-
-def num_steps(images: int, batch_size: int) -> int:
-    """Return the steps of an epoch; a last image alone is no batch (see ``batches``)."""
-    steps = math.ceil(images / batch_size)
-    return steps - 1 if steps > 1 and images % batch_size == 1 < batch_size else steps
 
 
 def train_epoch(

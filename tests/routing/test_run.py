@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from routing.config import RunConfig
+from routing.data import num_steps
 from routing.errors import InputError, TrialFailed
 from routing.record import TrialRecord, read_metrics
 from routing.run import run
 from routing.saved import evaluate_saved, load
 from routing.tasks import Classification
 from routing.training.checkpoint import CHECKPOINT_FILE
-from routing.training.loop import num_steps
 
 
 class Killed(Exception):
