@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from routing.errors import InputError, RoutingError
@@ -28,6 +30,8 @@ _WORKER_ENVIRONMENT = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+_NEEDED_NEXT = ("torch", "pandas", "pyarrow.fs", "routing.compute")
+"""What the driver imports next and what asks nothing of Ray: read while Ray's processes start."""
 _DRIVER_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -107,6 +111,7 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
     mine = not ray.is_initialized()
     with scratch_folder() as scratch:
         try:
+            threading.Thread(target=_import_all, args=(_NEEDED_NEXT,), daemon=True).start()
             if mine:
                 _start(address or os.environ.get("RAY_ADDRESS"), concurrency, resources, scratch)
             for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
@@ -115,6 +120,12 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
         finally:
             if mine:
                 ray.shutdown()
+
+
+def _import_all(modules: Iterable[str]) -> None:
+    for module in modules:
+        with suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(module)
 
 
 def _start(address: str | None, concurrency: int, resources: ResourcesSection, scratch: Path) -> None:

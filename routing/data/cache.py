@@ -14,15 +14,16 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from filelock import FileLock
-from torch import Tensor
 
 from routing.data import DataInfo, ImageData, Split
 from routing.errors import RoutingError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Column = np.ndarray | Callable[[Path], None]
 """An array, or, where it would not fit into memory, what writes it to a .npy file bit by bit."""
@@ -108,5 +109,7 @@ def _read(folder: Path) -> Split:
 
 
 def _map(path: Path) -> Tensor:
+    import torch  # describing a data set passes through this module and should not wait for it
+
     # copy-on-write, so that torch gets a writable buffer and the pages stay shared between processes
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -22,3 +22,7 @@ def test_checking_a_configuration() -> None:
 
 def test_reading_a_study() -> None:
     assert heavy_imports("import search_spaces\nsearch_spaces.load_study('digits')") == []
+
+
+def test_describing_the_embedded_data() -> None:
+    assert heavy_imports("from routing.config import RunConfig\nRunConfig().dataset.info()") == []
