@@ -264,6 +264,7 @@ BENCHES = {
     "scaling": "routing.bench.scaling",
     "start": "routing.bench.start",
     "sweep": "search_spaces.bench.utilisation",
+    "search": "search_spaces.bench.search_value",
     "replay": "search_spaces.bench.replay",
 }
 

@@ -118,7 +118,8 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
 
 
-def _run(*words: str, **environment: str) -> subprocess.Popen[bytes]:
+def fresh_process(*words: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Start Python in the environment that every way runs in, with one thread; it prints nowhere."""
     return subprocess.Popen(
         [sys.executable, *words],
         env={**_environment(), **environment},
@@ -127,7 +128,12 @@ def _run(*words: str, **environment: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _wait(*processes: subprocess.Popen[bytes]) -> None:
+def wait(*processes: subprocess.Popen[bytes]) -> None:
+    """Wait for processes.
+
+    Raises:
+        RoutingError: one failed.
+    """
     for process in processes:
         finish(process)
 
@@ -149,21 +155,22 @@ def _ours(folder: Path, workload: Workload) -> None:
     }
     (folder / "study.yaml").write_text(dump(study), encoding="utf-8")
     program = "import sys, search_spaces; search_spaces.sweep(sys.argv[1], sys.argv[2], concurrency=int(sys.argv[3]))"
-    _wait(_run("-c", program, str(folder / "study.yaml"), str(folder / "results"), str(WORKERS)))
+    wait(fresh_process("-c", program, str(folder / "study.yaml"), str(folder / "results"), str(WORKERS)))
 
 
 def _plain_ray(folder: Path, workload: Workload) -> None:
     # of its own: Ray would join whatever cluster somebody else has on this machine, and wait for it when that ends
-    _wait(_run("-m", "search_spaces.bench.plain_ray", str(folder), *workload.words(), RAY_ADDRESS="local"))
+    wait(fresh_process("-m", "search_spaces.bench.plain_ray", str(folder), *workload.words(), RAY_ADDRESS="local"))
 
 
 def _plain_optuna(folder: Path, workload: Workload) -> None:
     share = replace(workload, trials=workload.trials // WORKERS)
-    _wait(*(_run("-m", "search_spaces.bench.plain_optuna", str(folder), *share.words()) for _ in range(WORKERS)))
+    words = ("-m", "search_spaces.bench.plain_optuna", str(folder), *share.words())
+    wait(*(fresh_process(*words) for _ in range(WORKERS)))
 
 
 def _plain_pool(folder: Path, workload: Workload) -> None:
-    _wait(_run("-m", "search_spaces.bench.plain_pool", str(folder), *workload.words()))
+    wait(fresh_process("-m", "search_spaces.bench.plain_pool", str(folder), *workload.words()))
 
 
 OURS, POOL = "routing sweep", "plain pool of two processes, no search"

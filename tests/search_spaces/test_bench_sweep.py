@@ -53,7 +53,7 @@ def test_rows_are_medians_and_ratios_are_paired(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_way_that_fails_says_why() -> None:
     with pytest.raises(RoutingError, match="no such thing"):
-        bench._wait(bench._run("-c", "raise SystemExit('no such thing')"))
+        bench.wait(bench.fresh_process("-c", "raise SystemExit('no such thing')"))
 
 
 @pytest.mark.slow

@@ -1,0 +1,96 @@
+"""The default study as a user would search it by hand, with default settings. Usage: ray|optuna FOLDER SECONDS SEED
+
+Both share the study's conditional space, define by run, and train as ``routing train`` does. What a hand-written script
+has is one point per training; early stopping with two objectives is in neither library.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from routing.config import RunConfig
+from search_spaces.load import load_study
+from search_spaces.schema import SweepStudy
+from search_spaces.space import Space
+
+STUDY = "digits"
+OBJECTIVES = ["val_accuracy", "flops"]
+
+
+def space_of_study() -> Space:
+    """Return the space of the default study, each run with one operating point."""
+    study = load_study(STUDY)
+    assert isinstance(study, SweepStudy)
+    return Space(study.space, {**study.base, "evaluation.operating_points": False})
+
+
+def train(config: RunConfig, folder: Path) -> tuple[float, float]:
+    """Train one run, note its objectives and when it ended, and return the objectives."""
+    from routing.run import run
+
+    metrics = run(config).metrics
+    found = (metrics["val_accuracy"], metrics["flops"])
+    note = json.dumps({"ended": time.time(), "points": [found]})
+    (folder / f"{time.time_ns()}.json").write_text(note, encoding="utf-8")
+    return found
+
+
+def trainable(config: dict[str, Any]) -> None:
+    """Train one run and report its two objectives."""
+    from ray import tune
+
+    folder = Path(config.pop("folder"))
+    accuracy, flops = train(space_of_study().config(config), folder)
+    tune.report({"val_accuracy": accuracy, "flops": flops})
+
+
+def with_ray(folder: str, seconds: float, seed: int) -> None:
+    """Search with Ray Tune and OptunaSearch, as many trials at once as there are CPUs."""
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    space = space_of_study()
+
+    def define_by_run(trial: optuna.Trial) -> dict[str, Any]:
+        space.sample(trial)
+        return {"folder": folder}
+
+    tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=OptunaSearch(space=define_by_run, metric=OBJECTIVES, mode=["max", "min"], seed=seed),
+            num_samples=-1,
+            time_budget_s=seconds,
+        ),
+        run_config=tune.RunConfig(storage_path=f"{folder}/ray", name="plain"),
+    ).fit()
+
+
+def with_optuna(folder: str, seconds: float, seed: int) -> None:
+    """Search with Optuna: one of the processes that share a journal. Its sampler is left as it is, without a seed."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    space = space_of_study()
+    study = optuna.create_study(
+        study_name="plain",
+        storage=JournalStorage(JournalFileBackend(f"{folder}/journal")),
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        return train(space.config(space.sample(trial)), Path(folder))
+
+    study.optimize(objective, timeout=seconds)
+
+
+if __name__ == "__main__":
+    search = {"ray": with_ray, "optuna": with_optuna}[sys.argv[1]]
+    search(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,88 @@
+"""The benchmark of the search: its curve by hand, and what each way leaves behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_studies import sweep_values
+
+from routing.config import RunConfig
+from routing.run import run
+from search_spaces.bench import plain_search
+from search_spaces.bench import search_value as bench
+from search_spaces.load import load_study, parse_study
+from search_spaces.space import Space
+
+OBJECTIVES = parse_study(sweep_values()).objectives  # reference (0, 2e6)
+TINY = {"dataset.num_train": 32, "dataset.num_val": 16, "dataset.num_test": 16, "training.num_epochs": 1}
+
+
+def test_the_curve_counts_every_point_when_its_training_ended() -> None:
+    notes = [
+        {"ended": 9.0, "points": [[1.0, 1.0e6]]},
+        {"ended": 4.0, "points": [[0.5, 1.0e6], [0.25, 0.5e6], [0.2, 1.9e6]]},
+    ]
+    steps = bench.curve(notes, OBJECTIVES)
+    first = 0.25 * 1.5e6 + 0.25 * 1.0e6
+    assert steps == [(4.0, pytest.approx(first)), (9.0, pytest.approx(0.25 * 0.5e6 + 1.0e6))]
+    assert bench.at(steps, 3.9) == 0
+    assert bench.at(steps, 8) == pytest.approx(first)
+    assert bench.reaching(steps, first) == 4
+    assert bench.reaching(steps, first + 1) == 9
+    assert bench.reaching(steps, 2e6) is None
+
+
+def test_ways_are_compared_on_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours reaches plain Ray's final volume after 2, 4 and 20 s of 30, then never: a way that is late says so."""
+    ran: list[str] = []
+    reached = {0: 2.0, 1: 4.0, 2: 20.0, 3: None}
+
+    def way(name: str) -> Any:
+        def search(folder: Path, seconds: float, seed: int) -> None:
+            ran.append(f"{name}{seed}")
+            ended = 10.0 if name == bench.RAY else reached[seed]
+            points = [[0.5, 1.0e6]]
+            if ended is not None:
+                note = {"ended": time.time() + ended, "points": points}
+                (folder / "1.json").write_text(json.dumps(note))
+            late = {"ended": time.time() + 31, "points": [[1.0, 0.0]]}
+            (folder / "2.json").write_text(json.dumps(late))
+
+        return search
+
+    monkeypatch.setattr(bench, "WAYS", {name: way(name) for name in (bench.OURS, bench.RAY)})
+    monkeypatch.setattr(bench, "_draw", lambda study: None)
+    ours, plain = bench.compare(30, range(3))
+    assert ran[:4] == [bench.OURS + "0", bench.RAY + "0", bench.RAY + "1", bench.OURS + "1"]
+    assert ours["reached"] == pytest.approx(4, abs=0.5)
+    assert ours["share"] == pytest.approx(4 / 30, abs=0.02)
+    assert ours["worst"] == pytest.approx(20 / 30, abs=0.02)
+    assert plain["reached"] == pytest.approx(10, abs=0.5)
+    assert (ours["trainings"], ours["points"], ours["n"]) == (1, 1, 3)
+    ours, _ = bench.compare(30, [2, 3, 3])
+    assert ours["reached"] == ours["worst"] == "not within 30"
+
+
+def test_the_scripts_train_the_default_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = load_study(plain_search.STUDY)
+    space = Space(study.space, {**study.base, **TINY, "evaluation.operating_points": False})  # type: ignore[union-attr]
+    assert set(plain_search.space_of_study().parameters) == set(space.parameters)
+    monkeypatch.setattr(plain_search, "space_of_study", lambda: space)
+    plain_search.with_optuna(str(tmp_path), 0.01, 0)
+    told: list[dict[str, float]] = []
+    monkeypatch.setattr("ray.tune.report", told.append)
+    plain_search.trainable({"folder": str(tmp_path), "model.name": "full_compute", "dataset.patch_grid_size": 4})
+    notes = sorted(bench.notes(tmp_path), key=lambda note: note["ended"])
+    assert len(notes) == 2
+    assert notes[-1]["points"] == [[told[0]["val_accuracy"], told[0]["flops"]]]
+
+
+def test_ours_counts_its_operating_points(tmp_path: Path) -> None:
+    record = run(RunConfig.from_dict({**TINY, "model.router.mode": "top_k"}), out=tmp_path / "results/trials/0")
+    (note,) = bench.notes(tmp_path)
+    assert len(note["points"]) == len(record.points) > 2
+    assert note["points"][0] == [record.points[0].metrics["val_accuracy"], record.points[0].flops]
