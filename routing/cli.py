@@ -138,7 +138,11 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
 @cli.command()
 @click.argument("study_file", metavar="STUDY")
 @click.option("--out", help="Results folder, or a URL to copy them to (s3://...); default results/<study>.")
-@click.option("--trials", type=click.IntRange(min=1), help="Trials in all, instead of the study's.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help="Trials in all, instead of the study's; of an ablation, its first ones.",
+)
 @click.option("--time-budget", help="Stop after this long: 90s, 30m, 2h; --resume goes on.")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
 @click.option("--address", help="A running Ray cluster; default: start one on this machine.")

@@ -54,6 +54,7 @@ class Driver:
         out: Path,
         *,
         mirror: Mirror | None,
+        trials: int | None,
         budget: float | None,
         concurrency: int | None,
         address: str | None,
@@ -66,7 +67,7 @@ class Driver:
         self.study, self.out, self.budget, self.address = study, out, budget, address
         self.concurrency, self.resume, self.warm_start, self.force = concurrency, resume, warm_start, force
         self.storage, self.run, self.mirror = storage, run, mirror
-        self.plan: Blueprint = blueprint(study)
+        self.plan: Blueprint = blueprint(study, trials)
         self.rule = Rule(study.scheduler, study.objectives)
         self.collector = Collector(out, lambda labels: self.plan.configure(self.plan.space.restore(labels)))
         self.total = self.plan.total

@@ -33,14 +33,17 @@ class Blueprint:
     samples: bool = True
 
 
-def blueprint(study: Study) -> Blueprint:
-    """Return the blueprint of a study; an ablation is a space of arm and seed whose every combination is enqueued."""
+def blueprint(study: Study, trials: int | None = None) -> Blueprint:
+    """Return the blueprint of a study, of its first ``trials`` only if given.
+
+    An ablation is a space of arm and seed whose every combination is enqueued.
+    """
     if isinstance(study, SweepStudy):
-        space = Space(study.space, study.base)
-        return Blueprint(space, space.config, [space.labels(s) for s in study.enqueue], study.trials, study.sampler)
+        space, total = Space(study.space, study.base), trials or study.trials
+        return Blueprint(space, space.config, [space.labels(s) for s in study.enqueue], total, study.sampler)
     declared = {arm.name: arm for arm in arms(study)}
     table = Space({"arm": Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
-    every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared]
+    every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared][:trials]
 
     def configure(values: dict[str, Any]) -> RunConfig:
         if values["arm"] not in declared:

@@ -12,6 +12,7 @@ from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror, is_url
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
+from search_spaces.plan import planned_trials
 from search_spaces.ray_session import check_address, local_concurrency
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
 
@@ -40,7 +41,8 @@ def sweep(
         study: a study, a study file, or the name of a shipped study.
         out: results folder; new, or that of an earlier call with ``resume``. A URL (``s3://bucket/digits``) is for
             nodes that share no folder: the work is done in ``results/digits`` and copied there.
-        trials: trials in all, instead of the study's; more than before extends a finished study.
+        trials: trials in all, instead of the study's; more than before extends a finished study. Of an ablation, its
+            first ones only, all arms under the first seed before the next; ``resume`` without it runs the rest.
         time_budget: seconds, or ``"30m"``, from the first trial on; what runs then is interrupted, to be resumed.
         concurrency: trials at once; by default as many as this machine or cluster has room for.
         address: of a running Ray cluster; by default ``RAY_ADDRESS``, else a private one on this machine.
@@ -57,12 +59,14 @@ def sweep(
         RoutingError: the disk is full, or Ray did not start.
     """
     study = study if isinstance(study, (SweepStudy, AblationStudy)) else load_study(study)
-    study = _with_trials(study, trials)
+    if _checked(study, trials) is not None and isinstance(study, SweepStudy):
+        study = study.model_copy(update={"trials": trials})
     mirror = Mirror(str(out)) if is_url(out) else None
     driver = Driver(
         study,
         Path(out) if mirror is None else RESULTS_FOLDER / mirror.name,
         mirror=mirror,
+        trials=trials,
         budget=None if time_budget is None else _seconds(time_budget),
         concurrency=_concurrency(study, concurrency, address),
         address=address,
@@ -80,14 +84,12 @@ def sweep(
         raise RoutingError(f"{out}: the disk is full; make room, then go on with --resume") from None
 
 
-def _with_trials(study: Study, trials: int | None) -> Study:
-    if trials is None:
-        return study
-    if trials < 1:
+def _checked(study: Study, trials: int | None) -> int | None:
+    if trials is not None and trials < 1:
         raise InputError(f"trials must be at least 1, not {trials}")
-    if isinstance(study, AblationStudy):
-        raise InputError("an ablation runs every arm under every seed; trials cannot be set")
-    return study.model_copy(update={"trials": trials})
+    if trials is not None and isinstance(study, AblationStudy) and trials > (most := planned_trials(study)):
+        raise InputError(f"this ablation has {most} trials, every arm under every seed; {trials} are too many")
+    return trials
 
 
 def _seconds(budget: float | str) -> float:

@@ -218,7 +218,12 @@ def test_time_budget_constraint_and_ablation(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 90
     assert 0 < len(table(out).query("state == 'COMPLETE'")) < 60
     assert "RUNNING" not in states(out)
-    out = sweep(parse_study(ablation_values()), tmp_path / "ablation", run="fake_runs:trivial", concurrency=2)
+    ablation = parse_study(ablation_values())
+    out = sweep(ablation, tmp_path / "ablation", run="fake_runs:trivial", concurrency=2, trials=2)
+    assert table(out)["arm"].tolist() == ["baseline", "mode=random"]
+    with pytest.raises(InputError, match=r"this ablation has 10 trials, .*; 11 are too many"):
+        sweep(ablation, out, resume=True, trials=11)
+    sweep(ablation, out, run="fake_runs:trivial", concurrency=2, resume=True)
     rows = table(out)
     arms = ["baseline", "mode=random", "mode=top_k", "dataset.patch_grid_size=4", "dataset.patch_grid_size=8"]
     assert rows["arm"].tolist() == arms * 2
