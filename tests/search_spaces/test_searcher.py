@@ -24,8 +24,8 @@ STUDY = parse_study(sweep_values(trial_timeout="10s"))
 @pytest.fixture
 def driver(tmp_path: Path) -> Driver:
     made = Driver(
-        STUDY, tmp_path, mirror=None, trials=None, budget=None, concurrency=1, address=None, resume=False, warm_start=[],
-        force=False, storage=None, run="fake_runs:trivial",
+        STUDY, tmp_path, mirror=None, trials=None, budget=None, concurrency=1, address=None, resume=False,
+        warm_start=[], force=False, storage=None, run="fake_runs:trivial",
     )  # fmt: skip
     made.ledger = Ledger(str(tmp_path / "ledger.journal"), STUDY.name, STUDY.objectives)
     return made
