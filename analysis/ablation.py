@@ -140,13 +140,13 @@ def _arm_row(runs: pd.DataFrame, baseline: pd.DataFrame, objectives: tuple[Objec
 
 def _verdict(row: pd.Series, objective: Objective) -> str:
     """Return what may be said of an arm on the first objective."""
-    metric = objective.metric
+    metric, few = objective.metric, "too few seeds for a claim ({} of {})"
     if row["is_baseline"]:
-        return "baseline" if row["n"] >= MIN_SEEDS else f"baseline; {int(row['n'])} seeds, too few for a claim"
+        return "baseline" if row["n"] >= MIN_SEEDS else f"baseline; {few.format(int(row['n']), MIN_SEEDS)}"
     if not row["pairs"]:
         return "no baseline under the same seeds"
     if row["pairs"] < MIN_SEEDS:
-        return f"too few seeds for a claim ({int(row['pairs'])} of {MIN_SEEDS})"
+        return few.format(int(row["pairs"]), MIN_SEEDS)
     p = row[f"{metric}_p_holm"]
     if not p < SIGNIFICANT:
         return "no clear difference"
