@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 
 from analysis.drawing import (
     BASELINE_STYLES,
+    COLOURS,
     FRONT,
     GREY,
     KNEE,
+    MARKERS,
     WIDTHS,
     ColumnWidth,
     as_text,
@@ -38,6 +40,7 @@ def draw_front(
 ) -> list[Path]:
     """Draw every point, the front, baselines and knee: first objective against the second.
 
+    Points of an ablation have the colour and shape of their arm while there are enough of them to tell arms apart.
     ``confirmed`` adds points with intervals: ``x``, ``y``, ``y_low``, ``y_high`` and ``label`` (one for all rows).
     """
     if len(summary.results.objectives) < 2:
@@ -57,27 +60,26 @@ def _front_points(axes: Axes, summary: Summary) -> None:
     objectives, points, front = summary.results.objectives, summary.results.points, summary.front
     task, cost = objectives[0], objectives[1]
     y_scale = scale(task.metric)
-    axes.scatter(
-        points[cost.metric],
-        points[task.metric] * y_scale,
-        s=10,
-        c=GREY,
-        linewidths=0,
-        alpha=0.7,
-        zorder=2,
-        label=f"all operating points ({len(points)})",
-    )
+    arms: list[str] = list(points["arm"].dropna().unique()) if "arm" in points else []
+    by_arm = 1 < len(arms) <= len(COLOURS)
+    if by_arm:
+        _points_of_arms(axes, points, arms, task, cost)
+    else:
+        label = f"all operating points ({len(points)})"
+        x, y = points[cost.metric], points[task.metric] * y_scale
+        axes.scatter(x, y, s=10, c=GREY, linewidths=0, alpha=0.7, zorder=2, label=label)
+        _baselines(axes, summary.baselines, task, cost)
     axes.plot(
         front[cost.metric],
         front[task.metric] * y_scale,
         drawstyle="steps-post",
         linestyle="-" if len(objectives) == 2 else "none",
-        marker="o",
-        color=FRONT,
-        zorder=4,
+        linewidth=1 if by_arm else None,
+        marker=None if by_arm else "o",
+        color="#000000" if by_arm else FRONT,
+        zorder=2 if by_arm else 4,
         label=f"front ({len(front)})",
     )
-    _baselines(axes, summary.baselines, task, cost)
     knee = summary.knee_row
     if knee is not None:
         axes.scatter(
@@ -85,13 +87,21 @@ def _front_points(axes: Axes, summary: Summary) -> None:
             knee[task.metric] * y_scale,
             s=150,
             facecolors="none",
-            edgecolors=KNEE,
+            edgecolors="#000000" if by_arm else KNEE,
             linewidths=2,
             zorder=6,
             label=f"knee (trial {int(knee['trial'])})",
         )
     cost_axis(axes, cost, points[cost.metric])
     axes.set_ylabel(axis_label(task.metric))
+
+
+def _points_of_arms(axes: Axes, points: pd.DataFrame, arms: list[str], task: Objective, cost: Objective) -> None:
+    for arm, colour, marker in zip(arms, COLOURS, MARKERS, strict=False):
+        own = points[points["arm"] == arm]
+        label = textwrap.fill(as_text(arm), 30)
+        x, y = own[cost.metric], own[task.metric] * scale(task.metric)
+        axes.scatter(x, y, s=22, c=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=3, label=label)
 
 
 def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objective) -> None:

@@ -19,7 +19,9 @@ from analysis.ablation import (
 )
 from analysis.intervals import mean_interval, share_interval
 from analysis.objectives import Objective
+from analysis.plots import draw_front
 from analysis.report import analyze
+from analysis.summary import summarise
 from analysis.table import read_results
 from routing.yaml_io import dump, load_file
 
@@ -108,6 +110,19 @@ def test_analyze_writes_the_tables(make_ablation):
     assert r"mode=top\_k" in (folder / "ablation.tex").read_text()
     assert "forest.png" in {path.name for path in found.figures}
     assert "mode=random" in found.report.read_text()
+
+
+def test_the_front_tells_arms_apart_while_there_are_few(make_ablation):
+    folder = make_ablation()
+    drawn = draw_front(summarise(read_results(folder)), ["svg"], folder)[0].read_text()
+    assert all(f">{name}<" in drawn for name in ("baseline", "mode=top_k", "mode=random"))
+    assert "all operating points" not in drawn
+    points = pd.read_csv(folder / "points.csv")
+    many = [points.assign(arm=points["arm"] + str(copy)) for copy in range(3)]
+    pd.concat(many).to_csv(folder / "points.csv", index=False)
+    drawn = draw_front(summarise(read_results(folder)), ["svg"], folder)[0].read_text()
+    assert f"all operating points ({3 * len(points)})" in drawn
+    assert "mode=top_k" not in drawn
 
 
 def test_arms_without_a_baseline(make_ablation):
