@@ -101,7 +101,7 @@ def _points_of_arms(axes: Axes, points: pd.DataFrame, arms: list[str], task: Obj
         own = points[points["arm"] == arm]
         label = textwrap.fill(as_text(arm), 30)
         x, y = own[cost.metric], own[task.metric] * scale(task.metric)
-        axes.scatter(x, y, s=22, c=colour, marker=marker, edgecolors="white", linewidths=0.5, zorder=3, label=label)
+        axes.scatter(x, y, s=30, c=colour, marker=marker, edgecolors="white", linewidths=0.4, zorder=3, label=label)
 
 
 def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objective) -> None:
