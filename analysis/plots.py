@@ -40,7 +40,7 @@ def draw_front(
 ) -> list[Path]:
     """Draw every point, the front, baselines and knee: first objective against the second.
 
-    Points of an ablation have the colour and shape of their arm while there are enough of them to tell arms apart.
+    Points of an ablation have the colour and shape of their arm while there are colours enough for that.
     ``confirmed`` adds points with intervals: ``x``, ``y``, ``y_low``, ``y_high`` and ``label`` (one for all rows).
     """
     if len(summary.results.objectives) < 2:

@@ -233,7 +233,6 @@ class Driver:
     def _tune(self, scratch: Path, concurrency: int, limit: int, proposer: Proposer, progress: Progress) -> None:
         """Start ``limit`` trials on Ray Tune and see them end."""
         from ray import tune
-        from ray.air._internal import usage
         from ray.exceptions import RayError
 
         from routing.trainable import RunTrainable
@@ -264,7 +263,6 @@ class Driver:
             on_disk_full=self._disk_is_full,
         )
         housekeeping = StudyCallback(self, search, progress, changed)
-        usage.tag_callbacks = lambda callbacks: None  # statistics are off, and it would import mlflow: 2 s
         resources = self.study.resources
         try:
             tune.run(

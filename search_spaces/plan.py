@@ -53,14 +53,25 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
     return Blueprint(table, configure, every, len(every), SamplerSection(name="random"), samples=False)
 
 
-def planned_trials(study: Study) -> int:
-    """Return how many trials a study runs."""
-    return study.trials if isinstance(study, SweepStudy) else len(arms(study)) * len(study.seeds)
+def planned_trials(study: Study, trials: int | None = None) -> int:
+    """Return how many trials a study runs, ``trials`` of them if given.
+
+    Raises:
+        InputError: fewer than one, or more than an ablation has.
+    """
+    declared = study.trials if isinstance(study, SweepStudy) else len(arms(study)) * len(study.seeds)
+    if trials is None:
+        return declared
+    if trials < 1:
+        raise InputError(f"trials must be at least 1, not {trials}")
+    if not isinstance(study, SweepStudy) and trials > declared:
+        raise InputError(f"this ablation has {declared} trials, every arm under every seed; {trials} are too many")
+    return trials
 
 
 def dry_run(study: Study, trials: int | None = None) -> str:
     """Return what would run, as text: trials, estimated cost, the space or the arms in words."""
-    total = trials or planned_trials(study)
+    total = planned_trials(study, trials)
     lines = [f"{study.kind} '{study.name}': {total} trials"]
     lines += [f"question: {study.question}"] if study.question else []
     lines += [f"cost: {study.cost}"] if study.cost else []

@@ -116,10 +116,19 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
                 _start(address or os.environ.get("RAY_ADDRESS"), concurrency, resources, scratch)
             for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
+            _leave_callbacks_uncounted()
             yield scratch
         finally:
             if mine:
                 ray.shutdown()
+
+
+def _leave_callbacks_uncounted() -> None:
+    """Have Ray Tune count no callbacks for its usage statistics: it imports mlflow for that, which takes 2 s."""
+    with suppress(ImportError):
+        from ray.air._internal import usage
+
+        usage.tag_callbacks = lambda callbacks: None
 
 
 def _import_all(modules: Iterable[str]) -> None:

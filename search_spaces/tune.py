@@ -59,8 +59,9 @@ def sweep(
         RoutingError: the disk is full, or Ray did not start.
     """
     study = study if isinstance(study, (SweepStudy, AblationStudy)) else load_study(study)
-    if _checked(study, trials) is not None and isinstance(study, SweepStudy):
-        study = study.model_copy(update={"trials": trials})
+    total = planned_trials(study, trials)
+    if isinstance(study, SweepStudy):
+        study = study.model_copy(update={"trials": total})
     mirror = Mirror(str(out)) if is_url(out) else None
     driver = Driver(
         study,
@@ -82,14 +83,6 @@ def sweep(
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise RoutingError(f"{out}: the disk is full; make room, then go on with --resume") from None
-
-
-def _checked(study: Study, trials: int | None) -> int | None:
-    if trials is not None and trials < 1:
-        raise InputError(f"trials must be at least 1, not {trials}")
-    if trials is not None and isinstance(study, AblationStudy) and trials > (most := planned_trials(study)):
-        raise InputError(f"this ablation has {most} trials, every arm under every seed; {trials} are too many")
-    return trials
 
 
 def _seconds(budget: float | str) -> float:
