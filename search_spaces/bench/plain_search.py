@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,22 @@ def trainable(config: dict[str, Any]) -> None:
     tune.report({"val_accuracy": accuracy, "flops": flops})
 
 
+def define_by_run(folder: str, trial: optuna.Trial) -> dict[str, Any]:
+    """Suggest one setting; what is returned goes to the trainable with it."""
+    space_of_study().sample(trial)
+    return {"folder": folder}
+
+
 def with_ray(folder: str, seconds: float, seed: int) -> None:
     """Search with Ray Tune and OptunaSearch, as many trials at once as there are CPUs."""
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    space = space_of_study()
-
-    def define_by_run(trial: optuna.Trial) -> dict[str, Any]:
-        space.sample(trial)
-        return {"folder": folder}
-
+    space = partial(define_by_run, folder)  # of a module: OptunaSearch pickles it
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(space=define_by_run, metric=OBJECTIVES, mode=["max", "min"], seed=seed),
+            search_alg=OptunaSearch(space=space, metric=OBJECTIVES, mode=["max", "min"], seed=seed),
             num_samples=-1,
             time_budget_s=seconds,
         ),

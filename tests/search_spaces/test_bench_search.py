@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import FixedTrial
 from small_studies import sweep_values
 
 from routing.config import RunConfig
@@ -73,6 +76,8 @@ def test_the_scripts_train_the_default_study(tmp_path: Path, monkeypatch: pytest
     assert set(plain_search.space_of_study().parameters) == set(space.parameters)
     monkeypatch.setattr(plain_search, "space_of_study", lambda: space)
     plain_search.with_optuna(str(tmp_path), 0.01, 0)
+    suggest = pickle.loads(pickle.dumps(partial(plain_search.define_by_run, "folder")))  # as OptunaSearch keeps it
+    assert suggest(FixedTrial({"model.name": "full_compute", "dataset.patch_grid_size": 4})) == {"folder": "folder"}
     told: list[dict[str, float]] = []
     monkeypatch.setattr("ray.tune.report", told.append)
     plain_search.trainable({"folder": str(tmp_path), "model.name": "full_compute", "dataset.patch_grid_size": 4})
