@@ -19,8 +19,8 @@ def trainable(config: dict[str, Any]) -> None:
 
 
 def main(folder: str, trials: int, epochs: int) -> None:
-    """Run the sweep."""
-    tune.Tuner(
+    """Run the sweep; a lost trial is an error: what remains would be another benchmark."""
+    results = tune.Tuner(
         trainable,
         param_space={"target": tune.loguniform(*RANGE), "epochs": epochs, "folder": folder},
         tune_config=tune.TuneConfig(
@@ -29,6 +29,8 @@ def main(folder: str, trials: int, epochs: int) -> None:
         ),
         run_config=tune.RunConfig(storage_path=f"{folder}/ray", name="plain"),
     ).fit()
+    if results.errors:
+        raise results.errors[0]
 
 
 if __name__ == "__main__":

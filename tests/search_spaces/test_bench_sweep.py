@@ -59,9 +59,16 @@ def test_a_way_that_fails_says_why() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", list(bench.WAYS))
 def test_every_way_runs_all_trials(way: str, tmp_path: Path) -> None:
-    before = time.time()
-    bench.WAYS[way](tmp_path, TINY)
-    notes = bench.notes(tmp_path)
+    before, folder = time.time(), tmp_path
+    try:
+        bench.WAYS[way](folder, TINY)
+    except RoutingError:
+        if "Ray Tune" not in way:
+            raise
+        folder = tmp_path / "again"  # Ray may lose a worker on a crowded machine, and by default nothing is tried again
+        folder.mkdir()
+        bench.WAYS[way](folder, TINY)
+    notes = bench.notes(folder)
     assert len(notes) == TINY.trials
     for one in notes:
         assert 0 < one["train_seconds"] < one["ended"] - one["started"]
