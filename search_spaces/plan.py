@@ -34,13 +34,14 @@ class Blueprint:
 
 
 def blueprint(study: Study, trials: int | None = None) -> Blueprint:
-    """Return the blueprint of a study, of its first ``trials`` only if given.
+    """Return the blueprint of a study; an ablation is a space of arm and seed whose every combination is enqueued.
 
-    An ablation is a space of arm and seed whose every combination is enqueued.
+    Args:
+        trials: of an ablation, its first ones only; a sweep says itself how many it has.
     """
     if isinstance(study, SweepStudy):
-        space, total = Space(study.space, study.base), trials or study.trials
-        return Blueprint(space, space.config, [space.labels(s) for s in study.enqueue], total, study.sampler)
+        space = Space(study.space, study.base)
+        return Blueprint(space, space.config, [space.labels(s) for s in study.enqueue], study.trials, study.sampler)
     declared = {arm.name: arm for arm in arms(study)}
     table = Space({"arm": Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
     every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared][:trials]

@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 
 from routing.config import RunConfig
+from search_spaces.bench.plain_optuna import shared_study
 from search_spaces.load import load_study
 from search_spaces.schema import SweepStudy
 from search_spaces.space import Space
@@ -76,21 +77,12 @@ def with_ray(folder: str, seconds: float, seed: int) -> None:
 
 def with_optuna(folder: str, seconds: float, seed: int) -> None:
     """Search with Optuna: one of the processes that share a journal. Its sampler is left as it is, without a seed."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     space = space_of_study()
-    study = optuna.create_study(
-        study_name="plain",
-        storage=JournalStorage(JournalFileBackend(f"{folder}/journal")),
-        directions=["maximize", "minimize"],
-        load_if_exists=True,
-    )
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         return train(space.config(space.sample(trial)), Path(folder))
 
-    study.optimize(objective, timeout=seconds)
+    shared_study(folder).optimize(objective, timeout=seconds)
 
 
 if __name__ == "__main__":

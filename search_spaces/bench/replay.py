@@ -159,12 +159,12 @@ def compare_rules(
     return rows
 
 
-def quantile_within(needed: Sequence[float | None], share: float, limit: int) -> float | str:
+def quantile_within(needed: Sequence[float | None], share: float, limit: float) -> float | str:
     """Return a quantile of what runs needed; words where it falls on runs (None) that had not arrived at ``limit``."""
     ordered = np.sort([np.inf if one is None else one for one in needed])
     around = ordered[: int(np.ceil(share * (len(ordered) - 1))) + 1]
     if np.isinf(around[-1]):
-        return f"not within {limit}"
+        return f"not within {limit:g}"
     return float(np.quantile(np.minimum(ordered, around[-1]), share))
 
 

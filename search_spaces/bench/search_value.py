@@ -18,6 +18,7 @@ from typing import Any
 from routing.bench.tables import BenchTable
 from routing.record import METRICS_FILE, read_metrics
 from search_spaces.bench.plain_search import OBJECTIVES, STUDY
+from search_spaces.bench.replay import quantile_within
 from search_spaces.bench.utilisation import fresh_process, wait
 from search_spaces.bench.workload import WORKERS
 from search_spaces.load import load_study
@@ -120,14 +121,12 @@ def reaching(steps: Curve, volume: float) -> float | None:
 
 
 def _arrival(reached: list[float | None], seconds: float) -> dict[str, Any]:
-    late = f"not within {seconds:g}"
-    ordered = sorted(float("inf") if one is None else one for one in reached)
-    middle = statistics.median(ordered)
-    return {
-        "reached": late if middle == float("inf") else middle,
-        "share": late if middle == float("inf") else middle / seconds,
-        "worst": late if ordered[-1] == float("inf") else ordered[-1] / seconds,
-    }
+    middle, worst = (quantile_within(reached, share, seconds) for share in (0.5, 1.0))
+    return {"reached": middle, "share": _share(middle, seconds), "worst": _share(worst, seconds)}
+
+
+def _share(arrival: float | str, seconds: float) -> float | str:
+    return arrival if isinstance(arrival, str) else arrival / seconds
 
 
 def _ours(folder: Path, seconds: float, seed: int) -> None:
