@@ -48,7 +48,9 @@ def studies() -> list[dict[str, Any]]:
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
-    """Read a study from a file, or a shipped one by its name (``digits``).
+    """Read a study from a file, a results folder, or a shipped one by its name (``digits``).
+
+    A bare name that is shipped means that, also where a results folder of the same name lies: ``./digits`` is the folder.
 
     Raises:
         InputError: one line with file, line, key and what would be valid.
@@ -60,13 +62,13 @@ def load_study(path: str | os.PathLike[str]) -> Study:
 
 def _find(path: str | os.PathLike[str]) -> Path:
     file = Path(path)
+    known = shipped()
+    if str(path) in known:
+        return known[str(path)]
     if file.is_file():
         return file
     if file.is_dir() and (file / "study.yaml").is_file():
         return file / "study.yaml"
-    known = shipped()
-    if str(path) in known:
-        return known[str(path)]
     if file.is_dir():
         raise InputError(f"{path}: a folder without study.yaml; give a study file or the name of a shipped study")
     if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:

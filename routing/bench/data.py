@@ -132,8 +132,9 @@ def _parts(config: RunConfig, model: PatchModel, split: Split) -> dict[str, Call
     return {
         "selection and normalisation": lambda: _exhaust(batches(split, info, size, order)),
         "augmentation": lambda: _exhaust(augment(pixels) for _ in steps),
-        "crop of every patch": lambda: _exhaust(model.grid.all(images) for _ in steps),
-        "all of these": lambda: _exhaust(
+        "input pipeline: these together": lambda: _exhaust(batches(split, info, size, order, augment=augment)),
+        "crop of every patch, by the model": lambda: _exhaust(model.grid.all(images) for _ in steps),
+        "input pipeline and crop": lambda: _exhaust(
             model.grid.all(batch.images) for batch in batches(split, info, size, order, augment=augment)
         ),
     }

@@ -21,8 +21,8 @@ def _cache() -> Iterator[None]:
 
 def test_shares_of_a_training_step() -> None:
     rows = bench.step_shares("attention_routing", count=128, rounds=2)
-    parts = ["selection and normalisation", "augmentation", "crop of every patch", "all of these"]
-    assert [row["part"] for row in rows] == parts
+    pieces = ["selection and normalisation", "augmentation", "input pipeline: these together"]
+    assert [row["part"] for row in rows] == [*pieces, "crop of every patch, by the model", "input pipeline and crop"]
     for row in rows:
         assert set(row) == set(bench.STEP_COLUMNS)
         assert 0 < row["ratio"] < 1

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from search_spaces.load import parse_study
-from search_spaces.schema import Study
+from search_spaces.ray_session import session
+from search_spaces.schema import ResourcesSection, Study
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -21,8 +23,22 @@ from small_studies import ablation_values, sweep_values  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{ROOT}")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    find_the_fakes(monkeypatch)
+
+
+def find_the_fakes(patch: pytest.MonkeyPatch) -> None:
+    """Have workers of a Ray started from now on import the fake runs."""
+    patch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{ROOT}")
+    patch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture(scope="module")
+def standing_ray() -> Iterator[None]:
+    """Ray of two CPUs, started once: every sweep of this process joins it, as in a notebook."""
+    with pytest.MonkeyPatch.context() as patch:
+        find_the_fakes(patch)
+        with session(None, 2, ResourcesSection()):
+            yield
 
 
 @pytest.fixture

@@ -29,6 +29,16 @@ def test_every_shipped_study_parses_and_says_what_it_costs() -> None:
     assert {row["name"] for row in studies()} == set(shipped())
 
 
+def test_a_shipped_name_means_the_shipped_study_wherever_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_study(tmp_path / "digits", parse_study(sweep_values(name="another")))
+    monkeypatch.chdir(tmp_path)
+    assert load_study("digits").name == "digits"
+    assert load_study("./digits").name == "another"
+    assert load_study("digits/").name == "another"
+
+
 def test_resolved_study_reads_back_equal(tmp_path: Path) -> None:
     for values in (sweep_values(), ablation_values()):
         study = parse_study(values)

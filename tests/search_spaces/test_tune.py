@@ -118,6 +118,7 @@ def test_sweep_then_extend(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_kill_9_at_ten_moments_loses_and_repeats_nothing(tmp_path: Path) -> None:
     values = sweep_values(trials=12)
     whole = sweep(parse_study(values), tmp_path / "whole", run="fake_runs:logged", concurrency=2)
@@ -150,6 +151,7 @@ def test_kill_9_at_ten_moments_loses_and_repeats_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
     values = sweep_values(
         space={"seed": {"choice": [0, 1, 2, 3, 4, 5]}, "model.router.threshold_init": {"float": [-2, 2]}},
@@ -192,6 +194,7 @@ def test_a_signal_stops_cleanly_and_says_how_to_resume(tmp_path: Path, number: i
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_stopped_trials_are_pruned_with_rung_and_rank(tmp_path: Path) -> None:
     values = sweep_values(trials=16, base={"training.num_epochs": 9}, scheduler={"name": "similar_cost"})
     out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:trivial", concurrency=2)
@@ -206,6 +209,7 @@ def test_stopped_trials_are_pruned_with_rung_and_rank(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_time_budget_constraint_and_ablation(tmp_path: Path) -> None:
     begun = time.monotonic()
     out = sweep(
@@ -233,6 +237,7 @@ def test_time_budget_constraint_and_ablation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_a_full_disk_stops_the_sweep_and_resume_goes_on(tmp_path: Path) -> None:
     study = parse_study(sweep_values())
     with pytest.raises(RoutingError, match="the disk is full; make room, then go on with --resume"):
@@ -243,6 +248,7 @@ def test_a_full_disk_stops_the_sweep_and_resume_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_constraints_are_refused_before_training(tmp_path: Path) -> None:
     values = sweep_values(
         space={"dataset.patch_grid_size": [4, 5, 8], "seed": {"int": [0, 99]}},
