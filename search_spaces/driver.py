@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import operator
 import sys
 import threading
@@ -264,6 +265,7 @@ class Driver:
         )
         housekeeping = StudyCallback(self, search, progress, changed)
         resources = self.study.resources
+        ended_early = False
         try:
             tune.run(
                 RunTrainable,
@@ -281,8 +283,8 @@ class Driver:
                 raise_on_failed_trial=False,
                 verbose=0,
             )
-        except StopNow:
-            pass  # the ledger knows what was running
+        except StopNow:  # the ledger knows what was running
+            ended_early = True
         except RuntimeError as error:
             # a worker that its node's memory monitor killed ends Ray Tune, which knows only actors that died alone
             if not isinstance(error.__cause__, RayError):
@@ -292,6 +294,8 @@ class Driver:
             self._go_on(f"the worker was lost: {line[:200]}", proposer, progress)
         finally:
             search.close()
+        if ended_early:
+            gc.collect()  # what Ray Tune reserved in a cluster that lives on goes back with its objects, which are cyclic
 
     def _go_on(self, reason: str, proposer: Proposer, progress: Progress) -> None:
         """Queue what was running again, as a resumed sweep does; a trial that was lost too often fails."""

@@ -115,6 +115,7 @@ def test_data_without_a_test_split_are_refused_before_anything_is_trained(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
 def test_confirm_trains_again_and_reads_the_test_split(tmp_path: Path) -> None:
     tiny = {"training.num_epochs": 1, "dataset.num_train": 200, "dataset.num_val": 100, "dataset.num_test": 100}
     study = parse_study(sweep_values(base=tiny, trials=2))

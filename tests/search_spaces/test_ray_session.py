@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from search_spaces.ray_session import worker_environment
+import os
+import subprocess
+
+import pytest
+from ray._private.node import Node
+
+from search_spaces.ray_session import _SERVES_NO_SWEEP, worker_environment
 
 
 def test_an_interpreter_whose_path_bash_would_split_is_quoted() -> None:
     assert worker_environment("/usr/bin/python3") is None
     assert worker_environment("/home/a user/.venv/bin/python") == {"py_executable": "'/home/a user/.venv/bin/python'"}
+
+
+@pytest.mark.slow
+def test_a_private_cluster_has_only_the_processes_that_trials_need(standing_ray: None) -> None:
+    listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
+    assert "gcs_server" in listed
+    assert "raylet" in listed
+    assert "dashboard.py" not in listed
+    assert "monitor.py" not in listed  # neither the autoscaler's nor the log's
+    assert {getattr(Node, name).__name__ for name in _SERVES_NO_SWEEP} == set(_SERVES_NO_SWEEP)  # for other clusters

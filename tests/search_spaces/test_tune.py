@@ -157,7 +157,7 @@ def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Pa
         space={"seed": {"choice": [0, 1, 2, 3, 4, 5]}, "model.router.threshold_init": {"float": [-2, 2]}},
         enqueue=[{"seed": seed} for seed in (1, 2, 3, 4, 5, 0)],
         trials=6,
-        trial_timeout="15s",
+        trial_timeout="8s",
     )
     out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:troubled", concurrency=2)
     rows = table(out).set_index("seed")
@@ -167,7 +167,7 @@ def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Pa
         2: "loss is nan in epoch 2",
         3: "no usable result: val_accuracy is None",
         4: "",
-        5: "timeout: it took longer than 15 s",
+        5: "timeout: it took longer than 8 s",
     }
     assert rows["state"].to_dict() == {0: "COMPLETE", 1: "FAIL", 2: "FAIL", 3: "FAIL", 4: "COMPLETE", 5: "FAIL"}
     assert "no luck" in (out / "trials" / str(rows.loc[1, "number"]) / "error.txt").read_text()
