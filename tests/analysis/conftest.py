@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from routing.config import RunConfig
@@ -131,6 +132,15 @@ def build_results(
     return folder
 
 
+def repeat_results(folder: Path, copies: int) -> None:
+    """Make the tables of a results folder ``copies`` times as long, each copy under trial numbers of its own."""
+    trials = len(pd.read_csv(folder / "trials.csv"))
+    for name, key in (("trials.csv", "number"), ("points.csv", "trial")):
+        table = pd.read_csv(folder / name)
+        again = [table.assign(**{key: table[key] + trials * copy}) for copy in range(copies)]
+        pd.concat(again).to_csv(folder / name, index=False)
+
+
 ARMS = {"baseline": {}, "mode=top_k": {"model.router.mode": "top_k"}, "mode=random": {"model.router.mode": "random"}}
 
 
@@ -166,6 +176,18 @@ def make_results(tmp_path: Path) -> Callable[..., Path]:
         return build_results(tmp_path / folder, **options)
 
     return make
+
+
+@pytest.fixture
+def make_longer() -> Callable[[Path, int], None]:
+    """Return the function that repeats the rows of a results folder."""
+    return repeat_results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic results folder that the tests of a file only read; its name is a script."""
+    return build_results(tmp_path_factory.mktemp("read") / "results", name="<script>alert('x')</script>")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 
 SCRIPT = """
@@ -23,12 +22,9 @@ print(tables, time.process_time() - start, peak, len(found.front))
 
 
 @pytest.mark.slow
-def test_ten_thousand_trials(make_results):
+def test_ten_thousand_trials(make_results, make_longer):
     folder = make_results(trials=500, unfinished=False)
-    for name, key in (("trials.csv", "number"), ("points.csv", "trial")):
-        table = pd.read_csv(folder / name)
-        copies = [table.assign(**{key: table[key] + 500 * copy}) for copy in range(20)]
-        pd.concat(copies).to_csv(folder / name, index=False)
+    make_longer(folder, 20)
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, timeout=300, check=True
     )
