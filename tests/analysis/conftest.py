@@ -179,6 +179,13 @@ def make_results(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def only_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``analyze`` draw no figure of parameters and knobs: they take most of its time."""
+    monkeypatch.setattr("analysis.figures._parameter_figures", lambda *_: [])
+    monkeypatch.setattr("analysis.figures.knob_curves", lambda _: {})
+
+
+@pytest.fixture
 def make_longer() -> Callable[[Path, int], None]:
     """Return the function that repeats the rows of a results folder."""
     return repeat_results

@@ -33,6 +33,11 @@ def with_space(folder, space):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _few_figures(only_the_front: None) -> None:
+    """What is tested here stands in tables and pages."""
+
+
 def test_front_at_the_edge_of_a_range_is_warned_of(make_results):
     folder = with_space(
         make_results(),

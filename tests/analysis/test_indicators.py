@@ -15,6 +15,11 @@ from routing.errors import InputError
 from routing.yaml_io import dump, load_file
 
 
+@pytest.fixture(autouse=True)
+def _few_figures(only_the_front: None) -> None:
+    """What is tested here stands in tables and pages."""
+
+
 def test_epsilon_by_hand():
     target = [[0, 1], [1, 0]]
     assert epsilon(target, target) == 0

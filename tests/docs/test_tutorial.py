@@ -13,6 +13,8 @@ from commands import command_lines
 from pages import ROOT, SHELL, blocks
 
 from routing.cli import main
+from search_spaces.ray_session import session
+from search_spaces.schema import ResourcesSection
 
 PAGE = ROOT / "docs" / "tutorial.md"
 LESS = {
@@ -40,11 +42,9 @@ def test_what_is_made_smaller_is_on_the_page() -> None:
         assert written in PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
-def test_the_tutorial_from_images_to_onnx(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for block in blocks(PAGE, "python", "yaml", *SHELL):
+def follow(page: Path) -> None:
+    """Write the files of a page and run its commands, in order."""
+    for block in blocks(page, "python", "yaml", *SHELL):
         if block.file:
             Path(block.file).write_text(less(block.text))
         elif block.kind in SHELL:
@@ -54,6 +54,14 @@ def test_the_tutorial_from_images_to_onnx(folder: Path, monkeypatch: pytest.Monk
                 else:
                     assert program == "routing"
                     assert main(words) == 0, f"{block}: {words}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_from_images_to_onnx(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with session(None, 2, ResourcesSection()):  # Ray is started once, not by every command
+        follow(PAGE)
 
     results = folder / "results" / "my_images"
     assert set(pd.read_csv(results / "trials.csv")["state"]) <= {"COMPLETE", "PRUNED"}
