@@ -168,7 +168,8 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
     if out is not None and is_url(out):
         mirror = Mirror(out)
         mirror.push(results, deep=False)
-        mirror.push(results / "figures", "figures")
+        for folder in ("figures", "tables"):
+            mirror.push(results / folder, folder)
         say(f"copied {results} to {mirror.url}")
 
 

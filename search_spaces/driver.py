@@ -295,7 +295,7 @@ class Driver:
         finally:
             search.close()
         if ended_early:
-            gc.collect()  # what Ray Tune reserved in a cluster that lives on goes back with its objects, which are cyclic
+            gc.collect()  # Ray Tune gives back what it reserved when its objects go, and they are cyclic
 
     def _go_on(self, reason: str, proposer: Proposer, progress: Progress) -> None:
         """Queue what was running again, as a resumed sweep does; a trial that was lost too often fails."""

@@ -50,7 +50,7 @@ def studies() -> list[dict[str, Any]]:
 def load_study(path: str | os.PathLike[str]) -> Study:
     """Read a study from a file, a results folder, or a shipped one by its name (``digits``).
 
-    A bare name that is shipped means that, also where a results folder of the same name lies: ``./digits`` is the folder.
+    A bare name that is shipped means that, also beside a results folder of the same name: ``./digits`` is the folder.
 
     Raises:
         InputError: one line with file, line, key and what would be valid.

@@ -81,19 +81,19 @@ SAMPLER_COLUMNS = {
 
 @dataclass(frozen=True)
 class Trace:
-    """Hypervolume after each finished trial, and the epochs spent until then; trials started in all."""
+    """Hypervolume after each finished trial, and the epochs or seconds spent until then; trials started in all."""
 
-    epochs: list[int]
+    spent: list[float]
     volumes: list[float]
     started: int
 
-    def at(self, budget: int) -> float:
-        """Return the hypervolume that ``budget`` epochs bought."""
-        return max((v for e, v in zip(self.epochs, self.volumes, strict=True) if e <= budget), default=0.0)
+    def at(self, budget: float) -> float:
+        """Return the hypervolume that ``budget`` bought."""
+        return max((v for e, v in zip(self.spent, self.volumes, strict=True) if e <= budget), default=0.0)
 
-    def reaching(self, volume: float) -> int | None:
-        """Return the epochs spent when ``volume`` was reached, None when it was not."""
-        return next((e for e, v in zip(self.epochs, self.volumes, strict=True) if v >= volume), None)
+    def reaching(self, volume: float) -> float | None:
+        """Return what was spent when ``volume`` was reached, None when it was not."""
+        return next((e for e, v in zip(self.spent, self.volumes, strict=True) if v >= volume), None)
 
 
 def replay_rule(
@@ -103,7 +103,7 @@ def replay_rule(
     rule = Rule(section, objectives)
     spent = started = 0
     points: list[list[float]] = []
-    epochs: list[int] = []
+    epochs: list[float] = []
     volumes: list[float] = []
     for number, trial in enumerate(trials):
         if spent >= budget:
@@ -151,7 +151,7 @@ def compare_rules(
                 "high": high,
                 "lead_low": lead[0],
                 "lead_high": lead[1],
-                "finished": float(np.mean([sum(e <= budget for e in t.epochs) for t in traces[name]])),
+                "finished": float(np.mean([sum(e <= budget for e in t.spent) for t in traces[name]])),
                 "full_trainings": quantile_within(trainings, 0.5, 2 * FULL_TRAININGS),
                 "n": seeds,
             }

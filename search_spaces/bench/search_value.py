@@ -18,7 +18,7 @@ from typing import Any
 from routing.bench.tables import BenchTable
 from routing.record import METRICS_FILE, read_metrics
 from search_spaces.bench.plain_search import OBJECTIVES, STUDY
-from search_spaces.bench.replay import quantile_within
+from search_spaces.bench.replay import Trace, quantile_within
 from search_spaces.bench.utilisation import fresh_process, wait
 from search_spaces.bench.workload import WORKERS
 from search_spaces.load import load_study
@@ -40,8 +40,6 @@ COLUMNS = {
     "worst": "worst",
     "n": "seeds",
 }
-Curve = list[tuple[float, float]]
-"""Seconds after the command, and the hypervolume from then on."""
 
 
 def bench(quick: bool = False) -> list[BenchTable]:
@@ -66,15 +64,15 @@ def compare(seconds: float, seeds: Sequence[int]) -> list[dict[str, Any]]:
                 ended = [{**note, "ended": note["ended"] - started} for note in notes(Path(folder))]
             found[name].append([note for note in ended if note["ended"] <= seconds])
     curves = {name: [curve(run, study.objectives) for run in runs] for name, runs in found.items()}
-    marks = [at(one, seconds) for one in curves[RAY]]
+    marks = [one.at(seconds) for one in curves[RAY]]
     return [
         {
             "way": name,
             "trainings": statistics.median(len(run) for run in runs),
             "points": statistics.median(sum(len(note["points"]) for note in run) for run in runs),
-            "third": statistics.median(at(one, seconds / 3) for one in curves[name]),
-            "hypervolume": statistics.median(at(one, seconds) for one in curves[name]),
-            **_arrival([reaching(one, mark) for one, mark in zip(curves[name], marks, strict=True)], seconds),
+            "third": statistics.median(one.at(seconds / 3) for one in curves[name]),
+            "hypervolume": statistics.median(one.at(seconds) for one in curves[name]),
+            **_arrival([one.reaching(mark) for one, mark in zip(curves[name], marks, strict=True)], seconds),
             "n": len(runs),
         }
         for name, runs in found.items()
@@ -100,24 +98,15 @@ def notes(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def curve(notes: Sequence[dict[str, Any]], objectives: tuple[Objective, ...]) -> Curve:
-    """Return the hypervolume after each training that ended."""
+def curve(notes: Sequence[dict[str, Any]], objectives: tuple[Objective, ...]) -> Trace:
+    """Return the hypervolume after each training that ended, over seconds after the command."""
+    ordered = sorted(notes, key=lambda note: note["ended"])
     points: list[list[float]] = []
-    steps: Curve = []
-    for note in sorted(notes, key=lambda note: note["ended"]):
+    volumes = []
+    for note in ordered:
         points += note["points"]
-        steps.append((note["ended"], hypervolume(points, objectives)))
-    return steps
-
-
-def at(steps: Curve, seconds: float) -> float:
-    """Return the hypervolume at a time."""
-    return max((volume for ended, volume in steps if ended <= seconds), default=0.0)
-
-
-def reaching(steps: Curve, volume: float) -> float | None:
-    """Return when a hypervolume was reached, None when it was not."""
-    return next((ended for ended, found in steps if found >= volume), None)
+        volumes.append(hypervolume(points, objectives))
+    return Trace([note["ended"] for note in ordered], volumes, started=len(ordered))
 
 
 def _arrival(reached: list[float | None], seconds: float) -> dict[str, Any]:

@@ -31,12 +31,13 @@ def test_the_curve_counts_every_point_when_its_training_ended() -> None:
     ]
     steps = bench.curve(notes, OBJECTIVES)
     first = 0.25 * 1.5e6 + 0.25 * 1.0e6
-    assert steps == [(4.0, pytest.approx(first)), (9.0, pytest.approx(0.25 * 0.5e6 + 1.0e6))]
-    assert bench.at(steps, 3.9) == 0
-    assert bench.at(steps, 8) == pytest.approx(first)
-    assert bench.reaching(steps, first) == 4
-    assert bench.reaching(steps, first + 1) == 9
-    assert bench.reaching(steps, 2e6) is None
+    assert steps.spent == [4.0, 9.0]
+    assert steps.volumes == pytest.approx([first, 0.25 * 0.5e6 + 1.0e6])
+    assert steps.at(3.9) == 0
+    assert steps.at(8) == pytest.approx(first)
+    assert steps.reaching(first) == 4
+    assert steps.reaching(first + 1) == 9
+    assert steps.reaching(2e6) is None
 
 
 def test_ways_are_compared_on_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,11 +46,11 @@ def test_only_whole_trainings_give_points_and_every_epoch_costs() -> None:
     trace = replay_rule(trials, asha, STUDY.objectives, budget=100)
     # 1 and 2: fewer than three peers, go on (3 + 3); 3: rank 2 of 3, stopped (1); 4: stopped (1);
     # 5: rank 1 of 5, one goes on (5 / 3 = 1): stopped (1)
-    assert trace.epochs == [3, 6]
+    assert trace.spent == [3, 6]
     assert trace.started == 5
     assert trace.volumes == pytest.approx([0.5 * 0.875 * 1e6, 0.9 * 0.875 * 1e6])
     plain = replay_rule(trials, SchedulerSection(name="none"), STUDY.objectives, budget=9)
-    assert plain.epochs == [3, 6, 9]
+    assert plain.spent == [3, 6, 9]
     assert plain.started == 3
 
 
