@@ -303,7 +303,16 @@ def _unknown_key(key: str, values: dict[str, Any]) -> str:
         owners = [n for n in registry if n != current and _declares(registry.get(n), key.split(".")[1:])]
         if owners:
             return f"key '{key}' belongs to {registry.kind} {choices(owners)}, not to '{current}'"
-    return f"unknown key '{key}'{nearest(key, valid_keys(values))}"
+    valid = valid_keys(values)
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    while isinstance(found, dict) and len(found) == 1:  # a whole section that is misspelled: name its one key
+        part, found = next(iter(found.items()))
+        key = f"{key}.{part}"
+    if isinstance(found, dict):
+        valid = list(dict.fromkeys(name.rpartition(".")[0] for name in valid if "." in name))
+    return f"unknown key '{key}'{nearest(key, valid)}"
 
 
 def _declares(section: Any, path: list[str]) -> bool:

@@ -36,6 +36,8 @@ class Mirror:
         self.url = f"{scheme}://{rest.lstrip('/') if scheme != 'file' else '/' + rest.lstrip('/')}".rstrip("/")
         self._files, self._root = _open(self.url)
         self.name = self._root.rpartition("/")[2]
+        if not self.name:
+            raise InputError(f"{url}: a URL needs a bucket and a folder in it, such as s3://bucket/results")
         self._sent: dict[Path, tuple[int, int]] = {}
 
     def holds(self, name: str) -> bool:

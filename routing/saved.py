@@ -60,7 +60,8 @@ def read_config(folder: Path) -> RunConfig:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     if not (folder / CONFIG_FILE).is_file():
-        raise InputError(f"{folder}: not a run: it has no {CONFIG_FILE}")
+        hint = "; the runs of a sweep are in its trials/<number>" if (folder / "trials").is_dir() else ""
+        raise InputError(f"{folder}: not a run: it has no {CONFIG_FILE}{hint}")
     return RunConfig.from_yaml(folder / CONFIG_FILE)
 
 

@@ -15,6 +15,8 @@ from routing.errors import InputError
     ("overrides", "message"),
     [
         (["--model.router.mod", "top_k"], r"unknown key 'model\.router\.mod'; did you mean 'model\.router\.mode'\?"),
+        (["--modle.name", "vit"], r"unknown key 'modle\.name'; did you mean 'model\.name'\?"),
+        (["--modle.name", "vit", "--modle.depth", "2"], r"unknown key 'modle'; did you mean 'model'\?"),
         (["--batch_size", "3"], r"unknown key 'batch_size'; did you mean 'training\.batch_size'\?"),
         (["--model.router.mode", "topk"], r"unknown router mode 'topk'; did you mean 'top_k'\?"),
         (["--model.name", "fullcompute"], r"unknown model 'fullcompute'; did you mean 'full_compute'\?"),

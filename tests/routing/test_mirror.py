@@ -100,6 +100,8 @@ def test_a_path_that_went_through_pathlib_is_the_same_url(tmp_path: Path) -> Non
 def test_unknown_schemes_and_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nosuch://bucket/x: .*valid: s3://"):
         Mirror("nosuch://bucket/x")
+    with pytest.raises(InputError, match="a URL needs a bucket and a folder in it"):
+        Mirror("s3://")
     (tmp_path / "file").write_text("")
     with pytest.raises(RoutingError, match=f"file://{tmp_path}/file/x does not answer"):
         Mirror(f"file://{tmp_path}/file/x").push(write(tmp_path / "near", a="1"))
