@@ -195,7 +195,8 @@ def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[s
     unit = " %" if scale(task.metric) == 100 else ""
     value = _format(task.metric, baseline[f"{task.metric}_mean"])
     subject = "The baseline" if baseline["arm"] == BASELINE else f"The baseline ({baseline['arm']})"
-    lines = [f"{subject} reaches {value}{unit} {name(task.metric)}{at}, mean of {int(baseline['n'])} seeds."]
+    seeds = "one seed" if baseline["n"] == 1 else f"mean of {int(baseline['n'])} seeds"
+    lines = [f"{subject} reaches {value}{unit} {name(task.metric)}{at}, {seeds}."]
     others = compared[~compared["is_baseline"]]
     for verdict in dict.fromkeys([*_FIRST, *others["verdict"]]):
         arms = []

@@ -63,6 +63,11 @@ def headline(summary: Summary, answers: Sequence[str] = ()) -> list[str]:
             f"needs {match.share:.1%} of its compute: {_point(match.row, objectives)}."
         )
     lines += ownership(summary)
+    if summary.hypervolume == 0:
+        lines.append(
+            f"The hypervolume is 0: no point is better than the study's reference ({_reference(summary)}) in both. "
+            "Longer training, or a reference that chance just misses, gives a search something to tell points apart by."
+        )
     if not _is_confirmed(summary):
         lines.append(
             "Points of the front are validation values of the best of many trials, one seed each, so they flatter: "

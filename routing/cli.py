@@ -218,7 +218,8 @@ def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "d
             front["knob_value"] = front["knob_value"].map(knob_value)
         table(front.to_dict("records"), FRONT_COLUMNS, title=f"Front of {analysis.folder}")
         if analysis.knee is not None:
-            say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}")
+            why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
+            say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}{why}")
         for line in analysis.problems:
             say(f"note: {line}")
         for path in (*analysis.figures, analysis.report):

@@ -100,6 +100,7 @@ def test_one_seed_has_no_interval(make_ablation):
     rows = ablation_table(compare_arms(results), results).rows
     assert len(rows) == 3
     assert "nan" not in " ".join(cell for row in rows for cell in row.cells)
+    assert answers(compare_arms(results), results.objectives)[0].endswith("multiply-adds, one seed.")
 
 
 def test_analyze_writes_the_tables(make_ablation):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.report import analyze
+from routing.cli import main
 from routing.errors import InputError
 
 
@@ -73,3 +74,13 @@ def test_several_folders(make_results):
     found = analyze([first, second])
     assert [found.folder, *(other.folder for other in found.others)] == [first, second]
     assert (second / "report.html").exists()
+
+
+def test_a_front_worse_than_the_reference_says_what_its_hypervolume_means(make_results, capsys, only_the_front):
+    folder = make_results(trials=7)
+    study = (folder / "study.yaml").read_text()
+    assert "The hypervolume is 0" not in analyze([folder]).report.read_text()
+    (folder / "study.yaml").write_text(study.replace("reference: 0.1", "reference: 0.99"))
+    assert main(["analyze", str(folder)]) == 0
+    assert "hypervolume: 0 (no point is better than the study's reference)" in capsys.readouterr().out
+    assert "The hypervolume is 0: no point is better than" in (folder / "report.html").read_text()
