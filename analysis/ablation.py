@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from analysis.front import loss_matrix
-from analysis.intervals import mean_interval
 from analysis.objectives import Objective, losses, measured
 from analysis.table import Results
 from analysis.tables import Column, Table, table
 from analysis.words import axis_label, count, name, scale
+from routing.intervals import mean_interval
 
 BASELINE = "baseline"
 MIN_SEEDS = 5

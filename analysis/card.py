@@ -12,7 +12,6 @@ import pandas as pd
 from analysis.certificates import WORDS
 from analysis.configs import knob_value
 from analysis.confirmed import NO_SEEDS, on_test_split
-from analysis.intervals import share_interval
 from analysis.measured import Latency
 from analysis.picks import knob_of
 from analysis.portable import Verified
@@ -21,6 +20,7 @@ from analysis.table import default_points
 from analysis.words import axis_label, scale, shown
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.intervals import share_interval
 from routing.record import CONFIG_FILE, MODEL_FILE, read_metrics, write_text
 
 CARD_FILE = "card.md"

@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.configs import varied_keys
-from analysis.intervals import mean_interval
 from analysis.objectives import measured
 from analysis.summary import Summary
 from analysis.table import Results, default_points
 from analysis.words import axis_label, shown
+from routing.intervals import mean_interval
 
 MAX_KEYS = 9
 MAX_LEVELS = 12

@@ -17,9 +17,9 @@ import pandas as pd
 import torch
 
 from analysis.drawing import COLOURS, as_text, new_figure, paper_style, save
-from analysis.intervals import mean_interval
 from routing.data import batches
 from routing.errors import InputError, choices
+from routing.intervals import mean_interval
 from routing.models.hyperiqa import HyperIqa
 from routing.record import MODEL_FILE, write_text
 from routing.saved import load, read_config

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.front import is_on_front, loss_matrix
 from analysis.hypervolume import hypervolume
-from analysis.intervals import mean_interval
 from analysis.objectives import losses, reference_losses
 from analysis.table import Results
 from routing.errors import InputError
+from routing.intervals import mean_interval
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from routing import __version__
+from routing.bench import GROUPS
 from routing.errors import InputError, RoutingError
 
 OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
@@ -263,20 +264,8 @@ def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[
         say(f"wrote {path}")
 
 
-BENCHES = {
-    "routing": "routing.bench.routed",
-    "pruning": "routing.bench.pruning",
-    "data": "routing.bench.data",
-    "scaling": "routing.bench.scaling",
-    "start": "routing.bench.start",
-    "sweep": "search_spaces.bench.utilisation",
-    "search": "search_spaces.bench.search_value",
-    "replay": "search_spaces.bench.replay",
-}
-
-
 @cli.command()
-@click.argument("what", type=click.Choice([*BENCHES, "all"]), default="all")
+@click.argument("what", type=click.Choice([*GROUPS, "all"]), default="all")
 @click.option("--quick", is_flag=True, help="Fewer rounds and sizes.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("bench.json"), show_default=True)
 @click.option("--markdown", type=click.Path(path_type=Path), help="Also append the tables to this file.")
@@ -286,8 +275,8 @@ def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
     from routing.console import say, table
 
     tables = []
-    for name in BENCHES if what == "all" else [what]:
-        found = import_module(BENCHES[name]).bench(quick)
+    for name in GROUPS if what == "all" else [what]:
+        found = import_module(GROUPS[name]).bench(quick)
         for one in found:
             table(one.rows, one.columns, title=one.title)
         tables += found

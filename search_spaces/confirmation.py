@@ -7,7 +7,6 @@ the front is trained again; what its points then reach on validation and test im
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.intervals import mean_interval
 from routing.record import OperatingPoint, TrialRecord, read_metrics, write_json
 from routing.yaml_io import load_file
 from search_spaces.collect import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
@@ -31,7 +30,6 @@ CONFIRM_FOLDER = "confirm"
 CONFIRM_FILE = "confirm.csv"
 FRONT_FILE = "front.csv"
 RUN = "search_spaces.confirmation:train_and_test"
-_LEVEL = 0.95
 
 
 def confirm(
@@ -196,7 +194,7 @@ def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Object
     for metric in wanted:
         values = pd.to_numeric(found[metric], errors="coerce").dropna().to_numpy(dtype=float)
         if len(values):
-            low, high = interval(values)
+            _, low, high = mean_interval(values)
             row |= {f"{metric}_mean": float(values.mean()), f"{metric}_low": low, f"{metric}_high": high}
     task = objectives[0].metric
     row[f"selected_{task}"] = float(chosen[task])
@@ -212,15 +210,6 @@ def points_metrics(found: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
     """Return the metrics to summarise: the objectives, those of the test split, and the realised routing ratio."""
     tests = [str(column) for column in found if str(column).startswith("test_")]
     return list(dict.fromkeys([*objectives, *tests, "routing_ratio"]))
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return Student's 95 % interval of the mean of ``values`` (n,); NaN for one value."""
-    n = len(values)
-    if n < 2:
-        return math.nan, math.nan
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
-    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def _study_file(folder: Path) -> Path:

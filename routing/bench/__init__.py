@@ -1,1 +1,13 @@
 """Benchmarks: every figure a ratio measured side by side in one run (`routing bench`)."""
+
+GROUPS = {
+    "routing": "routing.bench.routed",
+    "pruning": "routing.bench.pruning",
+    "data": "routing.bench.data",
+    "scaling": "routing.bench.scaling",
+    "start": "routing.bench.start",
+    "sweep": "search_spaces.bench.utilisation",
+    "search": "search_spaces.bench.search_value",
+    "replay": "search_spaces.bench.replay",
+}
+"""What `routing bench` measures, and the module whose ``bench(quick)`` returns its tables."""

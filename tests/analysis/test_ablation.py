@@ -17,7 +17,6 @@ from analysis.ablation import (
     holm,
     paired_difference,
 )
-from analysis.intervals import mean_interval, share_interval
 from analysis.objectives import Objective
 from analysis.plots import draw_front
 from analysis.report import analyze
@@ -32,21 +31,6 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.9, 0.8]), [1, 1])
     np.testing.assert_allclose(holm([math.nan, 0.03, 0.01]), [math.nan, 0.03, 0.02])
     assert holm([]).shape == (0,)
-
-
-def test_mean_interval_by_hand():
-    # mean 2, sd 1, n 3: t(.975, 2) = 4.302653, half width 4.302653 / sqrt(3) = 2.484138
-    mean, low, high = mean_interval([1, 2, 3])
-    assert (mean, low, high) == pytest.approx((2, -0.484138, 4.484138), abs=1e-6)
-    assert mean_interval([5])[0] == 5
-    assert math.isnan(mean_interval([5]).low)
-    assert math.isnan(mean_interval([]).mean)
-
-
-def test_share_interval_by_hand():
-    # Wilson for 8 of 10: 0.490 to 0.943
-    assert share_interval(0.8, 10)[1:] == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
-    assert share_interval(1.0, 10).high == pytest.approx(1.0)
 
 
 def test_paired_difference_uses_common_seeds_only():

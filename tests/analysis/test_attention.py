@@ -18,9 +18,9 @@ from analysis.attention.hiding import HALF, SHARES, first_in_order, hide, hiding
 from analysis.attention.report import _verdict
 from analysis.attention.source import AttentionLayer, read_attention
 from analysis.attention.statistics import distances, entropy, statistics, successive_cosine
-from analysis.intervals import Interval
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.intervals import Interval
 from routing.models.transformer_classifier import TransformerClassifier
 from routing.run import run
 from routing.saved import load

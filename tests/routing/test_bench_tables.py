@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from routing import cli
+from routing.bench import GROUPS
 from routing.bench.tables import BenchTable, append_markdown, machine, markdown, provenance
 
 TABLE = BenchTable(
@@ -74,15 +75,15 @@ def benches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 def test_the_command_runs_one_or_all(benches: list[tuple[str, bool]], tmp_path: Path) -> None:
     out, notes = tmp_path / "bench.json", tmp_path / "notes.md"
     assert CliRunner().invoke(cli.cli, ["bench", "data", "--out", str(out)]).exit_code == 0
-    assert benches == [(cli.BENCHES["data"], False)]
+    assert benches == [(GROUPS["data"], False)]
     benches.clear()
     words = ["bench", "--quick", "--out", str(out), "--markdown", str(notes)]
     assert CliRunner().invoke(cli.cli, words).exit_code == 0
-    assert benches == [(path, True) for path in cli.BENCHES.values()]
+    assert benches == [(path, True) for path in GROUPS.values()]
     content = json.loads(out.read_text(encoding="utf-8"))
-    assert list(content["tables"]) == list(cli.BENCHES.values())
+    assert list(content["tables"]) == list(GROUPS.values())
     assert content["machine"].keys() == machine().keys()
-    assert notes.read_text(encoding="utf-8").count("`routing bench ") == len(cli.BENCHES)
+    assert notes.read_text(encoding="utf-8").count("`routing bench ") == len(GROUPS)
     assert "`routing bench replay --quick`" in notes.read_text(encoding="utf-8")
 
 
@@ -94,13 +95,13 @@ def test_what_was_measured_before_a_failure_is_kept(
     monkeypatch.setattr(cli, "import_module", lambda path: _real_replay(path, fake))
     assert cli.main(["bench", "--out", str(out)]) == 2
     assert capsys.readouterr().err.startswith(f"routing: {tmp_path / 'digits.csv'}: no recording; make one with")
-    assert len(json.loads(out.read_text(encoding="utf-8"))["tables"]) == len(cli.BENCHES) - 1
+    assert len(json.loads(out.read_text(encoding="utf-8"))["tables"]) == len(GROUPS) - 1
 
 
 def _real_replay(path: str, fake: Callable[[str], object]) -> object:
-    return import_module(path) if path == cli.BENCHES["replay"] else fake(path)
+    return import_module(path) if path == GROUPS["replay"] else fake(path)
 
 
-@pytest.mark.parametrize("name", list(cli.BENCHES))
+@pytest.mark.parametrize("name", list(GROUPS))
 def test_every_benchmark_is_there(name: str) -> None:
-    assert callable(import_module(cli.BENCHES[name]).bench)
+    assert callable(import_module(GROUPS[name]).bench)

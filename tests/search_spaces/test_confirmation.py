@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -14,7 +13,7 @@ from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import METRICS_FILE, write_text
 from search_spaces import confirm, sweep
-from search_spaces.confirmation import confirmation_study, distinct_configurations, interval, match, write_confirmed
+from search_spaces.confirmation import confirmation_study, distinct_configurations, match, write_confirmed
 from search_spaces.load import load_study, parse_study
 from search_spaces.plan import planned_trials
 from search_spaces.results import trial_folder, write_study
@@ -53,15 +52,6 @@ def test_points_are_matched_by_default_knob_value_or_cost() -> None:
     near = pd.Series({"is_default": False, "knob_value": 0.2, "flops": 7e5})
     assert [match(chosen, points)["x"] for chosen in (default, same, near)] == [0, 1, 2]  # type: ignore[index]
     assert match(default, points[:0]) is None
-
-
-def test_interval_covers_the_mean_at_the_number_of_seeds_people_use() -> None:
-    random = np.random.default_rng(0)
-    assert interval(np.array([2.0, 2.0, 2.0])) == (2.0, 2.0)
-    assert np.isnan(interval(np.array([2.0]))).all()
-    for seeds in (2, 3, 5):
-        bounds = [interval(random.normal(size=seeds)) for _ in range(2000)]
-        assert sum(low <= 0 <= high for low, high in bounds) / 2000 == pytest.approx(0.95, abs=0.015)
 
 
 def test_confirm_csv_has_means_intervals_and_the_winners_curse(tmp_path: Path) -> None:
