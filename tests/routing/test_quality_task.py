@@ -136,6 +136,9 @@ def test_quality_is_learned_in_little_time() -> None:
         {
             "dataset.name": "quality",
             "model.name": "hyperiqa",
+            "model.backbone.widths": [8, 16, 24, 32],
+            "model.fusion.mode": "cross_scale",
+            "model.fusion.width": 16,
             "model.crop_size": 40,
             "model.fewer_scales_weight": 0.0,
             "training.num_epochs": 5,
