@@ -165,13 +165,15 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
         say(search_spaces.dry_run(study, options["trials"]))
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
-    _analyze([results])
+    states = _analyze([results]).states
     if out is not None and is_url(out):
         mirror = Mirror(out)
         mirror.push(results, deep=False)
         for folder in ("figures", "tables"):
             mirror.push(results / folder, folder)
         say(f"copied {results} to {mirror.url}")
+    if not states.get("COMPLETE"):
+        raise RoutingError(f"{results}: no trial has finished; why not is in trials.csv and in the report")
 
 
 @cli.command()
@@ -207,7 +209,7 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
             say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
 
 
-def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double") -> None:
+def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double") -> Any:
     from analysis.configs import knob_value
     from analysis.report import analyze as analyze_results
     from routing.console import say, table
@@ -228,6 +230,7 @@ def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "d
     if found.comparison is not None:
         for path in (*found.comparison.figures, found.comparison.report):
             say(f"wrote {path}")
+    return found
 
 
 @cli.command()

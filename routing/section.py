@@ -51,6 +51,10 @@ class DatasetSection(Section):
         """Return what a model must know of the data (channels, classes, ...), without loading images."""
         raise InputError(f"data set '{self.name}' does not describe itself")
 
+    def check(self) -> None:
+        """Raise ``InputError`` where the data cannot be found on this machine; by default where ``info`` does not."""
+        self.info()
+
 
 class ModelSection(Section):
     """What every model is told. A model is a subclass with its own fields and ``build``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import operator
+import os
 import sys
 import threading
 import time
@@ -159,9 +160,13 @@ class Driver:
                 raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
 
     def _check_data(self) -> None:
-        """Fail now, not in every trial, when the data of the study are not there."""
+        """Fail now, not in every trial, when the data of the study are not there; nodes may have their own."""
         values = self.plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
-        self.plan.configure(values).dataset.info()
+        dataset = self.plan.configure(values).dataset
+        if (self.address or os.environ.get("RAY_ADDRESS", "local")) == "local":
+            dataset.check()
+        else:
+            dataset.info()
 
     def _fetch(self) -> None:
         """Bring the folder up to its mirror: another machine may have gone on with it."""

@@ -73,6 +73,10 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder):
 
         return koniq.load(self)
 
+    def check(self) -> None:
+        """Read the images once, into the cache: what they would say is known without them."""
+        self.load()
+
     def info(self) -> DataInfo:
         from routing.data import koniq
 

@@ -92,6 +92,10 @@ class TorchvisionSection(FoundImagesSection):
     root: Path = Field(description="Folder that holds the files of the data set, or will.")
     download: bool = Field(default=False, description="Download what is missing or damaged.")
 
+    def check(self) -> None:
+        """Read the files once, into the cache: what they would say is known without them."""
+        self.load()
+
 
 class CifarSection(TorchvisionSection):
     """CIFAR-10 or CIFAR-100."""

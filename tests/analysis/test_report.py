@@ -84,3 +84,12 @@ def test_a_front_worse_than_the_reference_says_what_its_hypervolume_means(make_r
     assert main(["analyze", str(folder)]) == 0
     assert "hypervolume: 0 (no point is better than the study's reference)" in capsys.readouterr().out
     assert "The hypervolume is 0: no point is better than" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("trials", "code"), [(0, 1), (7, 0)])
+def test_a_sweep_without_a_finished_trial_has_failed(make_results, monkeypatch, capsys, only_the_front, trials, code):
+    folder = make_results(trials=trials)
+    monkeypatch.setattr("search_spaces.sweep", lambda *_, **__: folder)
+    assert main(["sweep", "digits", "--out", str(folder)]) == code
+    assert ("no trial has finished; why not is in trials.csv" in capsys.readouterr().err) == bool(code)
+    assert (folder / "report.html").is_file()

@@ -74,6 +74,13 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_data_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -> None:
+    missing = {"name": "cifar10", "root": str(tmp_path)}
+    with pytest.raises(InputError, match=r"no file cifar-10-batches-py/data_batch_1; put CIFAR10 there, or let it be"):
+        sweep(parse_study(sweep_values(base={"dataset": missing})), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_holds_a_sweep_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("kind: sweep\nname: other\n")
     with pytest.raises(InputError, match="holds a sweep already; go on with --resume"):
