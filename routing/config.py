@@ -277,7 +277,7 @@ def explain(error: ValidationError, values: dict[str, Any]) -> str:
     first = problems[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        text = _unknown_key(key, values)
+        text = _unknown_key(key, first["input"], values)
     elif first["type"] == "missing":
         text = f"'{key}' is missing; it has no default"
     else:
@@ -294,7 +294,7 @@ def explain(error: ValidationError, values: dict[str, Any]) -> str:
     return " ".join(text.split()) + more
 
 
-def _unknown_key(key: str, values: dict[str, Any]) -> str:
+def _unknown_key(key: str, found: Any, values: dict[str, Any]) -> str:
     section = key.split(".")[0]
     for name, registry, default in (("model", MODELS, "attention_routing"), ("dataset", DATASETS, "digits")):
         if section != name:
@@ -304,9 +304,6 @@ def _unknown_key(key: str, values: dict[str, Any]) -> str:
         if owners:
             return f"key '{key}' belongs to {registry.kind} {choices(owners)}, not to '{current}'"
     valid = valid_keys(values)
-    found: Any = values
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
     while isinstance(found, dict) and len(found) == 1:  # a whole section that is misspelled: name its one key
         part, found = next(iter(found.items()))
         key = f"{key}.{part}"

@@ -194,8 +194,8 @@ def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Object
     for metric in wanted:
         values = pd.to_numeric(found[metric], errors="coerce").dropna().to_numpy(dtype=float)
         if len(values):
-            _, low, high = mean_interval(values)
-            row |= {f"{metric}_mean": float(values.mean()), f"{metric}_low": low, f"{metric}_high": high}
+            mean, low, high = mean_interval(values)
+            row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}
     task = objectives[0].metric
     row[f"selected_{task}"] = float(chosen[task])
     test = task.replace("val_", "test_", 1)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import gc
 import operator
-import os
 import sys
 import threading
 import time
@@ -22,7 +20,7 @@ from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.parameters import at_quantile
 from search_spaces.plan import Blueprint, blueprint
 from search_spaces.progress import Progress, duration
-from search_spaces.ray_session import cluster_concurrency, session
+from search_spaces.ray_session import cluster_address, cluster_concurrency, session
 from search_spaces.results import (
     STUDY_FILE,
     TRIALS_FOLDER,
@@ -163,7 +161,7 @@ class Driver:
         """Fail now, not in every trial, when the data of the study are not there; nodes may have their own."""
         values = self.plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
         dataset = self.plan.configure(values).dataset
-        if (self.address or os.environ.get("RAY_ADDRESS", "local")) == "local":
+        if cluster_address(self.address) is None:
             dataset.check()
         else:
             dataset.info()
@@ -270,7 +268,6 @@ class Driver:
         )
         housekeeping = StudyCallback(self, search, progress, changed)
         resources = self.study.resources
-        ended_early = False
         try:
             tune.run(
                 RunTrainable,
@@ -288,8 +285,8 @@ class Driver:
                 raise_on_failed_trial=False,
                 verbose=0,
             )
-        except StopNow:  # the ledger knows what was running
-            ended_early = True
+        except StopNow:
+            pass  # the ledger knows what was running
         except RuntimeError as error:
             # a worker that its node's memory monitor killed ends Ray Tune, which knows only actors that died alone
             if not isinstance(error.__cause__, RayError):
@@ -299,8 +296,6 @@ class Driver:
             self._go_on(f"the worker was lost: {line[:200]}", proposer, progress)
         finally:
             search.close()
-        if ended_early:
-            gc.collect()  # Ray Tune gives back what it reserved when its objects go, and they are cyclic
 
     def _go_on(self, reason: str, proposer: Proposer, progress: Progress) -> None:
         """Queue what was running again, as a resumed sweep does; a trial that was lost too often fails."""

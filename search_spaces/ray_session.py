@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import math
@@ -87,6 +88,12 @@ def local_concurrency(resources: ResourcesSection, concurrency: int | None) -> i
     return concurrency
 
 
+def cluster_address(address: str | None) -> str | None:
+    """Return the address of the running cluster to join, by default ``RAY_ADDRESS``; None for one of our own."""
+    joined = address or os.environ.get("RAY_ADDRESS")
+    return joined if joined and joined != "local" else None
+
+
 def check_address(address: str) -> None:
     """Raise ``InputError`` when nothing listens at ``host:port``; Ray would try again for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -115,7 +122,7 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
         try:
             threading.Thread(target=_import_all, args=(_NEEDED_NEXT,), daemon=True).start()
             if mine:
-                _start(address or os.environ.get("RAY_ADDRESS"), concurrency, resources, scratch)
+                _start(cluster_address(address), concurrency, resources, scratch)
             for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             _leave_callbacks_uncounted()
@@ -123,6 +130,8 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
         finally:
             if mine:
                 ray.shutdown()
+            else:
+                gc.collect()  # Ray Tune gives back what it reserved when its objects go, and they are cyclic
 
 
 def _leave_callbacks_uncounted() -> None:
@@ -144,7 +153,7 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
 
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
     try:
-        if address is not None and address != "local":
+        if address is not None:
             ray.init(address=address, **quiet)
             return
         with _loopback_only(), _only_what_trials_need():
@@ -161,7 +170,7 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
             )
     except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if address is not None and address != "local":
+        if address is not None:
             token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
             raise InputError(f"no Ray cluster answers at {address}: {line}{token}") from None
         raise RoutingError(f"Ray did not start: {line}") from None

@@ -13,7 +13,7 @@ from routing.mirror import Mirror, is_url
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
 from search_spaces.plan import planned_trials
-from search_spaces.ray_session import check_address, local_concurrency
+from search_spaces.ray_session import check_address, cluster_address, local_concurrency
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
 
 RESULTS_FOLDER = Path("results")
@@ -95,8 +95,8 @@ def _seconds(budget: float | str) -> float:
 def _concurrency(study: Study, concurrency: int | None, address: str | None) -> int | None:
     if concurrency is not None and concurrency < 1:
         raise InputError(f"concurrency must be at least 1, not {concurrency}")
-    joined = address or os.environ.get("RAY_ADDRESS")
-    if joined and joined != "local":
+    joined = cluster_address(address)
+    if joined is not None:
         check_address(joined)
         return concurrency
     return local_concurrency(study.resources, concurrency)

@@ -50,7 +50,10 @@ def routing(*words: str | Path, cwd: Path, code: int = 0) -> str:
 def test_from_a_study_file_to_a_config_that_reproduces(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.chdir(folder)
     (folder / "small.yaml").write_text(STUDY)
+    assert main(["sweep", "small.yaml", "--dry-run"]) == 0
+    assert "5 trials" in capsys.readouterr().out
     printed = routing("sweep", "small.yaml", "--out", "out", "--concurrency", "2", cwd=folder)
     results = folder / "out"
     assert "report.html" in printed
@@ -69,7 +72,6 @@ def test_from_a_study_file_to_a_config_that_reproduces(
     assert front["flops"].is_monotonic_increasing
     assert front["val_accuracy"].is_monotonic_increasing
 
-    monkeypatch.chdir(folder)
     assert main(["sweep", "small.yaml", "--out", "out"]) == 2
     assert "--resume" in capsys.readouterr().err
 

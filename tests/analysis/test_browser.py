@@ -199,18 +199,17 @@ def test_fits_a_phone(browser, report):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_thousand_trials_stay_small_and_ten_thousand_points_responsive(browser, report, make_results, make_longer):
-    small = report
+def test_thousand_trials_stay_small_and_ten_thousand_points_responsive(browser, make_results, make_longer):
     folder = make_results(trials=210, unfinished=False)
     make_longer(folder, 10)
     report = analyze([folder]).report
     assert report.stat().st_size < 5_000_000
-    seconds = {small: [], report: []}
-    for path in (small, report, small, report):  # the faster of two: other tests share the machine
+    seconds = []
+    for _ in range(2):  # the faster of two: other tests share the machine
         start = time.monotonic()
-        open_page(browser, path)
-        seconds[path].append(time.monotonic() - start)
-    assert min(seconds[report]) < 3 * min(seconds[small]) + 1
+        open_page(browser, report)
+        seconds.append(time.monotonic() - start)
+    assert min(seconds) < 10
     assert browser.execute_script("return document.getElementById('shown').textContent").startswith("10,")
     redraw = browser.execute_async_script(
         """const done = arguments[0], box = document.querySelector('#filter-model input'), start = performance.now();

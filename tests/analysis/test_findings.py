@@ -26,16 +26,13 @@ from analysis.table import read_results
 from analysis.tables import Column, latex, table, to_latex, to_markdown
 from routing.yaml_io import dump, load_file
 
+pytestmark = pytest.mark.usefixtures("only_the_front")  # what is tested stands in tables and pages
+
 
 def with_space(folder, space):
     study = load_file(folder / "study.yaml")[0]
     (folder / "study.yaml").write_text(dump({**study, "space": space}))
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _few_figures(only_the_front: None) -> None:
-    """What is tested here stands in tables and pages."""
 
 
 def test_front_at_the_edge_of_a_range_is_warned_of(make_results):

@@ -14,10 +14,7 @@ from analysis.table import read_results
 from routing.errors import InputError
 from routing.yaml_io import dump, load_file
 
-
-@pytest.fixture(autouse=True)
-def _few_figures(only_the_front: None) -> None:
-    """What is tested here stands in tables and pages."""
+pytestmark = pytest.mark.usefixtures("only_the_front")  # what is tested stands in tables and pages
 
 
 def test_epsilon_by_hand():

@@ -14,8 +14,10 @@ def test_mean_interval_by_hand() -> None:
     # mean 2, sd 1, n 3: t(.975, 2) = 4.302653, half width 4.302653 / sqrt(3) = 2.484138
     mean, low, high = mean_interval([1, 2, 3])
     assert (mean, low, high) == pytest.approx((2, -0.484138, 4.484138), abs=1e-6)
+    assert mean_interval([2, 2, 2]) == (2, 2, 2)
     assert mean_interval([5])[0] == 5
     assert math.isnan(mean_interval([5]).low)
+    assert math.isnan(mean_interval([5]).high)
     assert math.isnan(mean_interval([]).mean)
 
 
