@@ -132,13 +132,13 @@ def ledger_share(shape: str, rounds: int = 5, images: int = 3_000) -> list[dict[
     split = Split(pixels, torch.randint(0, info.num_outputs, (images,)))
     autocast = torch.autocast("cpu", enabled=False)
     evaluator = Evaluator(split, info, task_of(info.task), config.evaluation.batch_size, autocast)
-    whole, every_batch, once = [], [], []
+    whole, every_point, once = [], [], []
     for _ in range(rounds):
         with _timed_closed_form(model) as spent:
             started = time.perf_counter()
             operating_points(model, evaluator, evaluator.run(model), knob_values(model, evaluator))
             evaluated = time.perf_counter() - started
-        every_batch.append(sum(spent))
+        every_point.append(sum(spent))
         batch = next(evaluator.batches())
         with torch.no_grad():
             output = model(batch.images)
@@ -146,7 +146,7 @@ def ledger_share(shape: str, rounds: int = 5, images: int = 3_000) -> list[dict[
             measure(model, batch.images, output)
             once.append(time.perf_counter() - started)
         whole.append(evaluated + once[-1])
-    parts = {"closed form, every batch": every_batch, "check against the trace, once per trial": once}
+    parts = {"closed form, every operating point": every_point, "check against the trace, once per trial": once}
     return [{"shape": shape, "part": part, **ratio(spent, whole).row()} for part, spent in parts.items()]
 
 

@@ -57,14 +57,14 @@ class _Collector:
     def __init__(self, model: VisionModel) -> None:
         self.model = model
         self.predictions: list[Tensor] = []
-        self.flops: list[Tensor] = []
+        self.units: list[dict[str, Tensor]] = []
         self.ratios: list[Tensor] = []
         self.model_metrics: dict[str, float] = {}
         self.images = 0
 
     def add(self, output: ModelOutput, batch_size: int) -> None:
         self.predictions.append(output.prediction.float())
-        self.flops.append(self.model.closed_form(output.units_executed, batch_size))
+        self.units.append(output.units_executed)
         if output.routing_ratio is not None:
             self.ratios.append(output.routing_ratio.cpu())
         self.images += batch_size
@@ -77,7 +77,16 @@ class _Collector:
         predictions, targets = torch.cat(self.predictions).cpu(), targets.cpu()  # metrics are in double precision
         metrics = task.metrics(predictions, targets)
         metrics |= {name: metric(predictions, targets) for name, metric in further.items()}
-        return Evaluation(metrics, torch.cat(self.flops), ratios, self.model_metrics)
+        return Evaluation(metrics, self.model.closed_form(self._units(), self.images), ratios, self.model_metrics)
+
+    def _units(self) -> dict[str, Tensor]:
+        """Return the units of all images, name -> (M,); a part that a batch does not name did not run in it."""
+        names = dict.fromkeys(name for units in self.units for name in units)
+        none = [prediction.new_zeros(len(prediction), dtype=torch.int64) for prediction in self.predictions]
+        return {
+            name: torch.cat([units.get(name, zeros) for units, zeros in zip(self.units, none, strict=True)])
+            for name in names
+        }
 
 
 @dataclass(frozen=True)
