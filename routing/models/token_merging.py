@@ -9,6 +9,8 @@ Shapes: B images, T tokens (CLS is token 0 and is never merged), E width of a he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,13 +26,24 @@ def merge_tokens(tokens_BTD: Tensor, metric_BTE: Tensor, count: int) -> Tensor:
     assert count >= 2
     sizes_BT1 = torch.ones_like(tokens_BTD[..., :1])
     while tokens_BTD.shape[1] > count:
-        merges = min(tokens_BTD.shape[1] - count, _most(tokens_BTD.shape[1]))
-        order, target = _match(metric_BTE, merges)
-        total_BT1 = _fold(sizes_BT1, order, target)
-        tokens_BTD = _fold(tokens_BTD * sizes_BT1, order, target) / total_BT1
-        metric_BTE = _fold(metric_BTE * sizes_BT1.to(metric_BTE.dtype), order, target) / total_BT1.to(metric_BTE.dtype)
-        sizes_BT1 = total_BT1
+        merges = min(tokens_BTD.shape[1] - count, most_merges(tokens_BTD.shape[1]))
+        (tokens_BTD, metric_BTE), sizes_BT1 = merge_once((tokens_BTD, metric_BTE), sizes_BT1, metric_BTE, merges)
     return tokens_BTD
+
+
+def merge_once(
+    values: Sequence[Tensor], sizes_BT1: Tensor, metric_BTE: Tensor, merges: int
+) -> tuple[list[Tensor], Tensor]:
+    """Merge the ``merges`` most similar pairs: return every one of ``values`` (B, T, .) averaged, and the new sizes.
+
+    Args:
+        values: averaged, weighted by ``sizes_BT1``: how many tokens each stands for.
+        merges: at most ``most_merges(T)``.
+    """
+    order, target = _match(metric_BTE, merges)
+    total_BT1 = _fold(sizes_BT1, order, target)
+    merged = [_fold(v * sizes_BT1.to(v.dtype), order, target) / total_BT1.to(v.dtype) for v in values]
+    return merged, total_BT1
 
 
 def merged_pairs(num_tokens: int, count: int) -> int:
@@ -38,11 +51,11 @@ def merged_pairs(num_tokens: int, count: int) -> int:
     pairs = 0
     while num_tokens > count:
         pairs += ((num_tokens + 1) // 2) * (num_tokens // 2)
-        num_tokens -= min(num_tokens - count, _most(num_tokens))
+        num_tokens -= min(num_tokens - count, most_merges(num_tokens))
     return pairs
 
 
-def _most(num_tokens: int) -> int:
+def most_merges(num_tokens: int) -> int:
     """Return how many tokens one round can merge: every even one but CLS."""
     return (num_tokens - 1) // 2
 

@@ -1,7 +1,8 @@
 """One adapter per host model: where its blocks are, how a block projects, and what it costs.
 
 Token pruning and attention analysis know models only through a ``Host``. Hosts: this project's ``VisionTransformer``,
-torchvision's ``VisionTransformer``, open_clip's vision tower (or a whole open_clip model, whose tower is taken).
+torchvision's and timm's ``VisionTransformer``, open_clip's vision tower (or a whole open_clip model, whose tower is
+taken).
 
 Shapes: B images, H heads, T tokens (CLS is token 0), R rows, D width, E = D / H.
 """
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from routing.errors import InputError
 from routing.models.token_selection import AttentionInput
 from routing.models.vit import SelfAttention, VisionTransformer
+
+_TIMM = "timm.models.vision_transformer"
 
 
 class Host(ABC):
@@ -106,7 +109,20 @@ class Host(ABC):
         return values_BHRE
 
 
-class OwnHost(Host):
+class _SdpaMasks(Host):
+    """A host whose blocks hand their mask to ``scaled_dot_product_attention``."""
+
+    def mask_in(self, mask: Tensor, heads: int) -> Tensor:
+        """SDPA's meaning: True attends; broadcastable to (B, H, T, T)."""
+        bias = _as_bias(mask, hidden=~mask if mask.dtype == torch.bool else None)
+        return bias[(None,) * (4 - bias.ndim)]
+
+    def mask_out(self, bias: Tensor, heads: int) -> Tensor:
+        """As it is."""
+        return bias
+
+
+class OwnHost(_SdpaMasks):
     """This project's ``VisionTransformer``."""
 
     def __init__(self, model: VisionTransformer) -> None:
@@ -128,15 +144,6 @@ class OwnHost(Host):
         assert isinstance(attention, SelfAttention)
         return attention.in_proj.weight, attention.in_proj.bias
 
-    def mask_in(self, mask: Tensor, heads: int) -> Tensor:
-        """SDPA's meaning: True attends; broadcastable to (B, H, T, T)."""
-        bias = _as_bias(mask, hidden=~mask if mask.dtype == torch.bool else None)
-        return bias[(None,) * (4 - bias.ndim)]
-
-    def mask_out(self, bias: Tensor, heads: int) -> Tensor:
-        """As it is."""
-        return bias
-
 
 class TorchvisionHost(Host):
     """``torchvision.models.VisionTransformer``."""
@@ -150,6 +157,35 @@ class TorchvisionHost(Host):
     def parts(self, block: nn.Module) -> tuple[nn.Module, nn.Module]:
         """``ln_1`` and ``self_attention``."""
         return _child(block, "ln_1"), _child(block, "self_attention")
+
+
+class TimmHost(_SdpaMasks):
+    """timm's ``VisionTransformer``, with its default blocks and attention."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.blocks = list(_child(model, "blocks").children())
+        if not model.has_class_token or model.num_prefix_tokens != 1:
+            raise InputError(
+                f"this timm model has {model.num_prefix_tokens} tokens before its patches (valid: a class token alone)"
+            )
+        if not all(_is_timm_block(block) for block in self.blocks):
+            raise InputError("this timm model has blocks of another kind (valid: timm's Block with its Attention)")
+        rows, columns = _child(model, "patch_embed").grid_size
+        self.grid = (int(rows), int(columns))
+        self.num_tokens = 1 + self.grid[0] * self.grid[1]
+
+    def parts(self, block: nn.Module) -> tuple[nn.Module, nn.Module]:
+        """``norm1`` and ``attn``."""
+        return _child(block, "norm1"), _child(block, "attn")
+
+    def in_projection(self, attention: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """``qkv``."""
+        return attention.qkv.weight, attention.qkv.bias
+
+    def normed_head(self, attention: nn.Module, values_BHRE: Tensor, index: int) -> Tensor:
+        """Attention may normalise queries and keys."""
+        normed: Tensor = _child(attention, ("q_norm", "k_norm")[index])(values_BHRE)
+        return normed
 
 
 class OpenClipHost(Host):
@@ -194,13 +230,21 @@ def host_of(model: nn.Module) -> Host:
         return OwnHost(model)
     if _is_instance(model, "torchvision.models.vision_transformer", "VisionTransformer"):
         return TorchvisionHost(model)
+    if _is_instance(model, _TIMM, "VisionTransformer"):
+        return TimmHost(model)
     tower = getattr(model, "visual", model)
     if _is_instance(tower, "open_clip.transformer", "VisionTransformer"):
         return OpenClipHost(tower)
     raise InputError(
         f"{type(tower).__name__}: token pruning and attention maps need a vision transformer with a CLS token "
-        "(valid: this project's vit, torchvision's VisionTransformer, open_clip's VisionTransformer tower)"
+        "(valid: this project's vit, torchvision's or timm's VisionTransformer, open_clip's VisionTransformer tower)"
     )
+
+
+def _is_timm_block(block: nn.Module) -> bool:
+    attention = getattr(block, "attn", None)
+    plain = _is_instance(block, _TIMM, "Block") and _is_instance(attention, _TIMM, "Attention")
+    return plain and attention.qkv.out_features == 3 * attention.qkv.in_features
 
 
 def _is_instance(model: object, module: str, name: str) -> bool:

@@ -46,7 +46,10 @@ def test_training_step_along_every_axis(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_share_of_the_compute_ledger() -> None:
     rows = bench.ledger_share("digits", rounds=2, images=64)
-    assert [row["part"] for row in rows] == ["closed form, every operating point", "check against the trace, once per trial"]
+    assert [row["part"] for row in rows] == [
+        "closed form, every operating point",
+        "check against the trace, once per trial",
+    ]
     for row in rows:
         assert set(row) == set(bench.LEDGER_COLUMNS)
         assert 0 < row["ratio"] < 1

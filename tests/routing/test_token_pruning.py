@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -34,9 +35,17 @@ def from_open_clip(**settings: Any) -> nn.Module:
     return transformer.VisionTransformer(24, 4, width=16, layers=4, heads=2, mlp_ratio=2, output_dim=5, **settings)
 
 
+def from_timm(**settings: Any) -> nn.Module:
+    timm = pytest.importorskip("timm.models.vision_transformer")
+    sizes = {"img_size": 24, "patch_size": 4, "embed_dim": 16, "depth": 4, "num_heads": 2, "mlp_ratio": 2}
+    return timm.VisionTransformer(**sizes, num_classes=5, **settings)
+
+
 HOSTS: dict[str, Callable[[], nn.Module]] = {
     "own": own,
     "torchvision": from_torchvision,
+    "timm": from_timm,
+    "timm_custom": lambda: from_timm(qk_norm=True, init_values=0.5, qkv_bias=False, global_pool="avg"),
     "open_clip": from_open_clip,
     "open_clip_custom": lambda: from_open_clip(qk_norm=True),
 }
@@ -140,7 +149,7 @@ def test_only_anchor_rows_are_computed() -> None:
         assert rows == [1, 3]
 
 
-@pytest.mark.parametrize("name", ["own", "open_clip"])
+@pytest.mark.parametrize("name", ["own", "timm", "open_clip"])
 def test_masks_travel_along(name: str) -> None:
     """Hidden tokens change nothing: the answer is that of the input without them."""
     torch.manual_seed(0)
@@ -150,7 +159,7 @@ def test_masks_travel_along(name: str) -> None:
     visible = torch.ones(37, dtype=torch.bool)
     visible[20:] = False
     added = torch.zeros(37, 37).masked_fill(~visible, -torch.inf)
-    mask = visible.expand(2, 1, 1, 37) if name == "own" else added
+    mask = added if name == "open_clip" else visible.expand(2, 1, 1, 37)
 
     def run(values: Tensor, mask: Tensor | None) -> Tensor:
         for block in host.blocks:
@@ -197,6 +206,12 @@ def test_start_layer_out_of_range(model: nn.Module, start_layer: int) -> None:
 def test_models_without_cls_token_or_adapter() -> None:
     with pytest.raises(InputError, match=r"SwinTransformer: .*need a vision transformer with a CLS token"):
         host_of(torchvision.models.swin_t())
+    with pytest.raises(InputError, match=r"5 tokens before its patches \(valid: a class token alone\)"):
+        host_of(from_timm(reg_tokens=4))
+    with pytest.raises(InputError, match="0 tokens before its patches"):
+        host_of(from_timm(class_token=False, global_pool="avg"))
+    with pytest.raises(InputError, match="blocks of another kind"):
+        host_of(from_timm(block_fn=sys.modules["timm.models.vision_transformer"].ResPostBlock))
     with pytest.raises(InputError, match="Linear"), pruned(nn.Linear(2, 2), 1, 1):
         pass
 

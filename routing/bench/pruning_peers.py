@@ -1,0 +1,119 @@
+"""Token reduction of the literature on timm's ViT, each where and how its paper has it: controls of speed alone.
+
+They are written for the plain class-token ViT in inference, with PyTorch's fused attention wherever the method allows
+it. What a method has to learn (DynamicViT's predictor) has random weights: which tokens go does not change the time.
+
+Shapes: B images, T tokens (CLS is token 0), K kept, H heads, E width of a head, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from routing.models.token_merging import merge_once, most_merges
+from routing.models.token_selection import attention_rows
+
+STAGES = (3, 6, 9)
+"""Blocks, from 0, at which EViT and DynamicViT drop tokens of a ViT of 12 blocks."""
+Peer = Callable[[Any, Tensor], Tensor]
+"""timm's ViT and images -> logits."""
+
+
+def tome(model: Any, images: Tensor, merges: int = 16) -> Tensor:
+    """ToMe (arXiv:2210.09461): in every block ``merges`` pairs, by their keys; attention is weighted by token size."""
+    tokens_BTD = _embedded(model, images)
+    sizes_BT1 = torch.ones_like(tokens_BTD[..., :1])
+    for block in model.blocks:
+        tokens_BTD, _, keys_BHTE = _attend(block, tokens_BTD, sizes_BT1.log().transpose(1, 2).unsqueeze(1))
+        count = min(merges, most_merges(tokens_BTD.shape[1]))
+        [tokens_BTD], sizes_BT1 = merge_once([tokens_BTD], sizes_BT1, keys_BHTE.mean(dim=1), count)
+        tokens_BTD = _feed(block, tokens_BTD)
+    return _classified(model, tokens_BTD)
+
+
+def evit(model: Any, images: Tensor, keep: float = 0.5) -> Tensor:
+    """EViT (arXiv:2202.07800): keep what CLS attends to, between attention and MLP; the rest becomes one token."""
+    tokens_BTD = _embedded(model, images)
+    for index, block in enumerate(model.blocks):
+        tokens_BTD, queries_BHTE, keys_BHTE = _attend(block, tokens_BTD)
+        if index in STAGES:
+            attention_BT = attention_rows(queries_BHTE[:, :, :1], keys_BHTE)[:, :, 0, 1:].mean(dim=1)
+            kept_BK = attention_BT.topk(math.ceil(keep * attention_BT.shape[1])).indices
+            rest_BT = attention_BT.scatter(1, kept_BK, 0).to(tokens_BTD.dtype)
+            fused_B1D = rest_BT.unsqueeze(1) @ tokens_BTD[:, 1:]
+            tokens_BTD = torch.cat([_with_cls(tokens_BTD, kept_BK), fused_B1D], dim=1)
+        tokens_BTD = _feed(block, tokens_BTD)
+    return _classified(model, tokens_BTD)
+
+
+def dynamic_vit(predictors: nn.ModuleList) -> Peer:
+    """DynamicViT (arXiv:2106.02034): before three blocks a small network scores the tokens; the best half goes on."""
+
+    def forward(model: Any, images: Tensor, keep: float = 0.5) -> Tensor:
+        tokens_BTD = _embedded(model, images)
+        patches = tokens_BTD.shape[1] - 1
+        for index, block in enumerate(model.blocks):
+            if index in STAGES:
+                stage = STAGES.index(index)
+                score_BT = predictors[stage](tokens_BTD[:, 1:])
+                kept_BK = score_BT.topk(math.ceil(patches * keep ** (stage + 1))).indices
+                tokens_BTD = _with_cls(tokens_BTD, kept_BK)
+            tokens_BTD = _feed(block, _attend(block, tokens_BTD)[0])
+        return _classified(model, tokens_BTD)
+
+    return forward
+
+
+class Predictor(nn.Module):
+    """DynamicViT's scores: half of each token's features stay its own, half become the mean over all tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.local = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.out = nn.Sequential(
+            nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, width // 4), nn.GELU(),
+            nn.Linear(width // 4, 2), nn.LogSoftmax(dim=-1),
+        )  # fmt: skip
+
+    def forward(self, patches_BTD: Tensor) -> Tensor:
+        """Return the log probability (B, T) of being kept."""
+        own, common = self.local(patches_BTD).chunk(2, dim=2)
+        common = common.mean(dim=1, keepdim=True).expand_as(own)
+        score_BT: Tensor = self.out(torch.cat([own, common], dim=2))[..., 0]
+        return score_BT
+
+
+def _embedded(model: Any, images: Tensor) -> Tensor:
+    tokens: Tensor = model.norm_pre(model._pos_embed(model.patch_embed(images)))
+    return tokens
+
+
+def _attend(block: Any, tokens_BTD: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the tokens after attention, and its queries and keys (B, H, T, E)."""
+    attention = block.attn
+    projected = attention.qkv(block.norm1(tokens_BTD)).unflatten(2, (3, attention.num_heads, -1))
+    queries, keys, values = projected.permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+    return tokens_BTD + attention.proj(mixed.transpose(1, 2).flatten(2)), queries, keys
+
+
+def _feed(block: Any, tokens_BTD: Tensor) -> Tensor:
+    fed: Tensor = tokens_BTD + block.mlp(block.norm2(tokens_BTD))
+    return fed
+
+
+def _classified(model: Any, tokens_BTD: Tensor) -> Tensor:
+    logits: Tensor = model.forward_head(model.norm(tokens_BTD))
+    return logits
+
+
+def _with_cls(tokens_BTD: Tensor, kept_BK: Tensor) -> Tensor:
+    """Return CLS and the patches ``kept_BK``, which count from 0 after CLS."""
+    index = F.pad(kept_BK + 1, (1, 0))
+    return tokens_BTD.gather(1, index.unsqueeze(2).expand(-1, -1, tokens_BTD.shape[2]))
