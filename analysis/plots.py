@@ -26,6 +26,7 @@ from analysis.drawing import (
     place_legend,
     save,
 )
+from analysis.families import kinds
 from analysis.objectives import Objective
 from analysis.summary import Summary
 from analysis.words import axis_label, scale
@@ -40,7 +41,7 @@ def draw_front(
 ) -> list[Path]:
     """Draw every point, the front, baselines and knee: first objective against the second.
 
-    Points of an ablation have the colour and shape of their arm while there are colours enough for that.
+    Points have the colour and shape of what tells them apart (``families.kinds``) while there are colours enough.
     ``confirmed`` adds points with intervals: ``x``, ``y``, ``y_low``, ``y_high`` and ``label`` (one for all rows).
     """
     if len(summary.results.objectives) < 2:
@@ -60,24 +61,25 @@ def _front_points(axes: Axes, summary: Summary) -> None:
     objectives, points, front = summary.results.objectives, summary.results.points, summary.front
     task, cost = objectives[0], objectives[1]
     y_scale = scale(task.metric)
-    arms: list[str] = list(points["arm"].dropna().unique()) if "arm" in points else []
-    by_arm = 1 < len(arms) <= len(COLOURS)
-    if by_arm:
-        _points_of_arms(axes, points, arms, task, cost)
-    else:
-        label = f"all operating points ({len(points)})"
-        x, y = points[cost.metric], points[task.metric] * y_scale
+    told_apart = kinds(points, most=len(COLOURS))
+    others = points if told_apart is None else points[told_apart.isna()]
+    if len(others):
+        label = f"all operating points ({len(points)})" if told_apart is None else "dense baselines"
+        x, y = others[cost.metric], others[task.metric] * y_scale
         axes.scatter(x, y, s=10, c=GREY, linewidths=0, alpha=0.7, zorder=2, label=label)
-        _baselines(axes, summary.baselines, task, cost)
+    if told_apart is not None:
+        _points_by_kind(axes, points, told_apart, task, cost)
+    if told_apart is None or told_apart.name != "arm":
+        _baselines(axes, summary.baselines, task, cost, in_colour=told_apart is None)
     axes.plot(
         front[cost.metric],
         front[task.metric] * y_scale,
         drawstyle="steps-post",
         linestyle="-" if len(objectives) == 2 else "none",
-        linewidth=1 if by_arm else None,
-        marker=None if by_arm else "o",
-        color="#000000" if by_arm else FRONT,
-        zorder=2 if by_arm else 4,
+        linewidth=None if told_apart is None else 1,
+        marker="o" if told_apart is None else None,
+        color=FRONT if told_apart is None else "#000000",
+        zorder=4 if told_apart is None else 2,
         label=f"front ({len(front)})",
     )
     knee = summary.knee_row
@@ -87,7 +89,7 @@ def _front_points(axes: Axes, summary: Summary) -> None:
             knee[task.metric] * y_scale,
             s=150,
             facecolors="none",
-            edgecolors="#000000" if by_arm else KNEE,
+            edgecolors=KNEE if told_apart is None else "#000000",
             linewidths=2,
             zorder=6,
             label=f"knee (trial {int(knee['trial'])})",
@@ -96,23 +98,24 @@ def _front_points(axes: Axes, summary: Summary) -> None:
     axes.set_ylabel(axis_label(task.metric))
 
 
-def _points_of_arms(axes: Axes, points: pd.DataFrame, arms: list[str], task: Objective, cost: Objective) -> None:
-    for arm, colour, marker in zip(arms, COLOURS, MARKERS, strict=False):
-        own = points[points["arm"] == arm]
-        label = textwrap.fill(as_text(arm), 30)
+def _points_by_kind(axes: Axes, points: pd.DataFrame, kind: pd.Series, task: Objective, cost: Objective) -> None:
+    for value, colour, marker in zip(kind.dropna().unique(), COLOURS, MARKERS, strict=False):
+        own = points[kind == value]
+        label = textwrap.fill(as_text(str(value)), 30)
         x, y = own[cost.metric], own[task.metric] * scale(task.metric)
         axes.scatter(x, y, s=30, c=colour, marker=marker, edgecolors="white", linewidths=0.4, zorder=3, label=label)
 
 
-def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objective) -> None:
+def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objective, in_colour: bool) -> None:
+    """Draw the best point of each baseline: in its colour, or in black where colours tell other points apart."""
     for _, row in baselines.iterrows():
         marker, colour = BASELINE_STYLES[row["model.name"]]
         axes.scatter(
             row[cost.metric],
             row[task.metric] * scale(task.metric),
             marker=marker,
-            s=60,
-            c=colour,
+            s=60 if in_colour else 75,
+            c=colour if in_colour else "#000000",
             edgecolors="white",
             linewidths=0.8,
             zorder=5,

@@ -107,7 +107,7 @@ def bench_pruning(
 
 
 def bench_literature(
-    batch_sizes: Sequence[int], precisions: Sequence[str], rounds: int, device: str = "cpu", **sizes: int
+    batch_sizes: Sequence[int], precisions: Sequence[str], rounds: int, device: str = "cpu", **sizes: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield one row (see ``PEER_COLUMNS``) per precision, batch size and method, on timm's ViT-S/16.
 

@@ -242,9 +242,10 @@ def host_of(model: nn.Module) -> Host:
 
 
 def _is_timm_block(block: nn.Module) -> bool:
-    attention = getattr(block, "attn", None)
-    plain = _is_instance(block, _TIMM, "Block") and _is_instance(attention, _TIMM, "Attention")
-    return plain and attention.qkv.out_features == 3 * attention.qkv.in_features
+    if not (_is_instance(block, _TIMM, "Block") and _is_instance(_child(block, "attn"), _TIMM, "Attention")):
+        return False
+    projection = _child(block, "attn").qkv
+    return bool(projection.out_features == 3 * projection.in_features)
 
 
 def _is_instance(model: object, module: str, name: str) -> bool:

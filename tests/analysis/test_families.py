@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.families import family, ownership, stretches
+from analysis.families import family, kinds, ownership, stretches
 from analysis.objectives import Objective
 from analysis.summary import summarise
 from analysis.table import Results
@@ -69,3 +69,26 @@ def test_many_turns_are_counted() -> None:
 
 def test_nothing_is_said_of_one_family() -> None:
     assert ownership_of(("aacn", 0.8, 3e5), ("aacn", 0.9, 6e5)) == []
+
+
+def test_points_are_told_apart_by_arm_then_model_then_mode() -> None:
+    table = pd.DataFrame(
+        {
+            "model.name": ["full_compute", "vit", "aacn", "aacn"],
+            "model.router.mode": [None, None, "top_k", "random"],
+            "arm": ["a", "b", "b", "c"],
+        }
+    )
+    found = kinds(table, most=3)
+    assert found is not None
+    assert (found.name, found.tolist()) == ("arm", ["a", "b", "b", "c"])
+    assert kinds(table, most=2) is None  # an ablation is read by its arms, or not at all
+    found = kinds(table.drop(columns="arm"), most=3)
+    assert found is not None
+    assert (found.name, found.dropna().to_dict()) == ("model.name", {1: "vit", 2: "aacn", 3: "aacn"})
+    one_family = table.drop(columns="arm").drop(index=1)
+    found = kinds(one_family, most=3)
+    assert found is not None
+    assert (found.name, found.dropna().to_dict()) == ("model.router.mode", {2: "top_k", 3: "random"})
+    assert kinds(one_family.assign(**{"model.router.mode": "top_k"}), most=3) is None
+    assert kinds(table[["model.router.mode"]], most=3) is None
