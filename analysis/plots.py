@@ -62,13 +62,13 @@ def _front_points(axes: Axes, summary: Summary) -> None:
     task, cost = objectives[0], objectives[1]
     y_scale = scale(task.metric)
     told_apart = kinds(points, most=len(COLOURS))
-    others = points if told_apart is None else points[told_apart.isna()]
-    if len(others):
-        label = f"all operating points ({len(points)})" if told_apart is None else "dense baselines"
-        x, y = others[cost.metric], others[task.metric] * y_scale
-        axes.scatter(x, y, s=10, c=GREY, linewidths=0, alpha=0.7, zorder=2, label=label)
     if told_apart is not None:
         _points_by_kind(axes, points, told_apart, task, cost)
+    others = points if told_apart is None else points[told_apart.isna()]
+    if len(others):
+        label = f"all operating points ({len(points)})" if told_apart is None else "dense, other settings"
+        x, y = others[cost.metric], others[task.metric] * y_scale
+        axes.scatter(x, y, s=10, c=GREY, linewidths=0, alpha=0.7, zorder=2, label=label)
     if told_apart is None or told_apart.name != "arm":
         _baselines(axes, summary.baselines, task, cost, in_colour=told_apart is None)
     axes.plot(
