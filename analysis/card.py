@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.certificates import WORDS
-from analysis.configs import knob_value
-from analysis.confirmed import NO_SEEDS, on_test_split
+from analysis.confirmed import NO_SEEDS, confirmed_row, reached
 from analysis.measured import Latency
-from analysis.picks import knob_of
 from analysis.portable import Verified
 from analysis.summary import Summary
-from analysis.table import default_points
-from analysis.words import axis_label, scale, shown
+from analysis.words import axis_label, shown
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.intervals import share_interval
@@ -99,26 +95,10 @@ def _value(card: Card, metric: str) -> str:
 
 def _confirmed(card: Card) -> str:
     """Return what ``routing confirm`` found for this point, empty where it was not confirmed."""
-    confirmed = card.confirmed
-    if confirmed.empty or "trial" not in confirmed:
+    found = confirmed_row(card.confirmed, card.row)
+    if found is None:
         return ""
-    own = confirmed[confirmed["trial"] == card.row["trial"]]
-    knob = knob_of(card.row)
-    if knob is None and "is_default" in own:
-        own = own[default_points(own)]
-    elif knob is not None and "knob_value" in own:
-        own = own[[knob_value(value) == knob for value in own["knob_value"]]]
-    metric = on_test_split(card.summary.results.objectives[0].metric)
-    if own.empty:
-        return ""
-    found = own.iloc[0]
-    if found.get("n") == 0:
-        return NO_SEEDS
-    mean, low, high = (float(found.get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high"))
-    if math.isnan(mean):
-        return ""
-    bounds = "" if math.isnan(low + high) else f" [{low:.2f}, {high:.2f}]"
-    return f"{axis_label(metric)} {mean:.2f}{bounds} over {found.get('n', '?')} fresh seeds"
+    return NO_SEEDS if found.get("n") == 0 else reached(found, card.summary.results)
 
 
 def _certificate(card: Card) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.table import Results
+from analysis.configs import knob_value
+from analysis.picks import knob_of
+from analysis.table import Results, default_points
 from analysis.tables import Column, Table, table
 from analysis.words import axis_label, count, scale
 
@@ -36,6 +38,29 @@ def read_confirmed(results: Results) -> pd.DataFrame:
 def on_test_split(metric: str) -> str:
     """Return the test split's name of a validation metric."""
     return metric.replace("val_", "test_", 1)
+
+
+def confirmed_row(confirmed: pd.DataFrame, point: pd.Series) -> pd.Series | None:
+    """Return the row of confirm.csv that stands for a row of points.csv, None where it was not confirmed."""
+    if confirmed.empty or "trial" not in confirmed:
+        return None
+    own = confirmed[confirmed["trial"] == point["trial"]]
+    knob = knob_of(point)
+    if knob is None and "is_default" in own:
+        own = own[default_points(own)]
+    elif knob is not None and "knob_value" in own:
+        own = own[[knob_value(value) == knob for value in own["knob_value"]]]
+    return None if own.empty else own.iloc[0]
+
+
+def reached(found: pd.Series, results: Results) -> str:
+    """Return what a row of confirm.csv reaches on the test split, in words; empty without a test value."""
+    metric = on_test_split(results.objectives[0].metric)
+    mean, low, high = (float(found.get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high"))
+    if math.isnan(mean):
+        return ""
+    bounds = "" if math.isnan(low + high) else f" [{low:.2f}, {high:.2f}]"
+    return f"{axis_label(metric)} {mean:.2f}{bounds} over {found.get('n', '?')} fresh seeds"
 
 
 def error_bars(confirmed: pd.DataFrame, results: Results) -> pd.DataFrame:

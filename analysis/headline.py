@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.confirmed import confirmed_row, reached
 from analysis.families import ownership
 from analysis.objectives import Objective
 from analysis.summary import Summary
@@ -48,8 +49,8 @@ def cards(summary: Summary) -> list[Card]:
     return found
 
 
-def headline(summary: Summary, answers: Sequence[str] = ()) -> list[str]:
-    """Return the findings as sentences, what an ablation answers first."""
+def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFrame | None = None) -> list[str]:
+    """Return the findings as sentences, what an ablation answers first; ``confirmed`` is confirm.csv where it is."""
     best, knee = summary.best_row, summary.knee_row
     if best is None or knee is None:
         return ["No trial has finished with every objective measured: there is no front yet."]
@@ -68,12 +69,26 @@ def headline(summary: Summary, answers: Sequence[str] = ()) -> list[str]:
             f"The hypervolume is 0: no point is better than the study's reference ({_reference(summary)}) in both. "
             "Longer training, or a reference that chance just misses, gives a search something to tell points apart by."
         )
-    if not _is_confirmed(summary):
-        lines.append(
-            "Points of the front are validation values of the best of many trials, one seed each, so they flatter: "
-            "routing confirm trains the front again under fresh seeds and reads the test split once."
-        )
+    picked = {"the best point": best, "the knee": knee}
+    if match is not None:
+        picked["the cheapest within 1 point of full_compute"] = match.row
+    lines.append(_confirmation(picked, summary, confirmed))
     return lines
+
+
+def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.DataFrame | None) -> str:
+    """Return what became of the picked points under fresh seeds, or that nobody has tried."""
+    parts = []
+    for what, point in picked.items():
+        found = None if confirmed is None else confirmed_row(confirmed, point)
+        words = "" if found is None else reached(found, summary.results)
+        parts += [f"{what}: {words}"] if words else []
+    if parts:
+        return f"Trained again and read on the test split once: {'; '.join(parts)}."
+    return (
+        "Points of the front are validation values of the best of many trials, one seed each, so they flatter: "
+        "routing confirm trains the front again under fresh seeds and reads the test split once."
+    )
 
 
 def chart_label(summary: Summary) -> str:
@@ -86,10 +101,6 @@ def chart_label(summary: Summary) -> str:
         f"Chart of {len(summary.results.points)} operating points. The front has {len(summary.front)} points, from "
         f"{_point(first, objectives)} to {_point(last, objectives)}. The table below holds its values."
     )
-
-
-def _is_confirmed(summary: Summary) -> bool:
-    return (summary.results.folder / "confirm" / "confirm.csv").exists()
 
 
 @dataclass(frozen=True)

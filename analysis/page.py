@@ -60,6 +60,7 @@ class Findings:
 
     certificates: Table
     ablations: tuple[Table, ...] = ()
+    confirmed: pd.DataFrame | None = None
     confirm: Table | None = None
     importance: pd.DataFrame | None = None
     warnings: tuple[str, ...] = ()
@@ -84,7 +85,7 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str
         "name": results.name,
         "question": str(results.study.get("question") or ""),
         "cards": cards(summary),
-        "headline": headline(summary, findings.answers),
+        "headline": headline(summary, findings.answers, findings.confirmed),
         "warnings": findings.warnings,
         "chart_label": chart_label(summary),
         "front": front_table(summary),

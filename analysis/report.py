@@ -94,6 +94,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
     findings = Findings(
         certificates=certificate_table(summary),
         ablations=() if compared.empty else (ablation_table(compared, results),),
+        confirmed=confirmed,
         confirm=confirm_table(confirmed, results),
         importance=importance,
         warnings=tuple(boundary_warnings(summary)),
