@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,8 @@ def confirmed_row(confirmed: pd.DataFrame, point: pd.Series) -> pd.Series | None
 def reached(found: pd.Series, results: Results) -> str:
     """Return what a row of confirm.csv reaches on the test split, in words; empty without a test value."""
     metric = on_test_split(results.objectives[0].metric)
-    mean, low, high = (float(found.get(f"{metric}_{end}", math.nan)) * scale(metric) for end in ("mean", "low", "high"))
+    values = [found.get(f"{metric}_{end}") for end in ("mean", "low", "high")]
+    mean, low, high = (float(v) * scale(metric) if isinstance(v, Real) else math.nan for v in values)
     if math.isnan(mean):
         return ""
     bounds = "" if math.isnan(low + high) else f" [{low:.2f}, {high:.2f}]"
