@@ -1,4 +1,4 @@
-"""The two errors a user meets: bad input (exit code 2) and a failure while working (exit code 1)."""
+"""The errors a user meets: bad input (exit code 2) and a failure while working (exit code 1)."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class InputError(RoutingError):
     """What the user gave is wrong: the text says what, where, and what would be valid."""
 
     exit_code = 2
+
+
+class MissingPackage(InputError):
+    """What was asked for needs an optional package that is not installed; the text says how to get it."""
 
 
 class TrialFailed(RoutingError):

@@ -3,6 +3,7 @@
 GROUPS = {
     "routing": "routing.bench.routed",
     "pruning": "routing.bench.pruning",
+    "literature": "routing.bench.literature",
     "data": "routing.bench.data",
     "scaling": "routing.bench.scaling",
     "start": "routing.bench.start",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_what_was_measured_before_a_failure_is_kept(
 
 def _real_replay(path: str, fake: Callable[[str], object]) -> object:
     return import_module(path) if path == GROUPS["replay"] else fake(path)
+
+
+def test_a_benchmark_whose_package_is_missing_is_left_out_of_all(
+    benches: list[tuple[str, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake, out, words = cli.import_module, tmp_path / "bench.json", "needs timm: pip install 'routing-sweeps[clip]'"
+    monkeypatch.setitem(sys.modules, "timm", None)
+    literature = GROUPS["literature"]
+    monkeypatch.setattr(cli, "import_module", lambda path: import_module(path) if path == literature else fake(path))
+    assert cli.main(["bench", "literature", "--out", str(out)]) == 2
+    assert words in capsys.readouterr().err
+    assert cli.main(["bench", "--out", str(out)]) == 0
+    assert f"left out: literature: this benchmark {words}" in capsys.readouterr().out
+    assert len(json.loads(out.read_text(encoding="utf-8"))["tables"]) == len(GROUPS) - 1
 
 
 @pytest.mark.parametrize("name", list(GROUPS))

@@ -1,7 +1,8 @@
-"""Token reduction of the literature on timm's ViT, each where and how its paper has it: controls of speed alone.
+"""``routing bench literature``: token reduction of the literature on timm's ViT, side by side with ours.
 
-They are written for the plain class-token ViT in inference, with PyTorch's fused attention wherever the method allows
-it. What a method has to learn (DynamicViT's predictor) has random weights: which tokens go does not change the time.
+Each method is written where and how its paper has it, for the plain ViT with a class token in inference, with PyTorch's
+fused attention wherever the method allows it. They are controls of speed alone: what a method has to learn
+(DynamicViT's predictor) has random weights, since which tokens go does not change the time.
 
 Shapes: B images, T tokens (CLS is token 0), K kept, H heads, E width of a head, D width.
 """
@@ -9,20 +10,88 @@ Shapes: B images, T tokens (CLS is token 0), K kept, H heads, E width of a head,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.bench.pruning import COLUMNS as PRUNING_COLUMNS
+from routing.bench.pruning import DTYPES, SELECTION, START_LAYER, UNPRUNED, Way, over_batches, plan, run_pruned
+from routing.bench.tables import BenchTable
+from routing.errors import MissingPackage
 from routing.models.token_merging import merge_once, most_merges
+from routing.models.token_pruning import Pruning
 from routing.models.token_selection import attention_rows
 
 STAGES = (3, 6, 9)
 """Blocks, from 0, at which EViT and DynamicViT drop tokens of a ViT of 12 blocks."""
+ARCHITECTURE = "vit_small_patch16_224"
+LATE_LAYER = 3  # pruned from here on, ours saves about as much as the others do at their settings
+COLUMNS = {key: heading for key, heading in PRUNING_COLUMNS.items() if key != "tokens"}
 Peer = Callable[[Any, Tensor], Tensor]
 """timm's ViT and images -> logits."""
+
+
+def bench(quick: bool = False) -> list[BenchTable]:
+    """Return the table of ours and the literature's methods, in fp32 and, where there are instructions for it, bf16."""
+    rows = [
+        row for device, precisions, sizes, rounds in plan(quick) for row in compare(sizes, precisions, rounds, device)
+    ]
+    return [BenchTable("token reduction of the literature, on timm's ViT", COLUMNS, rows)]
+
+
+def compare(
+    batch_sizes: Sequence[int], precisions: Sequence[str], rounds: int, device: str = "cpu", **sizes: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield one row (see ``COLUMNS``) per precision, batch size and method, on timm's ViT-S/16.
+
+    Multiply-adds are PyTorch's own count, which sees what every method really runs, by the same rule for all.
+
+    Args:
+        sizes: other arguments of timm's model; 12 blocks are needed.
+
+    Raises:
+        MissingPackage: timm is not installed.
+    """
+    model = _timm_vit(**sizes)
+    predictors = nn.ModuleList(Predictor(model.embed_dim) for _ in STAGES).eval()
+    runs: dict[str, Peer] = {UNPRUNED: lambda model, images: model(images)}
+    for layer in (START_LAYER, LATE_LAYER):
+        runs[f"{SELECTION.num_kept} tokens from block {layer} (ours)"] = partial(
+            run_pruned, pruning=Pruning(SELECTION, layer)
+        )
+    runs |= {"ToMe, 16 a block": tome, "EViT, keep .5": evit, "DynamicViT, keep .5": dynamic_vit(predictors)}
+    flops = {name: _multiply_adds(partial(run, model)) for name, run in runs.items()}
+    for precision in precisions:
+        for module in (model, predictors):
+            module.to(device, DTYPES[precision])
+        ways = {name: Way(partial(run, model), flops[name]) for name, run in runs.items()}
+        fixed = {"device": device, "architecture": f"timm {ARCHITECTURE}", "precision": precision}
+        for row in over_batches(ways, batch_sizes, rounds, next(model.parameters())):
+            yield {**fixed, **row}
+
+
+def _timm_vit(**sizes: Any) -> Any:
+    try:
+        import timm
+    except ImportError:
+        raise MissingPackage("this benchmark needs timm: pip install 'routing-sweeps[clip]'") from None
+    torch.manual_seed(0)
+    return timm.create_model(ARCHITECTURE, **sizes).eval()
+
+
+@torch.no_grad()
+def _multiply_adds(run: Callable[[Tensor], object]) -> float:
+    """Return PyTorch's count for one image; the unfused kernel shows the products of attention on every version."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        run(torch.zeros(1, 3, 224, 224))
+    return counter.get_total_flops() / 2
 
 
 def tome(model: Any, images: Tensor, merges: int = 16) -> Tensor:
