@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from search_spaces.bench.workload import RANGE, config_of, timed_run
+from search_spaces.bench.workload import RANGE, WORKERS, config_of, timed_run
 
 
 def trainable(config: dict[str, Any]) -> None:
@@ -20,6 +21,7 @@ def trainable(config: dict[str, Any]) -> None:
 
 def main(folder: str, trials: int, epochs: int) -> None:
     """Run the sweep; a lost trial is an error: what remains would be another benchmark."""
+    ray.init(num_cpus=WORKERS)
     results = tune.Tuner(
         trainable,
         param_space={"target": tune.loguniform(*RANGE), "epochs": epochs, "folder": folder},

@@ -1,7 +1,8 @@
 """The default study as a user would search it by hand, with default settings. Usage: ray|optuna FOLDER SECONDS SEED
 
-Both share the study's conditional space, define by run, and train as ``routing train`` does. What a hand-written script
-has is one point per training; early stopping with two objectives is in neither library.
+Both share the study's conditional space, define by run, and the settings it runs first, and train as ``routing train``
+does. What a hand-written script has is one point per training; early stopping with two objectives is in neither
+library.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import optuna
 
 from routing.config import RunConfig
 from search_spaces.bench.plain_optuna import shared_study
+from search_spaces.bench.workload import WORKERS
 from search_spaces.load import load_study
 from search_spaces.schema import SweepStudy
 from search_spaces.space import Space
@@ -30,6 +32,13 @@ def space_of_study() -> Space:
     study = load_study(STUDY)
     assert isinstance(study, SweepStudy)
     return Space(study.space, {**study.base, "evaluation.operating_points": False})
+
+
+def first_settings() -> list[dict[str, Any]]:
+    """Return the settings that the study runs first, as its space suggests them."""
+    study, space = load_study(STUDY), space_of_study()
+    assert isinstance(study, SweepStudy)
+    return [space.labels(setting) for setting in study.enqueue]
 
 
 def train(config: RunConfig, folder: Path) -> tuple[float, float]:
@@ -60,14 +69,22 @@ def define_by_run(folder: str, trial: optuna.Trial) -> dict[str, Any]:
 
 def with_ray(folder: str, seconds: float, seed: int) -> None:
     """Search with Ray Tune and OptunaSearch, as many trials at once as there are CPUs."""
+    import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
 
-    space = partial(define_by_run, folder)  # of a module: OptunaSearch pickles it
+    ray.init(num_cpus=WORKERS)
+    search = OptunaSearch(
+        space=partial(define_by_run, folder),  # of a module: OptunaSearch pickles it
+        metric=OBJECTIVES,
+        mode=["max", "min"],
+        points_to_evaluate=first_settings(),
+        seed=seed,
+    )
     tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(space=space, metric=OBJECTIVES, mode=["max", "min"], seed=seed),
+            search_alg=search,
             num_samples=-1,
             time_budget_s=seconds,
         ),
@@ -76,7 +93,10 @@ def with_ray(folder: str, seconds: float, seed: int) -> None:
 
 
 def with_optuna(folder: str, seconds: float, seed: int) -> None:
-    """Search with Optuna: one of the processes that share a journal. Its sampler is left as it is, without a seed."""
+    """Search with Optuna: one of the processes that share a journal. Its sampler is left as it is, without a seed.
+
+    Whoever starts the processes has queued the first settings, once for all of them.
+    """
     space = space_of_study()
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """``routing bench search``: how good a front the same wall time buys, on the default study.
 
-Each way runs as a fresh process with the whole machine, for the same seconds after its command; what it has found is
-the hypervolume of all points of the trainings that had ended by then. Ours counts operating points; a hand-written
-script has one point per training.
+Each way runs as a fresh process with the whole machine, for the same seconds after its command, and begins with the
+settings that the study runs first; what it has found is the hypervolume of all points of the trainings that had ended
+by then. Ours counts operating points; a hand-written script has one point per training.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 from routing.bench.tables import BenchTable
 from routing.record import METRICS_FILE, read_metrics
-from search_spaces.bench.plain_search import OBJECTIVES, STUDY
+from search_spaces.bench.plain_optuna import shared_study
+from search_spaces.bench.plain_search import OBJECTIVES, STUDY, first_settings
 from search_spaces.bench.replay import Trace, quantile_within
 from search_spaces.bench.utilisation import fresh_process, wait
 from search_spaces.bench.workload import WORKERS
@@ -26,7 +27,7 @@ from search_spaces.progress import hypervolume
 from search_spaces.results import STUDY_FILE, write_study
 from search_spaces.schema import Objective, SweepStudy
 
-SECONDS, SEEDS = 300, 5
+SECONDS, SEEDS = 240, 5
 QUICK_SECONDS = 60
 _MORE_THAN_FIT = 1000
 COLUMNS = {
@@ -123,8 +124,9 @@ def _ours(folder: Path, seconds: float, seed: int) -> None:
     assert isinstance(study, SweepStudy)
     sampler = study.sampler.model_copy(update={"seed": seed})
     write_study(folder, study.model_copy(update={"sampler": sampler, "trials": _MORE_THAN_FIT}))
-    program = "import sys, search_spaces as s; s.sweep(sys.argv[1], sys.argv[2], time_budget=float(sys.argv[3]))"
-    wait(fresh_process("-c", program, str(folder / STUDY_FILE), str(folder / "results"), str(seconds)))
+    options = f"time_budget={seconds}, concurrency={WORKERS}"
+    program = f"import sys, search_spaces; search_spaces.sweep(sys.argv[1], sys.argv[2], {options})"
+    wait(fresh_process("-c", program, str(folder / STUDY_FILE), str(folder / "results")))
 
 
 def _by_hand(library: str, folder: Path, seconds: float, seed: int) -> tuple[str, ...]:
@@ -136,6 +138,9 @@ def _plain_ray(folder: Path, seconds: float, seed: int) -> None:
 
 
 def _plain_optuna(folder: Path, seconds: float, seed: int) -> None:
+    study = shared_study(str(folder))
+    for setting in first_settings():
+        study.enqueue_trial(setting)
     wait(*(fresh_process(*_by_hand("optuna", folder, seconds, seed)) for _ in range(WORKERS)))
 
 

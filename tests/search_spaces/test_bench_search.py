@@ -92,3 +92,18 @@ def test_ours_counts_its_operating_points(tmp_path: Path) -> None:
     (note,) = bench.notes(tmp_path)
     assert len(note["points"]) == len(record.points) > 2
     assert note["points"][0] == [record.points[0].metrics["val_accuracy"], record.points[0].flops]
+
+
+def test_the_scripts_begin_with_what_the_study_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, space = load_study(plain_search.STUDY), plain_search.space_of_study()
+    wanted = [space.labels(setting) for setting in study.enqueue]  # type: ignore[union-attr]
+    assert plain_search.first_settings() == wanted != []
+    monkeypatch.setattr(bench, "fresh_process", lambda *words: None)
+    monkeypatch.setattr(bench, "wait", lambda *processes: None)
+    bench._plain_optuna(tmp_path, 1.0, 0)
+    queued = bench.shared_study(str(tmp_path)).get_trials()
+    assert [trial.system_attrs["fixed_params"] for trial in queued] == wanted
+    asked = [bench.shared_study(str(tmp_path)).ask() for _ in wanted]
+    for trial in asked:
+        space.sample(trial)
+    assert [trial.params for trial in asked] == wanted
