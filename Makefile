@@ -25,8 +25,8 @@ $(STAMP): setup.cfg pyproject.toml
 
 install: $(STAMP)  ## create .venv and install the project with its development tools
 
-sweep: $(STAMP)  ## run the default study (STUDY=name for another): front, figures, report
-	@$(BIN)/routing sweep $(STUDY)
+sweep: $(STAMP)  ## run the default study (STUDY=name for another), or go on with it: front, figures, report
+	@$(BIN)/routing sweep $(STUDY) $(if $(wildcard results/$(STUDY)/study.yaml),--resume)
 
 test: $(STAMP)  ## the whole suite: the fast tests, then the slow ones, file by file in parallel
 	@$(BIN)/python -m pytest -m "not slow" -n $(WORKERS)

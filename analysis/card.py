@@ -29,7 +29,7 @@ LICENCES = {
 
 @dataclass
 class Card:
-    """What a card says; ``latency``, ``files`` and ``notes`` are filled in as they become known."""
+    """What a card says; ``val_images`` and what follows are filled in as they become known."""
 
     summary: Summary
     pick: str
@@ -37,6 +37,7 @@ class Card:
     config: RunConfig
     confirmed: pd.DataFrame
     has_model: bool
+    val_images: int | None = None
     latency: Latency | None = None
     files: list[Verified] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -85,7 +86,7 @@ def _data(card: Card) -> str:
 def _value(card: Card, metric: str) -> str:
     """Return a metric of the point; a share of images with Wilson's interval."""
     value = float(card.row[metric])
-    images = getattr(card.config.dataset, "num_val", None)
+    images = card.val_images
     if not metric.endswith("accuracy") or images is None:
         return shown(metric, value)
     interval = share_interval(value, images)

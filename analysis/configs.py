@@ -10,7 +10,7 @@ import pandas as pd
 from routing.errors import InputError
 from routing.yaml_io import parse_scalar
 
-ROOT_KEYS = ("seed", "device", "precision", "threads")
+ROOT_KEYS = ("seed", "device", "precision", "threads", "plugins")
 
 
 def config_keys(table: pd.DataFrame) -> list[str]:

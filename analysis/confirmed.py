@@ -30,7 +30,7 @@ def read_confirmed(results: Results) -> pd.DataFrame:
     if not path.is_file():
         return pd.DataFrame()
     try:
-        return pd.read_csv(path)
+        return pd.read_csv(path, dtype={"knob_value": str})  # every digit of a threshold, as in points.csv
     except (OSError, ValueError) as error:
         results.problems.append(f"{path}: not readable: {str(error).splitlines()[0]}")
         return pd.DataFrame()

@@ -77,9 +77,10 @@ def _front_points(axes: Axes, summary: Summary) -> None:
         drawstyle="steps-post",
         linestyle="-" if len(objectives) == 2 else "none",
         linewidth=None if told_apart is None else 1,
-        marker="o" if told_apart is None else None,
+        marker="o" if told_apart is None or len(objectives) != 2 else None,
+        markerfacecolor=None if told_apart is None else "none",
         color=FRONT if told_apart is None else "#000000",
-        zorder=4 if told_apart is None else 2,
+        zorder=4 if told_apart is None or len(objectives) != 2 else 2,
         label=f"front ({len(front)})",
     )
     knee = summary.knee_row

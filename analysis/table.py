@@ -15,7 +15,7 @@ from analysis.objectives import Objective, measured, objectives_of
 from routing.errors import InputError
 from routing.record import CONFIG_FILE, METRICS_FILE, read_metrics
 from routing.section import dotted
-from routing.yaml_io import load_file
+from routing.yaml_io import as_cell, load_file
 
 STUDY_FILE = "study.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -208,7 +208,7 @@ def _read_trial(folder: Path, problems: list[str]) -> tuple[dict[str, Any], list
     keys: dict[str, Any] = {}
     try:
         loaded = load_file(folder / CONFIG_FILE)[0]
-        keys = dotted(loaded) if isinstance(loaded, dict) else {}
+        keys = {key: as_cell(value) for key, value in dotted(loaded).items()} if isinstance(loaded, dict) else {}
     except InputError as error:
         problems.append(f"trial {number}: {error}")
     row: dict[str, Any] = {"number": number, "state": "RUNNING", "reason": None, "seed": keys.get("seed"), **keys}

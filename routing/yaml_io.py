@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -90,6 +91,11 @@ def load_file(path: str | os.PathLike[str]) -> tuple[Any, Lines]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text: {error}") from None
     return load_text(text, str(path))
+
+
+def as_cell(value: Any) -> Any:
+    """Return a list or mapping as JSON, which YAML reads back, for the cell of a table; other values as they are."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple, dict)) else value
 
 
 def parse_scalar(text: str, where: str) -> Any:

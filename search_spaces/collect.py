@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import CONFIG_FILE, read_metrics, write_text
-from routing.yaml_io import load_file
+from routing.yaml_io import as_cell, load_file
 from search_spaces.ledger import REASON, WARM_START, setting_of
 from search_spaces.results import trial_folder
 
@@ -175,5 +175,5 @@ def write_table(path: Path, rows: list[dict[str, Any]], first: tuple[str, ...] =
     text = io.StringIO()
     writer = csv.DictWriter(text, columns or list(first), lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())

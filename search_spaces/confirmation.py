@@ -30,6 +30,8 @@ CONFIRM_FOLDER = "confirm"
 CONFIRM_FILE = "confirm.csv"
 FRONT_FILE = "front.csv"
 RUN = "search_spaces.confirmation:train_and_test"
+_TEXTS = {"knob_value": str}
+"""Kept as they are written: a threshold has 17 digits, and the last one tells points apart."""
 
 
 def confirm(
@@ -73,7 +75,7 @@ def confirm(
         run=run,
         force=True,
     )
-    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE), study.objectives, arms)
+    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE, dtype=_TEXTS), study.objectives, arms)
     return out
 
 
@@ -223,7 +225,7 @@ def _read_front(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such file; `routing analyze {folder}` writes it")
     try:
-        front = pd.read_csv(path)
+        front = pd.read_csv(path, dtype=_TEXTS)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable: {str(error).splitlines()[0]}") from None
     if front.empty or "trial" not in front:

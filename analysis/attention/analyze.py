@@ -211,15 +211,15 @@ def _sample(subject: _Subject, number: int, predicted: int) -> SampleView:
     pixels = subject.split.images[number]
     image = normalise(pixels[None], subject.run.info)
     layers = read_attention(subject.model, image)
-    names = subject.run.info.class_names
+    info = subject.run.info
     maps = [_numpy(layer) for layer in layers]
     means = [values.mean(axis=0) for values in maps]
     drawn = pixels.permute(1, 2, 0).double().numpy() / 255
     return SampleView(
         index=number,
         pixels=drawn[:, :, 0] if drawn.shape[2] == 1 else drawn,
-        label=names[int(subject.split.targets[number])],
-        prediction=names[predicted],
+        label=info.class_name(int(subject.split.targets[number])),
+        prediction=info.class_name(predicted),
         layers=maps,
         names=[layer.name for layer in layers],
         grids=[layer.grid for layer in layers],
@@ -242,7 +242,7 @@ def _pruned_view(subject: _Subject, image: Tensor, before: list[AttentionLayer])
         kept=kept,
         attention=_numpy(after).mean(axis=0),
         before=_numpy(before[pruning.start_layer]).mean(axis=0),
-        prediction=subject.run.info.class_names[predicted],
+        prediction=subject.run.info.class_name(predicted),
         words=f"{pruning.method}, {pruning.text().replace(',', ', ')}",
     )
 

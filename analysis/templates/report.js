@@ -91,7 +91,9 @@
   })();
 
   function fillControls() {
-    for (const [id, chosen] of [["axis-x", data.objectives[1] || data.axes[0].name], ["axis-y", data.objectives[0]]]) {
+    const others = data.axes.map((axis) => axis.name).filter((name) => name !== data.objectives[0]);
+    const against = data.objectives[1] || others[0] || data.objectives[0];
+    for (const [id, chosen] of [["axis-x", against], ["axis-y", data.objectives[0]]]) {
       for (const axis of data.axes) byId(id).append(element("option", axis.label, { value: axis.name }));
       byId(id).value = chosen;
     }

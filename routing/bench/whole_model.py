@@ -23,7 +23,7 @@ from routing.training.seeding import prepare_process
 
 BATCHES = (32, 256)
 SHARES = (0.25, 0.1)
-CHUNK = 32  # full_compute on a large batch is slower than on pieces that fit into the cache: the fairer base
+CHUNK = 32  # full_compute also in pieces that fit the cache better: the fairer base wherever that is faster
 
 COLUMNS = {
     "device": "device",

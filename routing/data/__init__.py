@@ -42,6 +42,10 @@ class DataInfo:
     facts: tuple[str, ...] = ()
     input_width: int = 0
 
+    def class_name(self, index: int) -> str:
+        """Return the name of a class, its number where the data have no names."""
+        return self.class_names[index] if index < len(self.class_names) else str(index)
+
 
 @dataclass(frozen=True)
 class Split:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from analysis import plots
+from analysis.drawing import new_figure
 from analysis.report import analyze
+from analysis.summary import summarise
+from analysis.table import read_results
 from routing.cli import main
 from routing.errors import InputError
+from routing.yaml_io import dump, load_file
 
 
 def test_analyze_writes_front_figures_and_report(make_results):
@@ -93,3 +98,33 @@ def test_a_sweep_without_a_finished_trial_has_failed(make_results, monkeypatch, 
     assert main(["sweep", "digits", "--out", str(folder)]) == code
     assert ("no trial has finished; why not is in trials.csv" in capsys.readouterr().err) == bool(code)
     assert (folder / "report.html").is_file()
+
+
+def test_a_sweep_that_is_still_running(make_results, only_the_front):
+    """A trial that has just started is in no table yet, one that has just finished in one of them; both have lists."""
+    folder = make_results(unfinished=False)
+    for name, key, gone in (("trials.csv", "number", [20]), ("points.csv", "trial", [19, 20])):
+        table = pd.read_csv(folder / name)
+        table[~table[key].isin(gone)].to_csv(folder / name, index=False)
+    (folder / "trials" / "20" / "metrics.json").unlink()
+    found = analyze([folder])
+    assert found.states == {"COMPLETE": 20, "RUNNING": 1}
+    table = read_results(folder).trials
+    assert set(table["model.experts.big"]) == {"[128, 128]"}
+
+
+def test_three_objectives_have_a_front_that_can_be_seen(make_results):
+    folder = make_results()
+    assert front_line(folder) == ("-", "None")
+    study, _ = load_file(folder / "study.yaml")
+    study["objectives"].append({"metric": "params", "goal": "minimize", "reference": 1e6})
+    (folder / "study.yaml").write_text(dump(study))
+    assert front_line(folder) == ("None", "o")  # its points are in no row
+
+
+def front_line(folder):
+    """Return line style and marker of the front in its figure."""
+    axes = new_figure(4, 3).add_subplot()
+    plots._front_points(axes, summarise(read_results(folder)))
+    (line,) = (line for line in axes.lines if str(line.get_label()).startswith("front"))
+    return line.get_linestyle(), line.get_marker()

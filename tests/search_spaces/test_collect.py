@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from routing.record import METRICS_FILE, MODEL_FILE
+from routing.yaml_io import load_text
 from search_spaces.collect import TEST_FILE, Collector, write_table
 from search_spaces.ledger import REASON, Ledger
 from search_spaces.load import parse_study
@@ -113,3 +115,8 @@ def test_tables_take_the_union_of_columns(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", [], first=("a", "b"))
     assert (tmp_path / "t.csv").read_text() == "a,b\n"
     assert list(tmp_path.iterdir()) == [tmp_path / "t.csv"]
+    write_table(tmp_path / "t.csv", [{"a": [1, None], "b": [{"losses": None, "name": "x"}], "c": ["é"], "d": None}])
+    (row,) = csv.DictReader((tmp_path / "t.csv").open())
+    assert {key: load_text(cell)[0] for key, cell in row.items() if cell} == {
+        "a": [1, None], "b": [{"losses": None, "name": "x"}], "c": ["é"],
+    }  # fmt: skip
