@@ -66,8 +66,8 @@ class Mirror:
             self.drop(f"{name}/{path.name}".lstrip("/"))
             del self._sent[path]
 
-    def pull(self, folder: Path, name: str = "") -> None:
-        """Copy the files below ``url/name`` that ``folder`` does not have."""
+    def pull(self, folder: Path, name: str = "", *, replace: bool = False) -> None:
+        """Copy the files below ``url/name`` that ``folder`` lacks, with ``replace`` those of another size as well."""
         from pyarrow.fs import FileSelector, FileType
 
         base = self._path(name)
@@ -75,7 +75,9 @@ class Mirror:
             listing = self._files.get_file_info(FileSelector(base, allow_not_found=True, recursive=True))
         for found in listing:
             path = folder / os.path.relpath(found.path, base)
-            if found.type == FileType.File and not path.exists():
+            if found.type == FileType.File and not (
+                path.exists() and (not replace or path.stat().st_size == found.size)
+            ):
                 self._fetch(found.path, path)
 
     def pull_longer(self, folder: Path, name: str) -> None:

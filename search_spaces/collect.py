@@ -41,10 +41,13 @@ class Collector:
     Args:
         out: results folder.
         configure: ledger parameters of a trial -> its run; raises ``InputError`` for settings of an older study.
+        objectives: of the study; each has a column in points.csv.
     """
 
-    def __init__(self, out: Path, configure: Callable[[dict[str, Any]], RunConfig]) -> None:
-        self.out, self.configure = out, configure
+    def __init__(
+        self, out: Path, configure: Callable[[dict[str, Any]], RunConfig], objectives: Sequence[Objective]
+    ) -> None:
+        self.out, self.configure, self.objectives = out, configure, objectives
         self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
 
     def write(self, trials: Iterable[FrozenTrial]) -> None:
@@ -71,8 +74,9 @@ class Collector:
             parts.append(f"early stopping saved {saved:.0f} epochs")
         return ", ".join(parts)
 
-    def front_trials(self, objectives: Sequence[Objective]) -> set[int]:
+    def front_trials(self) -> set[int]:
         """Return the trials that own a point nothing dominates."""
+        objectives = self.objectives
         signs = [-1.0 if objective.goal == "maximize" else 1.0 for objective in objectives]
         owners, losses = [], []
         for number, (_, points) in self._rows.items():
@@ -118,10 +122,8 @@ class Collector:
                 metrics = content["metrics"]
                 certificate = content.get("certificate") or {}
                 row["router_state"] = certificate.get("state", "")
-                points = [
-                    {"trial": trial.number, "seed": seed, **context, **point, **keys}
-                    for point in with_test_metrics(trial_folder(self.out, trial.number), content.get("points", []))
-                ]
+                found = with_test_metrics(trial_folder(self.out, trial.number), points_of(content, self.objectives))
+                points = [{"trial": trial.number, "seed": seed, **context, **point, **keys} for point in found]
             except InputError as error:
                 row["state"], row["reason"] = TrialState.FAIL.name, str(error)
         else:
@@ -149,6 +151,25 @@ class Collector:
 def _epochs_saved(row: dict[str, Any]) -> float:
     planned, trained = row.get("training.num_epochs"), row.get("epochs")
     return float(planned) - float(trained) if planned and trained else 0.0
+
+
+def points_of(content: dict[str, Any], objectives: Sequence[Objective]) -> list[dict[str, Any]]:
+    """Return the operating points of a finished trial; an objective of its training (``train_seconds``) is all points'.
+
+    Args:
+        content: of its metrics.json.
+    """
+    metrics, points = content.get("metrics", {}), content.get("points", [])
+    shared = {o.metric: metrics[o.metric] for o in objectives if o.metric in metrics}
+    shared = {metric: value for metric, value in shared.items() if not any(metric in point for point in points)}
+    return [{**point, **shared} for point in points]
+
+
+def values_of(content: dict[str, Any], objectives: Sequence[Objective]) -> list[list[float]]:
+    """Return the objectives of every operating point that has them all; see ``points_of``."""
+    wanted = [objective.metric for objective in objectives]
+    points = points_of(content, objectives)
+    return [[point[m] for m in wanted] for point in points if all(point.get(m) is not None for m in wanted)]
 
 
 def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[str, Any]]:

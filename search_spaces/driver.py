@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from routing.config import RunConfig
 from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
-from search_spaces.collect import Collector
+from search_spaces.collect import Collector, values_of
 from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.parameters import at_quantile
 from search_spaces.plan import Blueprint, blueprint
@@ -32,7 +32,17 @@ from search_spaces.results import (
     write_environment,
     write_study,
 )
-from search_spaces.resume import drop_gone, enqueue_missing, next_proposal, replay, settle, total_trials, warm
+from search_spaces.resume import (
+    drop_gone,
+    enqueue_missing,
+    next_proposal,
+    replay,
+    settle,
+    settle_running,
+    total_trials,
+    warm,
+    warm_source,
+)
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Rule
 from search_spaces.schema import Study, SweepStudy, parse_constraint
@@ -69,7 +79,9 @@ class Driver:
         self.storage, self.run, self.mirror = storage, run, mirror
         self.plan: Blueprint = blueprint(study, trials)
         self.rule = Rule(study.scheduler, study.objectives)
-        self.collector = Collector(out, lambda labels: self.plan.configure(self.plan.space.restore(labels)))
+        self.collector = Collector(
+            out, lambda labels: self.plan.configure(self.plan.space.restore(labels)), study.objectives
+        )
         self.total = self.plan.total
         self.deadline: float | None = None
         self.signal: int | None = None
@@ -81,7 +93,7 @@ class Driver:
         self._check_data()
         with locked(self.out), clean_stop(self._interrupt) as self.catch_signals:
             self._fetch()
-            notes = self._check_study()
+            notes, is_new, withdrawn = self._check_study(), not (self.out / STUDY_FILE).exists(), False
             drop_leftovers(self.out)
             mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
             self.ledger = self._open_ledger()
@@ -99,10 +111,17 @@ class Driver:
                 else:
                     for note in notes:
                         print(note, flush=True)
+            except InputError:  # no cluster answers, or none has room: nothing has run, and nothing blocks another try
+                if is_new and self.storage is None:
+                    (self.out / STUDY_FILE).unlink()
+                    (self.out / LEDGER_FILE).unlink()
+                    withdrawn = True
+                raise
             finally:
-                self.ledger.requeue_running("interrupted")
-                drop_leftovers(self.out)
-                self.publish()
+                if not withdrawn:
+                    settle_running(self.ledger, self.out, self.study.objectives, self.plan)
+                    drop_leftovers(self.out)
+                    self.publish()
             if not self.should_stop():
                 self._drop_models()
             print(f"{self.out}: {self.collector.summary()}", file=sys.stderr)
@@ -156,6 +175,8 @@ class Driver:
         for folder in self.warm_start:
             if not (folder / STUDY_FILE).is_file():
                 raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
+            if not held:  # later it may have been taken over already, and need not be there any more
+                warm_source(folder, self.study.objectives)
 
     def _check_data(self) -> None:
         """Fail now, not in every trial, when the data of the study are not there; nodes may have their own."""
@@ -190,8 +211,9 @@ class Driver:
 
     def _drop_models(self) -> None:
         if self.study.keep_models != "all":
-            front = self.collector.front_trials(self.study.objectives) if self.study.keep_models == "front" else set()
-            drop_models(self.out, self.study.keep_models, front)
+            front = self.collector.front_trials() if self.study.keep_models == "front" else set()
+            if front or self.study.keep_models == "none":
+                drop_models(self.out, self.study.keep_models, front)
 
     def _disk_is_full(self) -> None:
         self.disk_full = True
@@ -201,9 +223,7 @@ class Driver:
             self.catch_signals()  # Ray has put its own handlers in place
             concurrency = self.concurrency or cluster_concurrency(self.study.resources)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
-            proposer = Proposer(self.plan.space, self.study.objectives, self.plan.sampler, self.plan.samples)
-            points = replay(self.ledger, proposer, self.rule, self.out, self.study.objectives)
-            proposer.next_index = next_proposal(self.ledger)
+            proposer, points = self._replayed()
             finished = len(done(self.ledger.trials()))
             progress = Progress(self.study.name, self.study.objectives, self.total, finished, points)
             for note in notes:
@@ -211,14 +231,26 @@ class Driver:
             with progress:
                 segment = 0
                 while not self.should_stop() and not proposer.exhausted and (left := self._missing()):
-                    self._tune(scratch / f"tune{segment}", concurrency, min(left, _SEGMENT), proposer, progress)
+                    lost = self._tune(scratch / f"tune{segment}", concurrency, min(left, _SEGMENT), proposer, progress)
                     segment += 1
+                    if lost is not None:
+                        progress.say(lost)
+                        proposer, _ = self._replayed()
+                        progress.done = len(done(self.ledger.trials()))
             if self.disk_full:
                 raise OSError(errno.ENOSPC, "a trial found no room for its files")
             if proposer.exhausted:
                 progress.say(f"stopped after {progress.done} trials: {proposer.exhausted}")
             elif self.signal is None and self.should_stop():
                 progress.say(f"time budget of {duration(self.budget or 0)} is over after {progress.done} trials")
+
+    def _replayed(self) -> tuple[Proposer, list[list[float]]]:
+        """Return a proposer that knows what the ledger knows, and the points found so far; the rungs are filled too."""
+        self.rule = Rule(self.study.scheduler, self.study.objectives)
+        proposer = Proposer(self.plan.space, self.study.objectives, self.plan.sampler, self.plan.samples)
+        points = replay(self.ledger, proposer, self.rule, self.out, self.study.objectives)
+        proposer.next_index = next_proposal(self.ledger)
+        return proposer, points
 
     def _collect(self, number: int, state: TrialState) -> None:
         """Fetch what a trial left behind the mirror; its checkpoint is of use only while it runs."""
@@ -227,15 +259,19 @@ class Driver:
         from routing.training.checkpoint import CHECKPOINT_FILE
 
         name = f"{TRIALS_FOLDER}/{number}"
+        (self.out / name / CHECKPOINT_FILE).unlink(missing_ok=True)  # of an earlier attempt, fetched when it went on
         if state != TrialState.COMPLETE:
             self.mirror.drop(f"{name}/{CHECKPOINT_FILE}")
-        self.mirror.pull(self.out / name, name)
+        self.mirror.pull(self.out / name, name, replace=True)
 
     def _missing(self) -> int:
         return max(self.total - len(done(self.ledger.trials())), 0)
 
-    def _tune(self, scratch: Path, concurrency: int, limit: int, proposer: Proposer, progress: Progress) -> None:
-        """Start ``limit`` trials on Ray Tune and see them end."""
+    def _tune(self, scratch: Path, concurrency: int, limit: int, proposer: Proposer, progress: Progress) -> str | None:
+        """Start ``limit`` trials on Ray Tune and see them end; return why they were lost, should Ray Tune end early.
+
+        What was running is queued again then, as by a resumed sweep; a trial that was lost too often fails.
+        """
         from ray import tune
         from ray.exceptions import RayError
 
@@ -250,8 +286,7 @@ class Driver:
                 self._collect(number, state)
             except RoutingError as error:  # resume fetches it, or runs the trial again
                 progress.say(f"trial {number}: {error}")
-            points = [[point.get(o.metric) for o in self.study.objectives] for point in (final or {}).get("points", [])]
-            progress.finished(number, state.name, words, [point for point in points if None not in point])
+            progress.finished(number, state.name, words, values_of(final or {}, self.study.objectives))
             changed.set()
 
         search = LedgerSearch(
@@ -293,14 +328,11 @@ class Driver:
                 raise
             housekeeping.kill_running()
             line = next(iter(str(error.__cause__).strip().splitlines()), type(error.__cause__).__name__)
-            self._go_on(f"the worker was lost: {line[:200]}", proposer, progress)
+            reason = f"the worker was lost: {line[:200]}"
+            self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES, search.got_on())
+            return reason
         finally:
             search.close()
-
-    def _go_on(self, reason: str, proposer: Proposer, progress: Progress) -> None:
-        """Queue what was running again, as a resumed sweep does; a trial that was lost too often fails."""
-        self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES)
-        proposer.next_index = next_proposal(self.ledger)
-        proposer.exhausted = None  # until what is queued again has run
-        progress.done = len(done(self.ledger.trials()))
-        progress.say(reason)
+        if search.failure is not None:
+            raise search.failure
+        return None

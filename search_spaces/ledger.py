@@ -12,7 +12,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,26 @@ class _HeldElsewhere(JournalFileOpenLock):
         return None
 
 
+class _Journal(JournalFileBackend):
+    """A write that finds no room leaves nothing of itself behind: the next one would be glued to its half line.
+
+    Nobody else writes meanwhile, so what is beyond the old end is this write's own.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, lock_obj=_HeldElsewhere(path))
+        self._path = path
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        end = os.path.getsize(self._path)
+        try:
+            super().append_logs(logs)
+        except OSError:
+            with suppress(OSError):
+                os.truncate(self._path, end)
+            raise
+
+
 def open_storage(where: str) -> BaseStorage:
     """Open ``path/ledger.journal``, ``sqlite:///file.db`` or ``postgresql://...``.
 
@@ -68,7 +89,7 @@ def open_storage(where: str) -> BaseStorage:
     try:
         if "://" in where:
             return _database(where)
-        return JournalStorage(JournalFileBackend(where, lock_obj=_HeldElsewhere(where)))
+        return JournalStorage(_Journal(where))
     except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(without_secrets(f"ledger {where} cannot be opened: {line}")) from None
@@ -78,7 +99,7 @@ def _database(url: str) -> RDBStorage:
     if importlib.util.find_spec("psycopg") is not None:  # unnamed, the driver depends on the version of SQLAlchemy
         url = re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
     try:
-        return RDBStorage(url)
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # an idle connection may have been cut
     except ImportError:
         raise InputError(
             "the driver of this database is not installed (for postgresql://: pip install 'routing-sweeps[postgresql]')"
@@ -207,10 +228,14 @@ class Ledger:
             self.requeue(trial, reason)
         return len(running)
 
-    def give_up_or_requeue(self, reason: str, losses: int) -> None:
-        """Fail every RUNNING trial; enqueue again what has not been lost more than ``losses`` times by now."""
+    def give_up_or_requeue(self, reason: str, losses: int, got_on: Collection[int] = ()) -> None:
+        """Fail every RUNNING trial; enqueue again what has not been lost more than ``losses`` times by now.
+
+        Args:
+            got_on: trials that finished an epoch since they last started; what was lost with them does not count.
+        """
         for trial in self.trials((TrialState.RUNNING,)):
-            count = trial.user_attrs.get(LOSSES, 0) + 1
+            count = trial.user_attrs.get(LOSSES, 0) + (trial.number not in got_on)
             if count > losses:
                 self.finish(trial.number, TrialState.FAIL, None, {REASON: reason})
             else:

@@ -91,7 +91,7 @@ class StudyCallback(Callback):
 
         To wait for the end of an epoch could take minutes; Ray Tune's own clean-up takes up to 15 s.
         """
-        if not self.driver.should_stop():
+        if not self.driver.should_stop() and self.search.failure is None:
             return False
         self.search.close()
         self.kill_running()

@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from routing.errors import InputError
 from routing.record import CONFIG_FILE, METRICS_FILE, read_history, read_metrics
 from routing.yaml_io import load_file
+from search_spaces.collect import values_of
 from search_spaces.ledger import (
     ENQUEUED,
     EXPECTED_FLOPS,
@@ -28,7 +29,7 @@ from search_spaces.ledger import (
     setting_of,
 )
 from search_spaces.load import load_study
-from search_spaces.results import holds_run, trial_folder
+from search_spaces.results import STUDY_FILE, holds_run, trial_folder
 from search_spaces.samplers import Curve, Proposer, fits
 from search_spaces.scheduler import Rule
 
@@ -43,19 +44,7 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
 
     A COMPLETE trial whose result cannot be read any more is queued again too. Returns lines to tell the user.
     """
-    kept = requeued = 0
-    notes = []
-    for trial in ledger.trials((TrialState.RUNNING,)):
-        values = _finished_values(trial, trial_folder(out, trial.number), objectives, plan)
-        if values is not None:
-            ledger.finish(trial.number, TrialState.COMPLETE, values)
-            kept += 1
-        else:
-            ledger.requeue(trial, "interrupted")
-            requeued += 1
-    if kept or requeued:
-        also = f", {kept} had finished" if kept else ""
-        notes.append(f"{requeued} interrupted trials are queued again{also}")
+    notes = settle_running(ledger, out, objectives, plan)
     again = {t.user_attrs.get(REPLACES) for t in ledger.trials()}
     for trial in ledger.trials((TrialState.COMPLETE,)):
         if WARM_START in trial.user_attrs or trial.number in again:
@@ -67,6 +56,21 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
             ledger.enqueue(setting_of(trial), {**declared, REPLACES: trial.number})
             notes.append(f"trial {trial.number} runs again: {error}")
     return notes
+
+
+def settle_running(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:
+    """Give every trial that no worker has any more its due; see ``settle``."""
+    kept = requeued = 0
+    for trial in ledger.trials((TrialState.RUNNING,)):
+        values = _finished_values(trial, trial_folder(out, trial.number), objectives, plan)
+        if values is not None:
+            ledger.finish(trial.number, TrialState.COMPLETE, values)
+            kept += 1
+        else:
+            ledger.requeue(trial, "interrupted")
+            requeued += 1
+    also = f", {kept} had finished" if kept else ""
+    return [f"{requeued} interrupted trials are queued again{also}"] if kept or requeued else []
 
 
 def _finished_values(
@@ -174,11 +178,27 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
 
 def _points(folder: Path, objectives: Sequence[Objective]) -> list[list[float]]:
     try:
-        rows = read_metrics(folder).get("points", [])
+        return values_of(read_metrics(folder), objectives)
     except InputError:
         return []
-    points = [[row.get(objective.metric) for objective in objectives] for row in rows]
-    return [point for point in points if None not in point]
+
+
+def warm_source(folder: Path, objectives: Sequence[Objective]) -> list[FrozenTrial]:
+    """Return the trials of another results folder.
+
+    Raises:
+        InputError: its objectives are others, or its ledger cannot be read.
+    """
+    return read_trials(folder / LEDGER_FILE, _same_objectives(folder, objectives))
+
+
+def _same_objectives(folder: Path, objectives: Sequence[Objective]) -> str:
+    """Return the name of the study in a results folder; one with other objectives is an ``InputError``."""
+    other = load_study(folder / STUDY_FILE)
+    wanted = [(o.metric, o.goal) for o in objectives]
+    if [(o.metric, o.goal) for o in other.objectives] != wanted:
+        raise InputError(f"warm start: {folder} has other objectives than {', '.join(m for m, _ in wanted)}")
+    return other.name
 
 
 def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: Space) -> str:
@@ -188,16 +208,13 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
         InputError: its objectives are others, or its ledger cannot be read.
     """
     source = str(folder.resolve())
-    other = load_study(folder / "study.yaml")
-    wanted = [(o.metric, o.goal) for o in objectives]
-    if [(o.metric, o.goal) for o in other.objectives] != wanted:
-        raise InputError(f"warm start: {folder} has other objectives than {', '.join(m for m, _ in wanted)}")
+    _same_objectives(folder, objectives)
     known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
     if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
         return f"warm start: {folder.name} was taken over before"
     distributions = space.distributions()
     taken = skipped = 0
-    for trial in read_trials(folder / LEDGER_FILE, other.name):
+    for trial in warm_source(folder, objectives):
         if trial.state != TrialState.COMPLETE or REASON in trial.user_attrs:
             continue
         if fits(space, trial.params):

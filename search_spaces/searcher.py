@@ -59,6 +59,8 @@ class LedgerSearch(OptunaSearch):
         limit: trials to start.
         on_disk_full: called when a trial found no room for its files; it is left RUNNING, to be queued again.
         on_finished: called with (number, state, words, final content or None) after each end.
+
+    ``failure`` is why the end of a trial could not be written; the driver stops then.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class LedgerSearch(OptunaSearch):
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
         self.errors: dict[str, str] = {}
+        self.failure: Exception | None = None
         self._asker = Asker(ledger, proposer, check, limit, ahead=concurrency)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
@@ -126,7 +129,8 @@ class LedgerSearch(OptunaSearch):
             return None
         folder = trial_folder(self.out, number)
         self._prepare(folder, attrs.get(RETRY_OF), ready.config)
-        self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, ENQUEUED in attrs)
+        declared = self.proposer.samples and ENQUEUED in attrs  # all arms of an ablation are, and may yet be stopped
+        self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, declared)
         config = json.dumps(ready.config.model_dump(mode="json"))
         trial = {"run": self.run, "config": config, "out": str(folder.resolve())}
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.url}
@@ -204,7 +208,14 @@ class LedgerSearch(OptunaSearch):
 
             attrs |= _unfinished(last)
             (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
-        self._end(live.number, live.handle, state, values, attrs, final, live.curve)
+        try:
+            self._end(live.number, live.handle, state, values, attrs, final, live.curve)
+        except Exception as error:  # Ray Tune would take it for the trial's own; the row stays RUNNING, to be settled
+            self.failure = error
+
+    def got_on(self) -> set[int]:
+        """Return the trials that have finished an epoch since their worker took them."""
+        return {live.number for live in self.live.values() if live.curve}
 
     def _end(
         self,

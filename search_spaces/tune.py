@@ -8,12 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
+
 from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror, is_url
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
 from search_spaces.plan import planned_trials
 from search_spaces.ray_session import check_address, cluster_address, local_concurrency
+from search_spaces.results import without_secrets
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
 
 RESULTS_FOLDER = Path("results")
@@ -79,6 +82,10 @@ def sweep(
     )
     try:
         return driver.drive()
+    except StorageInternalError as error:
+        why = next(iter(str(error.__cause__ or error).strip().splitlines()), "no reason is given")
+        where = without_secrets(storage or str(out))
+        raise RoutingError(f"{where}: the ledger cannot be written: {why}; go on with --resume") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -30,5 +30,5 @@ def build(out: Path, tiny: dict[str, Any]) -> Path:
         number = ledger.start(setting, plan.space.distributions(), {})
         record = run(plan.configure(setting), None, trial_folder(out, number))
         ledger.finish(number, TrialState.COMPLETE, [record.metrics["val_accuracy"], record.metrics["flops"]])
-    Collector(out, lambda labels: plan.configure(plan.space.restore(labels))).write(ledger.trials())
+    Collector(out, lambda labels: plan.configure(plan.space.restore(labels)), study.objectives).write(ledger.trials())
     return out

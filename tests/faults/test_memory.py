@@ -38,6 +38,17 @@ def test_a_trial_is_tried_again_twice(tmp_path: Path) -> None:
     assert ledger.trials((TrialState.WAITING,)) == []
 
 
+def test_a_loss_counts_only_for_a_trial_that_has_not_got_on(tmp_path: Path) -> None:
+    """Whose memory ran out is not known; what had finished an epoch was lost with it."""
+    plan = blueprint(STUDY)
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    params = {"model.router.threshold_init": 0.5, "model.router.temperature": 1.0}
+    stuck, bystander = (ledger.start(params, plan.space.distributions(), {}) for _ in range(2))
+    ledger.give_up_or_requeue("the worker was lost", 2, {bystander})
+    lost = {trial.user_attrs[RETRY_OF]: trial.user_attrs[LOSSES] for trial in ledger.trials((TrialState.WAITING,))}
+    assert lost == {stuck: 1, bystander: 0}
+
+
 def test_ray_tune_ends_over_it_and_the_study_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

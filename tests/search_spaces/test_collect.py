@@ -10,9 +10,9 @@ import pandas as pd
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
-from routing.record import METRICS_FILE, MODEL_FILE
+from routing.record import METRICS_FILE, MODEL_FILE, read_metrics
 from routing.yaml_io import load_text
-from search_spaces.collect import TEST_FILE, Collector, write_table
+from search_spaces.collect import TEST_FILE, Collector, values_of, write_table
 from search_spaces.ledger import REASON, Ledger
 from search_spaces.load import parse_study
 from search_spaces.plan import blueprint
@@ -38,7 +38,7 @@ def finished(ledger: Ledger, out: Path, accuracy: float, flops: float) -> int:
 
 
 def collector(out: Path) -> Collector:
-    return Collector(out, lambda labels: PLAN.configure(PLAN.space.restore(labels)))
+    return Collector(out, lambda labels: PLAN.configure(PLAN.space.restore(labels)), STUDY.objectives)
 
 
 def test_every_state_has_its_row_and_reason(tmp_path: Path) -> None:
@@ -67,6 +67,27 @@ def test_every_state_has_its_row_and_reason(tmp_path: Path) -> None:
         [0, 0, True, 1e6],
         [0, 0, False, 5e5],
     ]
+
+
+def test_an_objective_of_the_training_is_that_of_all_its_points(tmp_path: Path) -> None:
+    objectives = parse_study(
+        sweep_values(
+            objectives=[
+                {"metric": "val_accuracy", "goal": "maximize", "reference": 0.0},
+                {"metric": "train_seconds", "goal": "minimize", "reference": 60.0},
+            ]
+        )
+    ).objectives
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    number = finished(ledger, tmp_path, 0.9, 1e6)
+    tables = Collector(tmp_path, lambda labels: PLAN.configure(PLAN.space.restore(labels)), objectives)
+    tables.write(ledger.trials())
+    assert pd.read_csv(tmp_path / "points.csv")["train_seconds"].tolist() == [1.5, 1.5]
+    assert tables.front_trials() == {number}
+    content = read_metrics(trial_folder(tmp_path, number))
+    assert values_of(content, objectives) == [[0.9, 1.5], [0.9, 1.5]]
+    del content["points"][1]["val_accuracy"]  # damaged: not that of the trial
+    assert values_of(content, objectives) == [[0.9, 1.5]]
 
 
 def test_a_damaged_result_is_a_failed_row_not_a_crash(tmp_path: Path) -> None:
@@ -100,7 +121,7 @@ def test_models_off_the_front_go_when_only_the_front_is_kept(tmp_path: Path) -> 
         finished(ledger, tmp_path, accuracy, flops)
     tables = collector(tmp_path)
     tables.write(ledger.trials())
-    assert tables.front_trials(STUDY.objectives) == {0, 2}
+    assert tables.front_trials() == {0, 2}
     drop_models(tmp_path, "all", set())
     assert all((trial_folder(tmp_path, n) / MODEL_FILE).exists() for n in range(3))
     drop_models(tmp_path, "front", {0, 2})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
@@ -130,6 +132,25 @@ def test_a_journal_damaged_in_the_middle_is_named_with_its_line(tmp_path: Path) 
     path.write_bytes(b"".join([lines[0], b"garbage\n", *lines[1:]]))
     with pytest.raises(InputError, match=r"ledger.journal:2: not a readable ledger entry"):
         mend_journal(path)
+
+
+def test_a_write_that_finds_no_room_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = open_ledger(tmp_path)
+    journal = tmp_path / "ledger.journal"
+    whole = journal.read_bytes()
+
+    def half(self: JournalFileBackend, logs: list[dict[str, Any]]) -> None:
+        with journal.open("ab") as file:
+            file.write(json.dumps(logs[0]).encode()[:20])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFileBackend, "append_logs", half)
+        with pytest.raises(OSError, match="No space left"):
+            begin(ledger)
+    assert journal.read_bytes() == whole
+    begin(ledger, 0.25)  # there is room again, in the same process
+    assert [trial.params["model.router.threshold_init"] for trial in open_ledger(tmp_path).trials()] == [0.25]
 
 
 def test_foreign_ledgers_are_refused(tmp_path: Path) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
-from small_studies import sweep_values
+from small_studies import ablation_values, sweep_values
 
 from search_spaces.driver import Driver
-from search_spaces.ledger import Ledger
+from search_spaces.ledger import PROPOSAL, Ledger
 from search_spaces.load import parse_study
-from search_spaces.ray_parts import StudyCallback
+from search_spaces.plan import blueprint
+from search_spaces.ray_parts import StopNow, StudyCallback
+from search_spaces.resume import enqueue_missing
 from search_spaces.samplers import Proposer
 from search_spaces.searcher import LedgerSearch
 
@@ -90,11 +95,62 @@ def test_a_trial_is_late_by_the_time_its_worker_has_had_it(
     assert row.user_attrs["seconds"] == 80  # from the first start on: 9 + 60 + 11
 
 
-def test_what_a_lost_worker_leaves_runs_again_though_the_grid_has_ended(driver: Driver, search: LedgerSearch) -> None:
-    search.proposer.exhausted = "every combination of the grid has been proposed"
-    number = driver.ledger.start({}, {}, {})
-    said: list[str] = []
-    driver._go_on("the worker was lost", search.proposer, SimpleNamespace(done=0, say=said.append))  # type: ignore[arg-type]
+def test_what_was_asked_ahead_of_a_lost_worker_is_asked_again(driver: Driver, search: LedgerSearch) -> None:
+    """Ray Tune has ended, and with it what the asker had ready; who goes on starts from the ledger alone."""
+    before, _ = driver._replayed()
+    started, ahead = (before.propose(lambda values: None) for _ in range(2))
+    assert started is not None
+    assert ahead is not None
+    labels = driver.plan.space.labels(started.values)
+    attrs = {PROPOSAL: started.index}
+    number = driver.ledger.start(labels, driver.plan.space.distributions(), attrs)
+    driver.ledger.give_up_or_requeue("the worker was lost", 2)
     assert [trial.state for trial in driver.ledger.trials()][number:] == [TrialState.FAIL, TrialState.WAITING]
-    assert search.proposer.exhausted is None
-    assert said == ["the worker was lost"]
+    after, _ = driver._replayed()
+    again = after.propose(lambda values: None)
+    assert after.exhausted is None
+    assert again is not None
+    assert (again.index, again.values) == (ahead.index, ahead.values)
+
+
+def test_the_end_of_a_trial_that_cannot_be_written_stops_the_sweep(
+    driver: Driver, search: LedgerSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Tune takes every exception for the trial's own and would run it again."""
+
+    def lost(*_: Any, **__: Any) -> None:
+        raise StorageInternalError("the server closed the connection")
+
+    while not search.suggest("a"):
+        pass
+    monkeypatch.setattr(driver.ledger, "finish", lost)
+    final = json.dumps({"metrics": {"val_accuracy": 0.5, "flops": 1e6}, "points": []})
+    search.on_trial_complete("a", {"done": True, "final": final})
+    assert isinstance(search.failure, StorageInternalError)
+    callback = StudyCallback(driver, search, SimpleNamespace(), Event())  # type: ignore[arg-type]
+    with pytest.raises(StopNow):
+        callback.stop_all()
+    assert [trial.state for trial in driver.ledger.trials()] == [TrialState.RUNNING]  # for resume to settle
+
+
+def test_the_arms_of_an_ablation_may_be_stopped_early(tmp_path: Path) -> None:
+    """All of them are queued; in a sweep that is said of baselines, which nobody stops."""
+    study = parse_study(ablation_values(scheduler={"name": "asha"}))
+    plan = blueprint(study)
+    ledger = Ledger(str(tmp_path / "ledger.journal"), study.name, study.objectives)
+    enqueue_missing(ledger, plan.enqueue)
+    made = LedgerSearch(
+        ledger,
+        Proposer(plan.space, study.objectives, plan.sampler, plan.samples),
+        tmp_path,
+        concurrency=1,
+        check=lambda values: (plan.configure(values), 1e6),
+        run="fake_runs:trivial",
+        on_finished=lambda number, state, words, final: None,
+        on_disk_full=lambda: None,
+        limit=1,
+    )
+    while not made.suggest("a"):
+        pass
+    made.close()
+    assert not made.live["a"].to_the_end
