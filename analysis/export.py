@@ -92,7 +92,8 @@ def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: S
     write_text(folder / CONFIG_FILE, config.to_yaml())
     for name in (MODEL_FILE, *FILES.values()):
         (folder / name).unlink(missing_ok=True)
-    card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists())
+    declared = getattr(config.dataset, "num_val", None)
+    card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists(), val_images=declared)
     if weights.exists():
         shutil.copyfile(weights, folder / MODEL_FILE)
         try:

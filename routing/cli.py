@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ import click
 
 from routing import __version__
 from routing.bench import GROUPS
-from routing.errors import InputError, MissingPackage, RoutingError
+from routing.errors import MissingPackage, RoutingError
+from routing.guard import guarded
 
 OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 
@@ -372,28 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; bad input is one line and exit code 2, a failure one line and exit code 1."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    return _guarded(lambda: cli.main(words, prog_name="routing", standalone_mode=False))
-
-
-def _guarded(command: Callable[[], Any]) -> int:
-    try:
-        command()
-    except RoutingError as error:
-        return _fail(str(error), error.exit_code)
-    except click.ClickException as error:
-        return _fail(error.format_message(), InputError.exit_code)
-    except click.exceptions.Exit as error:
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted", 130)
-    except OSError as error:
-        return _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
-    return 0
-
-
-def _fail(message: str, code: int) -> int:
-    click.echo(f"routing: {' '.join(message.split())}", err=True)
-    return code
+    return guarded(lambda: cli.main(words, prog_name="routing", standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from routing.config import RunConfig
 from routing.console import si
 from routing.errors import InputError, choices, nearest
 from routing.evaluation.latency import measure_latency
+from routing.models.routers import ShareRouter
 from routing.models.sections import AttentionRoutingSection, PatchSection
 from routing.record import CONFIG_FILE, METRICS_FILE, read_metrics, write_text
 from routing.registry import MODELS, ROUTERS
@@ -64,15 +65,20 @@ def _label(config: RunConfig) -> str:
 
 
 def _arm(config: RunConfig, name: str) -> RunConfig:
+    """Return the configuration with another model or mode; what belongs to the first one's threshold stays with it."""
+    config = config.replace(**{"evaluation.knob_value": None})
     if name in ROUTERS:
-        return config.replace(**{"model.name": "attention_routing", "model.router.mode": name})
+        changes: dict[str, Any] = {"model.name": "attention_routing", "model.router.mode": name}
+        if issubclass(ROUTERS.get(name), ShareRouter):  # it has no threshold to jitter
+            changes["model.router.threshold_jitter"] = 0.0
+        return config.replace(**changes)
     if name not in MODELS:
         known = [*MODELS, *ROUTERS]
         raise InputError(
             f"--models: unknown model or router mode '{name}'{nearest(name, known)} (models: {choices(MODELS)}; "
             f"router modes: {choices(ROUTERS)})"
         )
-    changes: dict[str, Any] = {"model.name": name}
+    changes = {"model.name": name}
     if name == "dense_matched":  # the same compute, spent evenly
         full = expected_flops(config.replace(**{"model.name": "full_compute"}))
         changes["model.budget.target"] = min(1.0, expected_flops(config) / full)
@@ -92,6 +98,8 @@ def compare(
         InputError: a folder in ``out`` holds another configuration.
     """
     compared = arms(config, names)
+    for arm in compared.values():
+        expected_flops(arm)  # builds the model: what cannot be met is said before anything is trained
     seeds = range(config.seed, config.seed + num_seeds)
     planned = {
         (name, seed): (arm.replace(seed=seed), out / name / f"seed{seed}")

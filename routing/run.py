@@ -27,6 +27,7 @@ from routing.registry import METRICS
 from routing.tasks import task_of
 from routing.training.checkpoint import (
     CHECKPOINT_FILE,
+    DATA,
     Progress,
     restore_checkpoint,
     save_checkpoint,
@@ -74,6 +75,11 @@ def run(
     if config.evaluation.knob_value is not None:
         model.check_knob(config.evaluation.knob_value)
     config.model.initialise(model)
+    if config.training.num_epochs == 0 and model.untrained_parts:
+        raise InputError(
+            f"training.num_epochs 0 evaluates model.weights as they are, but their {choices(model.untrained_parts)} is "
+            f"not for the {data.info.num_outputs} classes of dataset.name '{config.dataset.name}' (valid: 1 or more)"
+        )
     if out is not None:  # only now: bad input leaves no folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
     best: dict[str, Tensor] = {}
@@ -93,7 +99,7 @@ def run(
         record.metrics |= {f"cross_{name}": value for name, value in crossed.metrics.items()}
     record.metrics["seconds"] = time.perf_counter() - started
     if out is not None:
-        save_models(out, model, best, {"model": config.model.name})
+        save_models(out, model, best, {"model": config.model.name, DATA: data.info.to_json()})
         if before_record is not None:
             before_record(record)
         record.write(out)

@@ -17,7 +17,7 @@ from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
 from routing.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint, write_json
 from routing.run import autocast, make_evaluator
-from routing.training.checkpoint import load_weights
+from routing.training.checkpoint import DATA, load_weights, read_metadata
 from routing.training.seeding import pick_device, prepare_process
 
 Weights = Literal["last", "best"]
@@ -72,19 +72,27 @@ def load(folder: str | Path, weights: Weights = "last") -> SavedRun:
         weights: after the last epoch, as every number of the run says, or after the one with the best validation.
 
     Raises:
-        InputError: no run there, no weights, or weights of another model.
+        InputError: no run there, no weights, or weights of another model. The training data need not be there.
     """
-    folder = Path(folder)
-    config = read_config(folder)
-    info = config.dataset.info()
-    return _with_weights(config, info, folder, weights)
+    config, file = read_config(Path(folder)), _weights_file(Path(folder), weights)
+    return _with_weights(config, _info_of(file) or config.dataset.info(), file)
 
 
-def _with_weights(config: RunConfig, info: DataInfo, folder: Path, weights: Weights) -> SavedRun:
+def _weights_file(folder: Path, weights: Weights) -> Path:
     file = folder / (MODEL_FILE if weights == "last" else BEST_FILE)
     if not file.is_file():
         why = "it was not kept" if (folder / METRICS_FILE).is_file() else "the run has not finished"
         raise InputError(f"{folder}: no {file.name}: {why}")
+    return file
+
+
+def _info_of(file: Path) -> DataInfo | None:
+    """Return what the weights were trained for, None where they do not say: the data need not be on this machine."""
+    text = read_metadata(file).get(DATA)
+    return None if text is None else DataInfo.from_json(text)
+
+
+def _with_weights(config: RunConfig, info: DataInfo, file: Path) -> SavedRun:
     model = build_model(config.model, info)
     load_weights(model, file)
     if config.evaluation.knob_value is not None:
@@ -106,7 +114,9 @@ def evaluate_saved(
     prepare_process(config.seed, config.threads)
     data = config.dataset.load()
     _check_split(data, split, config)
-    saved = _with_weights(config, data.info, folder, weights)
+    file = _weights_file(folder, weights)
+    _check_classes(_info_of(file), data.info, folder)
+    saved = _with_weights(config, data.info, file)
     device = pick_device(config.device)
     values = knob_values(saved.model, make_evaluator(config, data, "val", device)) if curve else []
     evaluator = make_evaluator(config, data, split, device)
@@ -121,6 +131,15 @@ def save_evaluation(folder: Path, split: str, points: list[OperatingPoint], weig
     path = folder / f"evaluation_{split}{'' if weights == 'last' else f'_{weights}'}.json"
     write_json(path, {"split": split, "weights": weights, "points": [point.row() for point in points]})
     return path
+
+
+def _check_classes(trained: DataInfo | None, found: DataInfo, folder: Path) -> None:
+    """Outputs are numbers: with other classes, or the same ones in another order, they would mean something else."""
+    if trained is not None and trained.class_names != found.class_names:
+        raise InputError(
+            f"{folder}: trained on the classes {choices(trained.class_names)}; the data set now has "
+            f"{choices(found.class_names)}"
+        )
 
 
 def _check_split(data: ImageData, split: str, config: RunConfig) -> None:

@@ -184,7 +184,7 @@ def _num_tokens(tower: nn.Module) -> int | None:
 def _wait_for(tensor: Tensor) -> None:
     """Wait until a GPU has done what it was asked for."""
     if tensor.is_cuda:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(tensor.device)
 
 
 def _record(config: ZeroshotConfig, clip: ClipModel, split: Split, tally: _Tally, num_prompts: int) -> dict[str, Any]:

@@ -5,10 +5,11 @@ torch is imported by the two functions that need it: checking a configuration pa
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from routing.errors import InputError, choices
 
@@ -41,6 +42,24 @@ class DataInfo:
     groups: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     input_width: int = 0
+
+    def to_json(self) -> str:
+        """Return it as JSON, to be kept beside the weights that were trained for it."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> DataInfo:
+        """Return what ``to_json`` wrote.
+
+        Raises:
+            InputError: it is not that.
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+            found = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+            return cls(**found)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"what the weights say of their data is not readable: {error}") from None
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, its number where the data have no names."""

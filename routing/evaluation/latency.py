@@ -55,4 +55,4 @@ def measure_latency(model: VisionModel, evaluator: Evaluator) -> Latency:
 def _forward(model: VisionModel, batch: Batch) -> None:
     model(batch.images, **batch.facts)
     if batch.images.device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(batch.images.device)

@@ -80,7 +80,12 @@ class TorchvisionBackbone(Backbone):
         from torchvision.models.feature_extraction import create_feature_extractor
 
         self.name, model = name, get_model(name, weights=None)
-        found = _last_of_each_size(model, input_size)
+        try:
+            found = _last_of_each_size(model, input_size)
+        except RuntimeError as error:  # a pooling or convolution that leaves nothing
+            raise InputError(
+                f"model.backbone.name '{name}': images of {input_size} pixels are too small for it ({one_line(error)})"
+            ) from None
         if not found:
             raise InputError(f"model.backbone.name '{name}': no stage is left of images of {input_size} pixels")
         self.stages = tuple(stage for _, stage in found)

@@ -59,11 +59,13 @@ class VisionModel(nn.Module):
 
     ``knob`` names the compute knob that can be moved after training (``threshold``, ``share``), or is None.
     ``needs`` names facts of the data beside the pixels (``box``) that ``forward``, ``along_knob`` and, batch by batch,
-    ``knob_values`` are handed as keyword arguments; nearly every model needs none.
+    ``knob_values`` are handed as keyword arguments; nearly every model needs none. ``untrained_parts`` are those that
+    the weights it starts from (``model.weights``) did not fit.
     """
 
     knob: str | None = None
     needs: tuple[str, ...] = ()
+    untrained_parts: tuple[str, ...] = ()
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""

@@ -106,7 +106,9 @@ def load_clip(name: str, pretrained: str, device: torch.device, seed: int = 0) -
     torch.manual_seed(seed)
     logging.disable(logging.ERROR)  # open_clip repeats on the root logger what is said below
     try:
-        model = open_clip.create_model(name, pretrained=weights, device=device)
+        # OpenAI's and others' weights were trained with another GELU than the model of that name now has
+        quick = bool(weights and open_clip.get_pretrained_cfg(name, weights).get("quick_gelu"))
+        model = open_clip.create_model(name, pretrained=weights, device=device, force_quick_gelu=quick)
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:  # its loaders raise whatever their downloaders and unpicklers raise
         raise InputError(

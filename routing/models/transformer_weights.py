@@ -40,6 +40,7 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
         head = {key for key in state if key.startswith("heads.")}
         if any(key not in core.state_dict() or state[key].shape != core.state_dict()[key].shape for key in head):
             state = {key: value for key, value in state.items() if key not in head}
+            model.untrained_parts = ("head",)
         missing, unexpected = core.load_state_dict(state, strict=False)
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"model.weights {source}: do not fit {architecture}: {one_line(error)}") from None

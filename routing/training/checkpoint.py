@@ -12,10 +12,11 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +28,9 @@ from routing.errors import InputError
 from routing.record import BEST_FILE, MODEL_FILE
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
+DATA = "data"
+"""Key of the metadata of weights under which ``DataInfo`` stands: what they were trained for."""
+T = TypeVar("T")
 
 
 @dataclass
@@ -61,11 +65,20 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         raise
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return what a safetensors file says of itself; a missing, truncated or foreign file is an ``InputError``."""
+    return _read(path, lambda file: file.metadata() or {})
+
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a safetensors file; a missing, truncated or foreign file is an ``InputError``."""
+    return _read(path, lambda file: ({key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}))  # noqa: SIM118
+
+
+def _read(path: Path, what: Callable[[Any], T]) -> T:
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return what(file)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (OSError, SafetensorError, ValueError) as error:
@@ -96,8 +109,9 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     metadata = {"epoch": str(progress.epoch), "history": json.dumps(progress.history), "config": identity(config)}
     save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
 
@@ -129,8 +143,9 @@ def restore_checkpoint(
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    device = next(model.parameters()).device
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return progress
 
 

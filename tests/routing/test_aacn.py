@@ -239,6 +239,11 @@ class TestTorchvisionBackbone:
         assert [f.shape[1:] for f in features] == [(s.channels, s.size, s.size) for s in backbone.stages]
         assert count_module(backbone, (torch.zeros(1, 1, 40, 40),)) == backbone.multiply_adds
 
+    @pytest.mark.parametrize("name", ["vgg11", "densenet121", "convnext_tiny"])
+    def test_images_that_shrink_to_nothing(self, name: str) -> None:
+        with pytest.raises(InputError, match=f"model.backbone.name '{name}': images of 28 pixels are too small"):
+            TorchvisionBackbone(name, 1, 28)
+
     def test_weights_from_a_file(self, folder: Path) -> None:
         from torchvision.models import get_model
 

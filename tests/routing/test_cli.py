@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from routing.cli import cli, main
+from routing.guard import guarded
 
 TINY = "--dataset.num_train 64 --dataset.num_val 32 --dataset.num_test 32 --training.num_epochs 1".split()
 
@@ -112,3 +113,28 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-m", "routing", "--help"], check=True, capture_output=True)
         times.append(time.perf_counter() - started)
     assert min(times) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError("Unable to allocate 64.0 GiB"), 1),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.\nmore"), 1),
+        (RuntimeError("shapes do not fit"), None),
+    ],
+)
+def test_memory_that_runs_out_is_one_line(
+    error: Exception, code: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    if code is None:
+        with pytest.raises(RuntimeError, match="shapes"):
+            guarded(command)
+        return
+    assert guarded(command) == code
+    printed = capsys.readouterr().err
+    assert printed.startswith("routing: out of memory: ")
+    assert printed.endswith("lower training.batch_size, evaluation.batch_size or the size of data and model\n")
+    assert printed.count("\n") == 1

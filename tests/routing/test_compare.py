@@ -82,3 +82,27 @@ def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert word in printed
     assert main(["compare", "--models", "topk"]) == 2
     assert "did you mean 'top_k'?" in capsys.readouterr().err
+
+
+def test_what_belongs_to_one_threshold_stays_with_it(tiny: dict[str, Any], folder: Path) -> None:
+    """An exported config has the knob's value: a share for another router, or nothing at all for a baseline."""
+    keys = {"evaluation.knob_value": 0.4, "model.router.threshold_jitter": 0.5}
+    config = RunConfig.from_dict({**tiny, **keys})
+    compared = arms(config, [*ALL, "gumbel"])
+    assert compared["learnable_threshold"] == config
+    assert all(arm.evaluation.knob_value is None for name, arm in compared.items() if name != "learnable_threshold")
+    jitter = {name: arm.dotted().get("model.router.threshold_jitter") for name, arm in compared.items()}
+    assert (jitter["random"], jitter["post_hoc"], jitter["gumbel"]) == (0.0, 0.0, 0.5)
+    for arm in compared.values():
+        expected_flops(arm)
+
+
+def test_what_cannot_be_met_is_said_before_anything_is_trained(folder: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (folder / "images" / split / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(folder / "images" / split / name / "0.png")
+    keys = {"dataset.name": "image_folder", "dataset.root": str(folder / "images"), "model.router.mode": "top_k"}
+    with pytest.raises(InputError, match="'oracle' needs the box"):
+        compare(RunConfig.from_dict(keys), ["top_k", "oracle"], 1, folder / "out", lambda line: None)
+    assert not (folder / "out").exists()

@@ -262,3 +262,11 @@ def test_torchvision_weights_from_a_file_keep_a_new_head(tmp_path: Path) -> None
     other = config.replace(**{"model.architecture": "vit_b_16", "model.weights": str(tmp_path / "donor.pth")}).model
     with pytest.raises(InputError, match="do not fit vit_b_16"):
         other.initialise(build_model(other, info(64)))
+
+
+def test_a_head_that_was_never_trained_is_not_evaluated(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    torch.save(torchvision.models.vit_b_32(image_size=64, num_classes=7).state_dict(), tmp_path / "donor.pth")
+    keys = {"model.name": "torchvision_vit", "model.architecture": "vit_b_32", "dataset.input_size": 64}
+    keys |= {"dataset.patch_grid_size": 4, "model.weights": str(tmp_path / "donor.pth"), "training.num_epochs": 0}
+    with pytest.raises(InputError, match=r"training.num_epochs 0 .* their head is not for the 10 classes"):
+        run(RunConfig.from_dict({**tiny, **keys}))

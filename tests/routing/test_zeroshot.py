@@ -208,3 +208,20 @@ def test_weights_from_a_file(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "garbage.pt").write_bytes(b"nothing")
     with pytest.raises(InputError, match="cannot be loaded"):
         load_clip(str(model_file), str(tmp_path / "garbage.pt"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b79k", False)])
+def test_weights_run_with_the_activation_they_were_trained_with(
+    monkeypatch: pytest.MonkeyPatch, tag: str, quick: bool
+) -> None:
+    """open_clip takes the model's own activation, which is not that of OpenAI's weights, and only warns."""
+    asked: list[dict[str, Any]] = []
+
+    def offline(*args: Any, **kwargs: Any) -> None:
+        asked.append(kwargs)
+        raise OSError("no network")
+
+    monkeypatch.setattr(open_clip, "create_model", offline)
+    with pytest.raises(InputError, match="no network"):
+        load_clip("ViT-B-32", tag, torch.device("cpu"))
+    assert asked[0]["force_quick_gelu"] is quick
