@@ -99,7 +99,7 @@ def run(
         record.metrics |= {f"cross_{name}": value for name, value in crossed.metrics.items()}
     record.metrics["seconds"] = time.perf_counter() - started
     if out is not None:
-        save_models(out, model, best, {"model": config.model.name, DATA: data.info.to_json()})
+        save_models(out, model, best, {DATA: data.info.to_json()})  # one key: of several the order on disk varies
         if before_record is not None:
             before_record(record)
         record.write(out)
