@@ -221,13 +221,6 @@ class Ledger:
         """Return the rows of the ledger, by number."""
         return self.storage.get_all_trials(self._study_id, deepcopy=False, states=states)
 
-    def requeue_running(self, reason: str) -> int:
-        """Fail every RUNNING trial and enqueue its setting again; return how many."""
-        running = self.trials((TrialState.RUNNING,))
-        for trial in running:
-            self.requeue(trial, reason)
-        return len(running)
-
     def give_up_or_requeue(self, reason: str, losses: int, got_on: Collection[int] = ()) -> None:
         """Fail every RUNNING trial; enqueue again what has not been lost more than ``losses`` times by now.
 

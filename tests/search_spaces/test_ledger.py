@@ -224,7 +224,8 @@ def test_queued_settings_that_the_study_lost_fail_and_count_for_nothing(tmp_path
     ledger = open_ledger(tmp_path)
     enqueue_missing(ledger, whole.enqueue)
     ledger.start({}, {}, {}, ledger.trials()[1])  # an arm that goes is interrupted
-    ledger.requeue_running("interrupted")
+    for trial in ledger.trials((TrialState.RUNNING,)):
+        ledger.requeue(trial, "interrupted")
     assert drop_gone(ledger, whole.space) == []
     assert drop_gone(ledger, less.space) == ["4 queued settings are no longer in the study"]
     gone = [trial for trial in ledger.trials() if trial.user_attrs.get(REASON) == GONE]

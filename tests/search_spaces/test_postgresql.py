@@ -66,7 +66,8 @@ def test_trials_are_kept_and_interrupted_ones_queued_again(url: str) -> None:
     ledger.finish(start(ledger, 0.5), TrialState.COMPLETE, [0.75, 1e6])
     start(ledger, -1.0)  # running when the driver died
     again = Ledger(url, STUDY.name, STUDY.objectives, must_exist=True)
-    assert again.requeue_running("interrupted") == 1
+    [running] = again.trials((TrialState.RUNNING,))
+    again.requeue(running, "interrupted")
     done, interrupted, queued = again.trials()
     assert (done.state, done.values, done.params[X]) == (TrialState.COMPLETE, [0.75, 1e6], 0.5)
     assert interrupted.state == TrialState.FAIL
