@@ -33,6 +33,7 @@ from search_spaces.results import (
     write_study,
 )
 from search_spaces.resume import (
+    check_warm_source,
     drop_gone,
     enqueue_missing,
     next_proposal,
@@ -41,7 +42,6 @@ from search_spaces.resume import (
     settle_running,
     total_trials,
     warm,
-    warm_source,
 )
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Rule
@@ -176,7 +176,7 @@ class Driver:
             if not (folder / STUDY_FILE).is_file():
                 raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
             if not held:  # later it may have been taken over already, and need not be there any more
-                warm_source(folder, self.study.objectives)
+                check_warm_source(folder, self.study.objectives)
 
     def _check_data(self) -> None:
         """Fail now, not in every trial, when the data of the study are not there; nodes may have their own."""

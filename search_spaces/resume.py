@@ -183,13 +183,9 @@ def _points(folder: Path, objectives: Sequence[Objective]) -> list[list[float]]:
         return []
 
 
-def warm_source(folder: Path, objectives: Sequence[Objective]) -> list[FrozenTrial]:
-    """Return the trials of another results folder.
-
-    Raises:
-        InputError: its objectives are others, or its ledger cannot be read.
-    """
-    return read_trials(folder / LEDGER_FILE, _same_objectives(folder, objectives))
+def check_warm_source(folder: Path, objectives: Sequence[Objective]) -> None:
+    """Raise ``InputError`` when another results folder has other objectives, or a ledger that cannot be read."""
+    read_trials(folder / LEDGER_FILE, _same_objectives(folder, objectives))
 
 
 def _same_objectives(folder: Path, objectives: Sequence[Objective]) -> str:
@@ -208,13 +204,13 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
         InputError: its objectives are others, or its ledger cannot be read.
     """
     source = str(folder.resolve())
-    _same_objectives(folder, objectives)
+    name = _same_objectives(folder, objectives)
     known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
     if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
         return f"warm start: {folder.name} was taken over before"
     distributions = space.distributions()
     taken = skipped = 0
-    for trial in warm_source(folder, objectives):
+    for trial in read_trials(folder / LEDGER_FILE, name):
         if trial.state != TrialState.COMPLETE or REASON in trial.user_attrs:
             continue
         if fits(space, trial.params):

@@ -68,7 +68,7 @@ def define_by_run(folder: str, trial: optuna.Trial) -> dict[str, Any]:
 
 
 def with_ray(folder: str, seconds: float, seed: int) -> None:
-    """Search with Ray Tune and OptunaSearch, as many trials at once as there are CPUs."""
+    """Search with Ray Tune and OptunaSearch, as many trials at once as every way of the benchmark runs."""
     import ray
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
