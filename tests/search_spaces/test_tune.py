@@ -18,6 +18,7 @@ from filelock import FileLock
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError, RoutingError
+from routing.yaml_io import dump
 from search_spaces import sweep
 from search_spaces.ledger import Ledger
 from search_spaces.load import parse_study
@@ -79,6 +80,25 @@ def test_data_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -
     with pytest.raises(InputError, match=r"no file cifar-10-batches-py/data_batch_1; put CIFAR10 there, or let it be"):
         sweep(parse_study(sweep_values(base={"dataset": missing})), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_warm_start_or_cluster_does_not_block_the_corrected_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out, other = parse_study(sweep_values()), tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    (other / "study.yaml").write_text(dump(sweep_values(objectives=sweep_values()["objectives"][:1])))
+    with pytest.raises(InputError, match="has other objectives than val_accuracy, flops"):
+        sweep(study, out, warm_start=[other])
+    assert not out.exists()
+
+    def refused(*_: Any) -> None:
+        raise InputError("no Ray cluster answers at auto")
+
+    monkeypatch.setattr("search_spaces.driver.session", refused)
+    with pytest.raises(InputError, match="no Ray cluster answers"):
+        sweep(study, out)
+    assert {path.name for path in out.iterdir()} <= {LOCK_FILE}
 
 
 def test_a_folder_that_holds_a_sweep_is_not_overwritten(tmp_path: Path) -> None:
