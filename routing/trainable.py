@@ -1,7 +1,8 @@
 """``RunTrainable``: one process that trains one run after another for Ray Tune (the only file here that names Ray).
 
-Every epoch is one ``step``: the run works in a thread of its own and waits at each report until Ray asks for the next,
-so that a trial can be stopped exactly at an epoch and the warm process is handed to the next trial.
+Every epoch is one ``step``: the run works in a thread of its own and waits, where it may be stopped, until Ray asks for
+the next, so that it ends exactly at that epoch and the warm process is handed to the next trial. Elsewhere it goes on
+while Ray takes note of its row.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class RunTrainable(tune.Trainable):
     """Trains runs for Ray Tune, several in a row in one process (``reuse_actors``).
 
     A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``; with
-    ``mirror``, a URL, where nodes share no folder: what the trial writes is copied there every epoch. Every step
+    ``pauses``, the epochs after which it may be stopped, every one without; with ``mirror``, a URL, where nodes share
+    no folder: what the trial writes is copied there every epoch. Every step
     returns the history row of an epoch and the ``cpu_seconds`` of the trial so far; the last one has ``done`` and
     either ``final`` (JSON of metrics and points) or ``failed`` (the reason; to raise does not cost the process).
     """
@@ -72,16 +74,18 @@ class _Handover:
     def __init__(self, trial: dict[str, Any]) -> None:
         self._trial = trial
         self._cpu_before = time.process_time()
-        self._rows: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._rows: queue.SimpleQueue[tuple[dict[str, Any], bool]] = queue.SimpleQueue()
         self._wanted = threading.Semaphore(0)
-        self._stopping = False
+        self._is_waiting, self._stopping = True, False
         self._thread = threading.Thread(target=self._work, daemon=True, name="run")
         self._thread.start()
 
     def next(self) -> dict[str, Any]:
-        """Let the run go on to its next report, and return it."""
-        self._wanted.release()
-        return {**self._rows.get(), "cpu_seconds": time.process_time() - self._cpu_before}
+        """Return the next report; a run that waits goes on to it."""
+        if self._is_waiting:
+            self._wanted.release()
+        row, self._is_waiting = self._rows.get()
+        return {**row, "cpu_seconds": time.process_time() - self._cpu_before}
 
     def stop(self) -> None:
         """End the run at its next report and wait for it."""
@@ -90,22 +94,30 @@ class _Handover:
         self._thread.join()
 
     def _report(self, row: dict[str, float]) -> None:
-        self._rows.put(dict(row))
-        self._wait()
+        pauses = self._trial.get("pauses")
+        waits = pauses is None or row.get("epoch") in pauses
+        self._rows.put((dict(row), waits))
+        if waits:
+            self._wait()
+        elif self._stopping:
+            raise RunStopped
 
     def _wait(self) -> None:
         self._wanted.acquire()
         if self._stopping:
             raise RunStopped
 
+    def _end(self, **result: Any) -> None:
+        self._rows.put(({"done": True, **result}, False))
+
     def _work(self) -> None:
         try:
             self._wait()
-            self._rows.put({"done": True, "final": json.dumps(self._result())})
+            self._end(final=json.dumps(self._result()))
         except RunStopped:
             return
         except BaseException as error:
-            self._rows.put({"done": True, "failed": self._reason(error), "disk_full": _is_disk_full(error)})
+            self._end(failed=self._reason(error), disk_full=_is_disk_full(error))
 
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again.

@@ -295,6 +295,7 @@ class Driver:
             self.out,
             concurrency,
             limit=limit,
+            rungs=self.rule.rungs,
             mirror=self.mirror,
             check=self.check,
             run=self.run,

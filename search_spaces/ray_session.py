@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import logging
@@ -12,10 +13,11 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from routing.errors import InputError, RoutingError
+from search_spaces.ray_start import lean_start, lean_trials
 from search_spaces.schema import ResourcesSection
 from search_spaces.scratch import scratch_folder
 
@@ -33,8 +35,6 @@ _WORKER_ENVIRONMENT = {
 }
 _NEEDED_NEXT = ("torch", "pandas", "pyarrow.fs", "routing.compute")
 """What the driver imports next and what asks nothing of Ray: read while Ray's processes start."""
-_SERVES_NO_SWEEP = ("start_api_server", "start_monitor", "start_log_monitor")
-"""Methods of Ray's node that start the dashboard's server, the autoscaler and the forwarder of workers' output."""
 _DRIVER_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -126,8 +126,11 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
             for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             _leave_callbacks_uncounted()
-            yield scratch
+            with lean_trials() if mine and cluster_address(address) is None else nullcontext():
+                yield scratch
         finally:
+            atexit.unregister(gc.freeze)
+            atexit.register(gc.freeze)  # to look through all of torch and Ray once more takes half a second
             if mine:
                 ray.shutdown()
             else:
@@ -156,7 +159,7 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
         if address is not None:
             ray.init(address=address, **quiet)
             return
-        with _loopback_only(), _only_what_trials_need():
+        with lean_start():
             ray.init(
                 address="local",
                 num_cpus=max(math.ceil(concurrency * resources.cpu), 1),
@@ -180,46 +183,6 @@ def worker_environment(python: str) -> dict[str, str] | None:
     """Return what Ray must be told of this interpreter's path: workers never start from one that bash would split."""
     quoted = shlex.quote(python)  # Ray hands the path to bash as it is
     return None if quoted == python else {"py_executable": quoted}
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Have a private cluster listen on 127.0.0.1 only.
-
-    On Linux Ray puts the machine's outer address in place of 127.0.0.1 and then listens on every interface, unless it
-    is told that this machine cannot be part of a larger cluster.
-    """
-    from ray._private import ray_constants
-
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before[0] is not None:
-            os.environ[name] = before[0]
-        ray_constants.ENABLE_RAY_CLUSTER = before[1]
-
-
-@contextmanager
-def _only_what_trials_need() -> Iterator[None]:
-    """Have a private cluster start without three processes that serve no sweep: half of the time it takes to start.
-
-    ``ray.init`` starts the dashboard's server, and waits for it, even when told to include no dashboard. ``ray start``
-    can leave out the autoscaler and the log monitor (``--no-monitor``, ``--include-log-monitor=false``), it cannot.
-    """
-    from ray._private.node import Node
-
-    before = {name: getattr(Node, name) for name in _SERVES_NO_SWEEP if hasattr(Node, name)}
-    for name in before:
-        setattr(Node, name, lambda self, *args, **kwargs: None)
-    try:
-        yield
-    finally:
-        for name, method in before.items():
-            setattr(Node, name, method)
 
 
 def cluster_concurrency(resources: ResourcesSection) -> int:

@@ -134,6 +134,12 @@ class Rule:
             (i for i, o in enumerate(self.objectives) if o.metric in COST_METRICS and i != self.task_index), None
         )
 
+    def rungs(self, max_epochs: int) -> list[int]:
+        """Return the epochs after which a trial may be stopped."""
+        if self.section.name == "none":
+            return []
+        return rungs(self.section.grace_period, self.section.reduction_factor, max_epochs)
+
     def judge(self, number: int, row: dict[str, Any], max_epochs: int, cost: float | None = None) -> Verdict | None:
         """Note the row of an epoch; return the verdict when the epoch is a rung, else None.
 
@@ -144,8 +150,7 @@ class Rule:
             cost: expected cost, used where the row has none.
         """
         epoch = int(row.get("epoch", 0))
-        levels = rungs(self.section.grace_period, self.section.reduction_factor, max_epochs)
-        if self.section.name == "none" or epoch not in levels:
+        if epoch not in self.rungs(max_epochs):
             return None
         losses = self._losses(row, cost)
         if losses is None:

@@ -57,6 +57,7 @@ class LedgerSearch(OptunaSearch):
         check: setting -> its run and expected FLOPs, or the reason why it may not run.
         run: ``module:function`` that trains a run.
         limit: trials to start.
+        rungs: epochs of a run -> those after which it may be stopped.
         on_disk_full: called when a trial found no room for its files; it is left RUNNING, to be queued again.
         on_finished: called with (number, state, words, final content or None) after each end.
 
@@ -74,6 +75,7 @@ class LedgerSearch(OptunaSearch):
         on_finished: Callable[[int, TrialState, str, dict[str, Any] | None], None],
         on_disk_full: Callable[[], None],
         limit: int,
+        rungs: Callable[[int], list[int]],
         mirror: Mirror | None = None,
     ) -> None:
         goals = [direction.name.lower()[:3] for direction in ledger.study.directions]
@@ -87,7 +89,7 @@ class LedgerSearch(OptunaSearch):
         )
         self.ledger, self.proposer, self.out, self.run = ledger, proposer, out, run
         self.on_finished, self.on_disk_full = on_finished, on_disk_full
-        self.concurrency, self.mirror = concurrency, mirror
+        self.concurrency, self.mirror, self.rungs = concurrency, mirror, rungs
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
         self.errors: dict[str, str] = {}
@@ -132,7 +134,8 @@ class LedgerSearch(OptunaSearch):
         declared = self.proposer.samples and ENQUEUED in attrs  # all arms of an ablation are, and may yet be stopped
         self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, declared)
         config = json.dumps(ready.config.model_dump(mode="json"))
-        trial = {"run": self.run, "config": config, "out": str(folder.resolve())}
+        pauses = [] if declared else self.rungs(ready.config.training.num_epochs)
+        trial = {"run": self.run, "config": config, "out": str(folder.resolve()), "pauses": pauses}
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.url}
 
     def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:

@@ -21,7 +21,7 @@ BASE: dict[str, Any] = {
     "evaluation.operating_points": False,
 }
 TARGET = "model.router.budget.target"
-RANGE = (0.2, 0.6)
+RANGE = (0.35, 0.36)
 
 
 @dataclass(frozen=True)

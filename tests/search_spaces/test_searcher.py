@@ -48,6 +48,7 @@ def search(driver: Driver) -> Iterator[LedgerSearch]:
         on_finished=lambda number, state, words, final: None,
         on_disk_full=lambda: None,
         limit=1,
+        rungs=lambda epochs: [1],
     )
     yield made
     made.close()
@@ -149,6 +150,7 @@ def test_the_arms_of_an_ablation_may_be_stopped_early(tmp_path: Path) -> None:
         on_finished=lambda number, state, words, final: None,
         on_disk_full=lambda: None,
         limit=1,
+        rungs=lambda epochs: [1],
     )
     while not made.suggest("a"):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,26 @@ def test_a_step_per_epoch_then_the_result(tmp_path: Path) -> None:
     final = json.loads(rows[2]["final"])
     assert final["metrics"]["epochs"] == 2
     assert len(final["points"]) == 1
+
+
+def test_a_run_waits_only_where_it_may_be_stopped(tmp_path: Path) -> None:
+    worker = RunTrainable({**trial(tmp_path, **{"training.num_epochs": 4}), "pauses": [3]})
+    assert worker.step()["epoch"] == 1
+    deadline = time.monotonic() + 10
+    while _epochs(tmp_path) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert _epochs(tmp_path) == 3
+    assert [worker.step().get("epoch") for _ in range(4)] == [2, 3, 4, None]
+    worker.reset_config({**trial(tmp_path / "1", **{"training.num_epochs": 4}), "pauses": [1]})
+    assert worker.step()["epoch"] == 1
+    worker.reset_config(trial(tmp_path / "2"))
+    assert _epochs(tmp_path / "1") == 1
+    worker.cleanup()
+
+
+def _epochs(out: Path) -> int:
+    return len((out / "history.csv").read_text().splitlines()) - 1
 
 
 def test_a_stopped_run_ends_at_its_report_and_the_worker_goes_on(tmp_path: Path) -> None:

@@ -145,6 +145,20 @@ def test_sweep_then_extend(tmp_path: Path, capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.slow
+def test_trials_get_the_processes_that_ray_starts_beforehand(tmp_path: Path) -> None:
+    values = sweep_values(trials=2)
+    driver = start(values, tmp_path / "out", "fake_runs:dated")
+    text, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, text
+    study = parse_study(values)
+    ledger = Ledger(str(tmp_path / "out" / "ledger.journal"), study.name, study.objectives, must_exist=True)
+    for trial in ledger.trials():
+        assert trial.datetime_start is not None
+        born = float((tmp_path / "out" / "trials" / str(trial.number) / "born").read_text())
+        assert born < trial.datetime_start.timestamp()
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("standing_ray")
 def test_kill_9_at_ten_moments_loses_and_repeats_nothing(tmp_path: Path) -> None:
     values = sweep_values(trials=12)
