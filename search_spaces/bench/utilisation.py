@@ -1,8 +1,9 @@
 """``routing bench sweep``: wall time of the same trials run by our sweep and by what a user might write instead.
 
 Each way runs as a fresh process on the same machine, in rotating order. Wall time is taken twice: of the whole command,
-and from the first trial's start to the last one's end (``after start``). Utilisation = seconds spent training /
-(wall time after start x workers). The plain pool searches nothing: it is what two processes can do at best.
+and from the first trial's start to the last one's end (``after start``). Utilisation = seconds spent in training epochs
+/ (wall time after start x workers); ``inside trials`` is the share of that time that trials took, their evaluation
+included. The plain pool searches nothing: it is what two processes can do at best.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ COLUMNS = {
     "wall_seconds": "wall (s)",
     "after_start_seconds": "after start (s)",
     "utilisation": "utilisation",
+    "inside_trials": "inside trials",
     "ours_is_faster": "ours is faster by",
     "ours_is_faster_after_start": "after start",
     "n": "rounds",
@@ -78,13 +80,15 @@ def _faster(other: list[dict[str, float]], ours: list[dict[str, float]], key: st
 
 
 def figures(notes: list[dict[str, float]], wall: float) -> dict[str, float]:
-    """Return wall time, wall time after start, and utilisation."""
+    """Return wall time, wall time after start, utilisation, and the share of that time inside trials."""
     after_start = max(note["ended"] for note in notes) - min(note["started"] for note in notes)
     trained = sum(note["train_seconds"] for note in notes)
+    lasted = sum(note["ended"] - note["started"] for note in notes)
     return {
         "wall_seconds": wall,
         "after_start_seconds": after_start,
         "utilisation": trained / (after_start * WORKERS),
+        "inside_trials": lasted / (after_start * WORKERS),
     }
 
 

@@ -22,6 +22,7 @@ BASE: dict[str, Any] = {
 }
 TARGET = "model.router.budget.target"
 RANGE = (0.35, 0.36)
+"""Narrow: whatever a sampler asks for, its trials cost the same. From 0.2 to 0.6 ways differed by 10 % in that alone."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,12 @@ def test_figures_by_hand() -> None:
         {"started": 13.0, "ended": 15.0, "train_seconds": 1.5},
     ]
     found = bench.figures(notes, wall=9.0)
-    assert found == {"wall_seconds": 9.0, "after_start_seconds": 5.0, "utilisation": pytest.approx(6 / 10)}
+    assert found == {
+        "wall_seconds": 9.0,
+        "after_start_seconds": 5.0,
+        "utilisation": pytest.approx(6 / 10),
+        "inside_trials": pytest.approx(8 / 10),
+    }
 
 
 def test_rows_are_medians_and_ratios_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
