@@ -81,6 +81,7 @@ MODELS = Registry(
         "no_routing": "routing.models.sections:NoRoutingSection",
         "dense_matched": "routing.models.sections:DenseMatchedSection",
         "vit": "routing.models.vit_section:VitSection",
+        "timm_vit": "routing.models.vit_section:TimmVitSection",
         "torchvision_vit": "routing.models.vit_section:TorchvisionVitSection",
         "aacn": "routing.models.aacn_section:AacnSection",
         "hyperiqa": "routing.models.hyperiqa_section:HyperIqaSection",

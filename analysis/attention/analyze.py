@@ -172,7 +172,9 @@ def _untrained(folder: Path) -> SavedRun:
 def _setting(model: VisionModel, text: str | None) -> Pruning | None:
     if not isinstance(model, TransformerClassifier):
         if text is not None:
-            raise InputError(f"--pruning: {type(model).__name__} has no tokens to prune (valid: vit, torchvision_vit)")
+            raise InputError(
+                f"--pruning: {type(model).__name__} has no tokens to prune (valid: vit, torchvision_vit, timm_vit)"
+            )
         return None
     setting = model.reference.with_text(text) if text is not None else model.pruning
     if text is None and setting is not None and setting.method == "merge":

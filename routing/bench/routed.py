@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from routing.bench import whole_model
-from routing.bench.peers import PEERS
+from routing.bench.peers import PEERS, Peer
 from routing.bench.shapes import patch_model, random_images
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, REALISED_COLUMNS, devices, interleaved, ratio, runs_bf16
 from routing.config import RunConfig
 from routing.data import DataInfo
+from routing.models.base import ModelOutput
 from routing.models.patch_model import PatchModel
 from routing.models.patch_parts import Encoded
 from routing.models.routers import RoutingDecision
@@ -153,15 +154,18 @@ def _ways(
         weights_BN = scores_BN.softmax(dim=1)
         for name, peer in PEERS.items():
             if name != "python loop" or hard_BN.numel() <= LOOP_PATCHES:
-                ways[name] = partial(_run_peer, peer, routed, images, hard_BN, weights_BN)
+                ways[name] = partial(_run_peer, peer, routed, images, decision, weights_BN)
     compiled = _compiled(ours) if case.compiled else None
     if compiled is not None:
         ways["ours, torch.compile"] = compiled
     return ways
 
 
-def _run_peer(peer: Any, model: PatchModel, images: Tensor, hard_BN: Tensor, weights_BN: Tensor) -> None:
-    peer(model, _crop(model, images), hard_BN, weights_BN)
+def _run_peer(
+    peer: Peer, model: PatchModel, images: Tensor, decision: RoutingDecision, weights_BN: Tensor
+) -> ModelOutput:
+    """Run a peer from the image to the prediction, as ours does."""
+    return model.output(peer(model, _crop(model, images), decision.hard_BN, weights_BN), decision)
 
 
 def _compiled(way: Callable[[], Tensor]) -> Callable[[], Tensor] | None:

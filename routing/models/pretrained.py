@@ -28,7 +28,9 @@ def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tens
     Raises:
         InputError: unknown weights, no network, or a file that holds no weights.
     """
-    state = _read(Path(source), key) if Path(source).suffix in FILE_TYPES else _downloaded(architecture, source, key)
+    state = (
+        read_state(Path(source), key) if Path(source).suffix in FILE_TYPES else _downloaded(architecture, source, key)
+    )
     if architecture.startswith("densenet"):  # published before torchvision renamed its layers
         state = {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
     return state
@@ -54,7 +56,8 @@ def _downloaded(architecture: str, source: str, key: str) -> dict[str, Tensor]:
     return state
 
 
-def _read(path: Path, key: str) -> dict[str, Tensor]:
+def read_state(path: Path, key: str) -> dict[str, Tensor]:
+    """Return the tensors in a file of weights; ``key`` is the configuration's that names it, for errors."""
     if not path.is_file():
         raise InputError(f"{key} {path}: no such file")
     if path.suffix == ".safetensors":

@@ -136,8 +136,8 @@ class TransformerClassifier(VisionModel):
 
     def block_multiply_adds(self, num_tokens: int) -> int:
         """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
-        width, mlp = self.host.width, self.host.mlp_width
-        return num_tokens * width * (4 * width + 2 * mlp) + 2 * num_tokens**2 * width
+        width, mlp = self.host.width, self.host.mlp_multiply_adds
+        return num_tokens * (4 * width**2 + mlp) + 2 * num_tokens**2 * width
 
     @staticmethod
     def _head_multiply_adds(head: nn.Module) -> int:

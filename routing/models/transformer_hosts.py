@@ -40,10 +40,10 @@ class Host(ABC):
         return len(self.blocks)
 
     @property
-    def mlp_width(self) -> int:
-        """Hidden width of a block's MLP."""
+    def mlp_multiply_adds(self) -> int:
+        """Multiply-adds of a block's MLP for one token: 2 D M for a hidden width of M, more where it is gated."""
         linear = [module for module in _child(self.blocks[0], "mlp").modules() if isinstance(module, nn.Linear)]
-        return linear[0].out_features
+        return sum(layer.in_features * layer.out_features for layer in linear)
 
     @property
     def width(self) -> int:

@@ -1,18 +1,23 @@
-"""``vit`` and ``torchvision_vit``: how the two networks are built, entered and left.
+"""``vit``, ``torchvision_vit`` and ``timm_vit``: how the networks are built, entered and left.
 
 Shapes: B images, T tokens (CLS is token 0), N patches, D width.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from routing.data import DataInfo
-from routing.errors import InputError
+from routing.errors import InputError, MissingPackage, nearest
 from routing.models.transformer_classifier import TransformerClassifier
+from routing.models.transformer_hosts import host_of
 from routing.models.vit import VisionTransformer
-from routing.models.vit_section import TorchvisionVitSection, VitSection
+from routing.models.vit_section import TimmVitSection, TorchvisionVitSection, VitSection
+
+_TIMM_NAMES = "a vision transformer of timm with a class token, such as vit_small_patch16_224"
 
 
 class Vit(TransformerClassifier):
@@ -80,6 +85,75 @@ class TorchvisionVit(TransformerClassifier):
     def ends(self) -> tuple[nn.Module, nn.Module]:
         """``conv_proj`` and ``heads``."""
         return self.core.conv_proj, self.core.heads
+
+
+class TimmVit(TransformerClassifier):
+    """A ``timm.models.VisionTransformer`` with a class token.
+
+    Grey images are given to it three times, and all with the mean and deviation that timm says it is trained with.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, section: TimmVitSection, info: DataInfo) -> None:
+        core = _timm_model(section.architecture, num_classes=info.num_outputs, img_size=info.input_size)
+        super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
+        mean, std = (torch.tensor(core.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+        self.register_buffer("scale", given_std / std, persistent=False)
+        self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patches, CLS, positions."""
+        core = self.core
+        patches_BND = core.patch_embed(images * self.scale + self.shift)
+        tokens_BTD: Tensor = core.norm_pre(core.patch_drop(core._pos_embed(patches_BND)))
+        return tokens_BTD
+
+    def classify(self, tokens_BTD: Tensor) -> Tensor:
+        """Norm, CLS or mean as the model has it, head."""
+        logits: Tensor = self.core.forward_head(self.core.norm(tokens_BTD))
+        return logits
+
+    def ends(self) -> tuple[nn.Module, nn.Module]:
+        """``patch_embed`` and ``head``."""
+        return self.core.patch_embed, self.core.head
+
+
+def _timm_model(name: str, **settings: Any) -> nn.Module:
+    """Return timm's model, without pretrained weights.
+
+    Raises:
+        MissingPackage: timm is not installed.
+        InputError: timm has no such model, or it cannot be pruned on these images.
+    """
+    try:
+        import timm
+        from timm.layers import PatchEmbed
+    except ImportError:
+        raise MissingPackage("model.name timm_vit needs timm: pip install 'routing-sweeps[timm]'") from None
+    if not timm.is_model(name):
+        raise InputError(
+            f"model.architecture '{name}': timm {timm.__version__} has no such model"
+            f"{nearest(name, timm.list_models('*vit*'))} (valid: {_TIMM_NAMES})"
+        )
+    try:
+        core: nn.Module = timm.create_model(name, **settings)
+        host_of(core)
+    except TypeError:  # no img_size: a network for any size of image
+        raise InputError(f"model.architecture {name}: not {_TIMM_NAMES}") from None
+    except InputError as error:
+        raise InputError(f"model.architecture {name}: {error}") from None
+    if not isinstance(core.patch_embed, PatchEmbed) or core.attn_pool is not None:
+        raise InputError(f"model.architecture {name}: patches or pooling of another kind (valid: {_TIMM_NAMES})")
+    side = int(core.patch_embed.patch_size[0])
+    if settings["img_size"] % side:
+        raise InputError(
+            f"model.architecture {name}: its patches of {side} pixels do not divide dataset.input_size "
+            f"{settings['img_size']} (valid: multiples of {side})"
+        )
+    return core
 
 
 def default_patch_size(image_size: int, wanted: int = 7) -> int:

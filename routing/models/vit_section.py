@@ -97,6 +97,31 @@ class VitSection(TransformerSection):
             load_run(model, self.weights)
 
 
+class TimmVitSection(TransformerSection):
+    """A vision transformer of timm with a class token, by name."""
+
+    name: Literal["timm_vit"] = "timm_vit"
+    architecture: str = Field(
+        default="vit_tiny_patch16_224",
+        description="timm's name; it may end in a tag, which says which weights are DEFAULT.",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="DEFAULT: timm's pretrained weights, downloaded once; or a .safetensors, .pth or .pt file.",
+    )
+
+    def build(self, info: DataInfo) -> VisionModel:
+        from routing.models.vit_models import TimmVit
+
+        return TimmVit(self, info)
+
+    def initialise(self, model: VisionModel) -> None:
+        if self.weights is not None:
+            from routing.models.transformer_weights import load_timm
+
+            load_timm(model, self.architecture, self.weights)
+
+
 class TorchvisionVitSection(TransformerSection):
     """A vision transformer of torchvision, by name."""
 
