@@ -19,6 +19,10 @@ Check = Callable[[dict[str, Any]], tuple[RunConfig, float] | str]
 _WAIT_SECONDS = 60.0
 
 
+class _Closed(Exception):
+    """Leaves a proposal that nobody wants any more."""
+
+
 @dataclass(frozen=True)
 class Ready:
     """A proposal that can start; without ``config`` it is an enqueued one that may not run.
@@ -51,7 +55,8 @@ class Asker:
         self._condition = threading.Condition()
         self._closed = False
         self._failure: BaseException | None = None
-        threading.Thread(target=self._work, daemon=True, name="asker").start()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="asker")
+        self._thread.start()
 
     def take(self, wait: bool) -> Ready | None:
         """Return a proposal, None when there is none yet; ``wait`` for it when nothing else is running."""
@@ -78,6 +83,12 @@ class Asker:
             self._closed = True
             self._condition.notify_all()
 
+    def end(self) -> None:
+        """Close, and wait until nothing is being proposed any more: a thread that computes while the process ends takes
+        it down with it."""
+        self.close()
+        self._thread.join(_WAIT_SECONDS)
+
     def _over(self) -> bool:
         return self._closed or self._left <= 0 or (self._proposer.exhausted is not None and not self._ready)
 
@@ -91,6 +102,8 @@ class Asker:
                     self._condition.notify_all()
                 if ready is None:
                     return
+        except _Closed:
+            return
         except BaseException as error:
             with self._condition:
                 self._failure = error
@@ -109,6 +122,8 @@ class Asker:
         accepted: dict[str, tuple[RunConfig, float]] = {}
 
         def accept(values: dict[str, Any]) -> str | None:
+            if self._closed:
+                raise _Closed
             verdict = self._check(values)
             if isinstance(verdict, str):
                 return verdict

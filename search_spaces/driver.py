@@ -333,7 +333,7 @@ class Driver:
             self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES, search.got_on())
             return reason
         finally:
-            search.close()
+            search.end()
         if search.failure is not None:
             raise search.failure
         return None

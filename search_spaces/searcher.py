@@ -257,6 +257,10 @@ class LedgerSearch(OptunaSearch):
         """Start no more trials."""
         self._asker.close()
 
+    def end(self) -> None:
+        """Start no more trials, and wait for the sampler, should it be thinking of one."""
+        self._asker.end()
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the ledger is on disk."""
 

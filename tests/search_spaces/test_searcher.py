@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
@@ -14,6 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
+from search_spaces.asking import Asker
 from search_spaces.driver import Driver
 from search_spaces.ledger import PROPOSAL, Ledger
 from search_spaces.load import parse_study
@@ -156,3 +158,23 @@ def test_the_arms_of_an_ablation_may_be_stopped_early(tmp_path: Path) -> None:
         pass
     made.close()
     assert not made.live["a"].to_the_end
+
+
+def test_nothing_is_proposed_any_more_when_the_asker_has_ended() -> None:
+    """A sampler that computes while the process ends takes it down with it."""
+
+    class Endless:
+        exhausted = None
+
+        def propose(self, accept: Any) -> None:
+            while True:
+                assert accept({}) == "not this one"
+                time.sleep(0.01)
+
+    ledger: Any = SimpleNamespace(trials=lambda states: [])
+    proposer: Any = Endless()
+    asker = Asker(ledger, proposer, lambda values: "not this one", limit=1, ahead=1)
+    assert asker._thread.is_alive()
+    asker.end()
+    assert not asker._thread.is_alive()
+    assert asker.take(wait=False) is None
