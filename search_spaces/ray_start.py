@@ -1,4 +1,4 @@
-"""What a private Ray on this machine does without, so that trials start sooner: half of the time, measured.
+"""What a private Ray on this machine does without, so that trials start sooner.
 
 Ray has no switches for this. What another version of it does not have by these names is left as it is there.
 """
