@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 _SERVES_NO_SWEEP = ("start_api_server", "start_monitor", "start_log_monitor")
@@ -27,10 +27,8 @@ def lean_start() -> Iterator[None]:
     from ray._private import services
     from ray._private.node import Node
 
-    with ExitStack() as stack:
-        stack.enter_context(_loopback_only())
-        stack.enter_context(_replaced(Node, **dict.fromkeys(_SERVES_NO_SWEEP, _does_nothing)))
-        stack.enter_context(_replaced(services, get_node=_get_node))
+    idle = dict.fromkeys(_SERVES_NO_SWEEP, _does_nothing)
+    with _loopback_only(), _replaced(Node, **idle), _replaced(services, get_node=_get_node):
         yield
 
 
@@ -45,9 +43,10 @@ def lean_trials() -> Iterator[None]:
     from ray.air.execution import FixedResourceManager
     from ray.tune.execution import class_cache, tune_controller
 
-    with ExitStack() as stack:
-        stack.enter_context(_replaced(tune_controller, PlacementGroupResourceManager=FixedResourceManager))
-        stack.enter_context(_replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=set()))
+    with (
+        _replaced(tune_controller, PlacementGroupResourceManager=FixedResourceManager),
+        _replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=set()),
+    ):
         yield
 
 

@@ -60,11 +60,7 @@ class TorchvisionVit(TransformerClassifier):
         from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
         side = int(section.architecture.rsplit("_", 1)[1])
-        if info.input_size % side:
-            raise InputError(
-                f"model.architecture {section.architecture}: its patches of {side} pixels do not divide "
-                f"dataset.input_size {info.input_size} (valid: multiples of {side}; pretrained weights are for 224)"
-            )
+        _check_patches(section.architecture, side, info.input_size, "; pretrained weights are for 224")
         core = get_model(section.architecture, image_size=info.input_size, num_classes=info.num_outputs)
         assert isinstance(core, TorchvisionTransformer)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
@@ -147,13 +143,17 @@ def _timm_model(name: str, **settings: Any) -> nn.Module:
         raise InputError(f"model.architecture {name}: {error}") from None
     if not isinstance(core.patch_embed, PatchEmbed) or core.attn_pool is not None:
         raise InputError(f"model.architecture {name}: patches or pooling of another kind (valid: {_TIMM_NAMES})")
-    side = int(core.patch_embed.patch_size[0])
-    if settings["img_size"] % side:
-        raise InputError(
-            f"model.architecture {name}: its patches of {side} pixels do not divide dataset.input_size "
-            f"{settings['img_size']} (valid: multiples of {side})"
-        )
+    _check_patches(name, int(core.patch_embed.patch_size[0]), settings["img_size"])
     return core
+
+
+def _check_patches(architecture: str, side: int, image_size: int, further: str = "") -> None:
+    """Raise ``InputError`` where patches of ``side`` pixels do not divide the image."""
+    if image_size % side:
+        raise InputError(
+            f"model.architecture {architecture}: its patches of {side} pixels do not divide dataset.input_size "
+            f"{image_size} (valid: multiples of {side}{further})"
+        )
 
 
 def default_patch_size(image_size: int, wanted: int = 7) -> int:
