@@ -113,7 +113,8 @@ def compare(
         metrics = _metrics(arm, folder)
         runs.append({"name": name, "seed": seed, **arm.dotted(), **metrics})
         cost = f"{si(metrics['flops'])} multiply-adds"
-        say(f"{index}/{len(planned)}  {name}, seed {seed}: {_task_words(metrics)}, {cost}")
+        metric = _metric(config)
+        say(f"{index}/{len(planned)}  {name}, seed {seed}: {metric} {metrics[metric]:.4f}, {cost}")
     first_seed = {name: out / name / f"seed{config.seed}" for name in compared}
     rows = _rows(config, compared, runs, _latencies(config, first_seed))
     _write_csv(out / TABLE_FILE, rows)
@@ -124,10 +125,6 @@ def compare(
 
 def _metric(config: RunConfig) -> str:
     return f"val_{task_of(config.dataset.task).metric}"
-
-
-def _task_words(metrics: dict[str, Any]) -> str:
-    return next(f"{name} {metrics[name]:.4f}" for name in ("val_accuracy", "val_srcc") if name in metrics)
 
 
 def _check_folder(config: RunConfig, folder: Path) -> None:
@@ -147,14 +144,14 @@ def _rows(
     config: RunConfig, compared: dict[str, RunConfig], runs: list[dict[str, Any]], latencies: dict[str, float]
 ) -> list[dict[str, Any]]:
     metric = _metric(config)
-    reference = None
     if isinstance(config.model, PatchSection):
-        reference = expected_flops(config.replace(**{"model.name": "full_compute"}))
+        full = expected_flops(config.replace(**{"model.name": "full_compute"}))
+    else:
+        full = statistics.fmean(row["flops_dense"] for row in runs if row["name"] == runs[0]["name"])
     rows = []
     for name, arm in compared.items():
         own = [row for row in runs if row["name"] == name]
         flops = statistics.fmean(row["flops"] for row in own)
-        full = reference or statistics.fmean(row["flops_dense"] for row in own)
         ratios = [row["routing_ratio"] for row in own if row.get("routing_ratio") is not None]
         values = [row[metric] for row in own]
         rows.append(

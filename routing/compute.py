@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from routing.config import RunConfig
 from routing.errors import RoutingError
 from routing.models.base import CountedPart, ModelOutput, VisionModel
+from routing.section import DatasetSection, ModelSection
 
 
 class ComputeError(RoutingError):
@@ -168,12 +169,17 @@ def measure(model: VisionModel, images: Tensor, output: ModelOutput | None = Non
     return ComputeReport(executed, closed, by_module)
 
 
-@functools.lru_cache(maxsize=4096)
-def _expected(model: Any, dataset: Any) -> float:
+def _expected(model: ModelSection, dataset: DatasetSection) -> float:
     with torch.random.fork_rng(devices=[]):
         return float(model.build(dataset.info()).expected_flops())
 
 
+_known = functools.lru_cache(maxsize=4096)(_expected)
+
+
 def expected_flops(config: RunConfig) -> float:
     """Return multiply-adds per image expected before training: the closed form at the budget's nominal units."""
-    return _expected(config.model, config.dataset)
+    try:
+        return _known(config.model, config.dataset)
+    except TypeError:  # a section of a plugin with a list in it has no hash
+        return _expected(config.model, config.dataset)

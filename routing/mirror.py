@@ -16,6 +16,8 @@ from typing import Any
 from routing.errors import InputError, RoutingError
 from routing.record import write_bytes
 
+_WRITES_IN_PLACE = ("local", "hdfs")
+"""pyarrow's names of file systems on which a reader sees a file while it is written."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
@@ -47,6 +49,13 @@ class Mirror:
         with self._answers():
             return bool(self._files.get_file_info(self._path(name)).type == FileType.File)
 
+    def read(self, name: str) -> str | None:
+        """Return the text of a file, None where there is none of this name."""
+        if not self.holds(name):
+            return None
+        with self._answers(), self._files.open_input_stream(self._path(name)) as stream:
+            return bytes(stream.read()).decode("utf-8")
+
     def push(self, folder: Path, name: str = "", *, deep: bool = True) -> None:
         """Copy what changed in ``folder`` to ``url/name``; hidden files stay.
 
@@ -75,9 +84,9 @@ class Mirror:
             listing = self._files.get_file_info(FileSelector(base, allow_not_found=True, recursive=True))
         for found in listing:
             path = folder / os.path.relpath(found.path, base)
-            if found.type == FileType.File and not (
-                path.exists() and (not replace or path.stat().st_size == found.size)
-            ):
+            if found.type != FileType.File or path.name.startswith("."):
+                continue
+            if not path.exists() or (replace and path.stat().st_size != found.size):
                 self._fetch(found.path, path)
 
     def pull_longer(self, folder: Path, name: str) -> None:
@@ -94,15 +103,28 @@ class Mirror:
             with self._answers():
                 self._files.delete_file(self._path(name))
 
+    def drop_folder(self, name: str) -> None:
+        """Delete a folder behind the URL with all that is in it, if it is there."""
+        from pyarrow.fs import FileType
+
+        with self._answers():
+            if self._files.get_file_info(self._path(name)).type == FileType.Directory:
+                self._files.delete_dir(self._path(name))
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
     def _write(self, name: str, content: bytes) -> None:
         path = self._path(name)
+        folder, last = os.path.split(path)
+        # an object store shows a file once it is whole; others are written beside and renamed
+        written = f"{folder}/.{last}.part" if self._files.type_name in _WRITES_IN_PLACE else path
         with self._answers():
-            self._files.create_dir(os.path.dirname(path), recursive=True)
-            with self._files.open_output_stream(path) as stream:
+            self._files.create_dir(folder, recursive=True)
+            with self._files.open_output_stream(written) as stream:
                 stream.write(content)
+            if written != path:
+                self._files.move(written, path)
 
     def _fetch(self, source: str, path: Path) -> None:
         """Write beside and rename, so that a reader sees a whole file or none."""

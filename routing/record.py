@@ -117,6 +117,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a readable metrics file: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict) or not isinstance(content.get("metrics"), dict):
         raise InputError(f"{path}: not a metrics file: it has no 'metrics'")
+    points = content.get("points", [])
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise InputError(f"{path}: not a metrics file: its 'points' are no list of mappings")
     return content
 
 

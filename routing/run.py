@@ -29,6 +29,7 @@ from routing.training.checkpoint import (
     CHECKPOINT_FILE,
     DATA,
     Progress,
+    identity,
     restore_checkpoint,
     save_checkpoint,
     save_models,
@@ -147,7 +148,8 @@ def _train(
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
     optimizer = make_optimizer(model, config.training)
-    progress = restore_checkpoint(out, config, model, optimizer) if out is not None else None
+    training = identity(config, data) if out is not None else ""
+    progress = restore_checkpoint(out, training, model, optimizer) if out is not None else None
     if progress is None:
         progress = Progress(0, [])
     train_split = data["train"].to(device)
@@ -167,10 +169,11 @@ def _train(
             before = progress.history[-1]["train_seconds"] if progress.history else 0.0
             row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
             row |= {"train_seconds": before + losses["epoch_seconds"], **_headline(evaluator.run(model))}
+            row["params"] = model.num_parameters()
             progress = progress.after(row, model, f"val_{task.metric}", task.higher_is_better)
             if out is not None:
                 write_history(out, progress.history)
-                save_checkpoint(out, config, model, optimizer, progress)
+                save_checkpoint(out, training, model, optimizer, progress)
             events.add(row)
             if report is not None:
                 report(row)
@@ -182,7 +185,7 @@ def _without_training(
 ) -> list[dict[str, Any]]:
     """Evaluate weights that were not trained here, frozen or reused ones, and report that once."""
     *before, last = history or [{"epoch": 0, "train_seconds": 0.0}]
-    row = {**last, **_headline(evaluator.run(model))}
+    row = {**last, **_headline(evaluator.run(model)), "params": model.num_parameters()}
     if out is not None:
         write_history(out, [*before, row])
     if report is not None:

@@ -14,7 +14,6 @@ import json
 import platform
 import queue
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -29,6 +28,7 @@ from routing.config import RunConfig
 from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
 from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics, write_text
+from routing.scratch import scratch_folder
 from routing.yaml_io import load_text
 
 ERROR_FILE = "error.txt"
@@ -165,9 +165,9 @@ def _workplace(out: Path, mirror: str | None) -> Iterator[tuple[Path, Callable[[
         yield out, lambda: None
         return
     files, name = Mirror(mirror), f"{out.parent.name}/{out.name}"
-    with nullcontext(out) if visible else tempfile.TemporaryDirectory(prefix="routing-trial-") as folder:
-        files.pull(Path(folder), name)
-        yield Path(folder), lambda: files.push(Path(folder), name)
+    with nullcontext(out) if visible else scratch_folder() as folder:
+        files.pull(folder, name)
+        yield folder, lambda: files.push(folder, name)
 
 
 def _function(path: str) -> RunFunction:

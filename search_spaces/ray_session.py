@@ -17,9 +17,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from routing.errors import InputError, RoutingError
+from routing.scratch import scratch_folder
 from search_spaces.ray_start import lean_start, lean_trials
 from search_spaces.schema import ResourcesSection
-from search_spaces.scratch import scratch_folder
 
 _CONNECT_SECONDS = 10.0
 _OBJECT_STORE_BYTES = 256 * 1024**2
@@ -96,7 +96,12 @@ def cluster_address(address: str | None) -> str | None:
 
 def check_address(address: str) -> None:
     """Raise ``InputError`` when nothing listens at ``host:port``; Ray would try again for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise InputError(
+            f"{address}: a sweep is no Ray client; give host:port of the head, on a machine that belongs to the "
+            "cluster, or submit it as a job (docs/cluster/submit.sh)"
+        )
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return  # auto, local, ...: Ray knows at once
     try:
@@ -112,7 +117,7 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
     Raises:
         InputError: nothing answers at ``address``.
     """
-    os.environ.update({**_DRIVER_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(concurrency)})
+    os.environ.update(_DRIVER_ENVIRONMENT)
     for key, value in _WORKER_ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     import ray
@@ -135,6 +140,11 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
                 ray.shutdown()
             else:
                 gc.collect()  # Ray Tune gives back what it reserved when its objects go, and they are cyclic
+
+
+def start_together(concurrency: int) -> None:
+    """Have Ray Tune start so many trials at once; by default the next one waits for the process of the last."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
 
 
 def _leave_callbacks_uncounted() -> None:

@@ -78,7 +78,7 @@ def _timm_vit(**sizes: Any) -> Any:
     try:
         import timm
     except ImportError:
-        raise MissingPackage("this benchmark needs timm: pip install 'routing-sweeps[clip]'") from None
+        raise MissingPackage("this benchmark needs timm: pip install 'routing-sweeps[timm]'") from None
     torch.manual_seed(0)
     return timm.create_model(ARCHITECTURE, **sizes).eval()
 

@@ -5,6 +5,7 @@ torch is imported by the two functions that need it: checking a configuration pa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ class DataInfo:
     ``mean`` and ``std`` are per channel, of pixels scaled to [0, 1]. ``patch_grid_size`` and ``patch_margin`` are how
     patch models cut an image. ``num_outputs`` is the number of classes (1 for the quality task). ``groups`` are kinds
     of image (distortions, say) that ``Split.extra["group"]`` counts. ``facts`` names what ``Split.extra`` holds for
-    models that ask for more than pixels. ``input_width`` is given where images are wider than high.
+    models that ask for more than pixels. ``input_width`` is given where images are not square.
     """
 
     task: str
@@ -42,6 +43,11 @@ class DataInfo:
     groups: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     input_width: int = 0
+
+    @property
+    def short_side(self) -> int:
+        """Height or width of an image, whichever is smaller."""
+        return min(self.input_size, self.input_width or self.input_size)
 
     def to_json(self) -> str:
         """Return it as JSON, to be kept beside the weights that were trained for it."""
@@ -95,6 +101,14 @@ class ImageData:
     info: DataInfo
     splits: dict[str, Split]
     key: str = ""
+
+    def identity(self) -> str:
+        """Return a digest of what is trained on and chosen by: the key where there is one, else every pixel."""
+        digest = hashlib.sha256(self.key.encode())
+        for split in [] if self.key else [self.splits[name] for name in ("train", "val") if name in self.splits]:
+            for tensor in (split.images, split.targets):
+                digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def __getitem__(self, split: str) -> Split:
         if split not in self.splits:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Column = np.ndarray | Callable[[Path], None]
 """An array, or, where it would not fit into memory, what writes it to a .npy file bit by bit."""
 
+_LIST = "files.txt"
+"""In a complete entry of the cache: the files that belong to it."""
+
 Arrays = Mapping[str, Mapping[str, Column]]
 
 
@@ -56,13 +59,22 @@ def cached_splits(name: str, key: dict[str, Any], build: Callable[[], Arrays]) -
         build: returns ``{"train": {"images": uint8 (N, C, H, W), "targets": (N,), ...}, ...}``.
     """
     folder = cache_folder() / _entry(name, key)
-    if not folder.is_dir():
+    if not _is_whole(folder):
         with _locked(folder):
-            if not folder.is_dir():
+            if not _is_whole(folder):
                 arrays = build()
                 with _told(folder):
                     _write(folder, arrays)
     return {entry.name: _read(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Return whether every file that was written is still there: what cleans up after users deletes single files."""
+    try:
+        listed = (folder / _LIST).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    return all((folder / name).is_file() for name in listed)
 
 
 @contextmanager
@@ -96,6 +108,9 @@ def _write(folder: Path, arrays: Arrays) -> None:
                     values(path)
                 else:
                     np.save(path, values, allow_pickle=False)
+        names = sorted(str(path.relative_to(temporary)) for path in temporary.glob("*/*.npy"))
+        (temporary / _LIST).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # what is left of an incomplete one
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.cache import Arrays, cached_data
+from routing.data.decode import upright_rgb
 from routing.data.sections import ImageFolderSection
 from routing.data.splitting import cut_by_seed
 from routing.errors import InputError, choices, nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, the usual default for photographs
-VERSION = 3  # raise when reading changes: cached arrays of an older version are then not used
+VERSION = 4  # raise when reading changes: cached arrays of an older version are then not used
 ALL = ""  # the split of a root that holds class folders only
 
 Files = list[tuple[str, int]]
@@ -158,7 +159,6 @@ def _read_image(path: str, size: int) -> NDArray[np.uint8]:
     """Return one image (size, size, 3), upright as its camera says."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(upright.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+            return np.asarray(upright_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image: {' '.join(str(error).split())}") from None

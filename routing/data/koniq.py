@@ -24,11 +24,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.cache import Arrays, cached_data
+from routing.data.decode import upright_rgb
 from routing.data.image_folder import MEAN, STD
 from routing.data.quality_sections import Koniq10kSection, ScoredFolder
 from routing.errors import InputError, choices, nearest
 
-VERSION = 1
+VERSION = 2  # raise when reading changes: cached arrays of an older version are then not used
 SPLIT_OF_SET = {"training": "train", "validation": "val", "test": "test"}
 WANTED = ("image_name", "MOS", "set")
 NAMED = 5  # images an error names; it counts the rest
@@ -180,9 +181,12 @@ def _named(names: Sequence[str], total: int) -> str:
 
 def _columns(section: Koniq10kSection, rows: dict[str, list[ScoredImage]]) -> Arrays:
     seen: dict[bytes, tuple[str, str]] = {}
+    roots = {"cross": section.cross_test.root} if section.cross_test is not None else {}
     return {
         name: {
-            "images": partial(_decode_into, section=section, split=name, rows=split, seen=seen),
+            "images": partial(
+                _decode_into, section=section, root=roots.get(name, section.root), split=name, rows=split, seen=seen
+            ),
             "targets": np.array([row.quality for row in split], np.float32),
         }
         for name, split in rows.items()
@@ -209,8 +213,9 @@ class _Decoder(Dataset[tuple[torch.Tensor, bytes]]):
 def _read(path: Path, height: int, width: int) -> NDArray[np.uint8]:
     """Return a photograph as uint8 (3, H, W)."""
     with Image.open(path) as image:
-        image.draft("RGB", (width, height))  # a JPEG is decoded no larger than needed
-        resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+        longest = max(width, height)
+        image.draft("RGB", (longest, longest))  # a JPEG is decoded no larger than needed, whichever side is up
+        resized = upright_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 
@@ -218,6 +223,7 @@ def _decode_into(
     path: Path,
     *,
     section: Koniq10kSection,
+    root: Path,
     split: str,
     rows: Sequence[ScoredImage],
     seen: dict[bytes, tuple[str, str]],
@@ -244,6 +250,6 @@ def _decode_into(
             else:
                 digests[digest] = (split, name)
     if corrupt:
-        raise InputError(f"{section.root}: {_named(corrupt, len(rows))} corrupt, or not an image")
+        raise InputError(f"{root}: {_named(corrupt, len(rows))} corrupt, or not an image")
     seen |= digests
     images.flush()

@@ -59,7 +59,7 @@ def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -
         "saturation": _saturation(model, evaluator),
     }
     if ways.has_box:
-        recall = torch.cat(ways.recall).double()
+        recall = torch.cat(ways.recall).cpu().double()
         certificate["recall"] = float(recall.mean())
         certificate["recall_error"] = float(recall.std() / len(recall) ** 0.5)
         certificate["score_oracle"] = scores[2]
@@ -157,4 +157,4 @@ def _saturation(model: AttentionRouting, evaluator: Evaluator) -> float | None:
     evidence_BN = model.eval().evidence(model.encode(batch.images, **batch.facts))
     model.train(was_training)
     gate_BN = torch.sigmoid((evidence_BN - threshold) / model.router.temperature)
-    return float(((gate_BN < SATURATED) | (gate_BN > 1 - SATURATED)).double().mean())
+    return float(((gate_BN < SATURATED) | (gate_BN > 1 - SATURATED)).cpu().double().mean())

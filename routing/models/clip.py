@@ -133,7 +133,10 @@ def _known_name(open_clip: Any, name: str) -> str:
         path = Path(name)
         if not path.is_file():
             raise InputError(f"--model {name}: no such file")
-        open_clip.add_model_config(path)
+        try:
+            open_clip.add_model_config(path)
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"--model {name}: not a readable JSON file: {one_line(error)}") from None
         if open_clip.get_model_config(path.stem) is None:
             raise InputError(f"--model {name}: not an open_clip model configuration (embed_dim, vision_cfg, text_cfg)")
         return path.stem

@@ -70,7 +70,7 @@ class HyperIqa(VisionModel):
 
     def __init__(self, section: HyperIqaSection, info: DataInfo) -> None:
         super().__init__()
-        self.crop_size = section.crop_size or info.input_size
+        self.crop_size = section.crop_size or info.short_side
         self._check_crops(section, info)
         self.stages_used, self.pool = section.fusion.used, section.head.pool
         self.fewer_scales_weight = section.fewer_scales_weight if len(self.stages_used) > 1 else 0.0
@@ -85,8 +85,9 @@ class HyperIqa(VisionModel):
         self.knob = "scales,crops" if len(self._combinations()) > 1 else None
 
     def _check_crops(self, section: HyperIqaSection, info: DataInfo) -> None:
-        if self.crop_size > info.input_size:
-            raise InputError(f"model.crop_size {self.crop_size} is larger than dataset.input_size {info.input_size}")
+        if self.crop_size > info.short_side:
+            key = "input_size" if info.short_side == info.input_size else "input_width"
+            raise InputError(f"model.crop_size {self.crop_size} is larger than dataset.{key} {info.short_side}")
         if section.crops > 1 and self.crop_size == max(info.input_size, info.input_width):
             raise InputError(
                 f"model.crops {section.crops}: all crops are the whole image, since model.crop_size is "

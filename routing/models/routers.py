@@ -221,8 +221,8 @@ class ShareRouter(Router):
         return max(1, min(self.num_patches, round(share * self.num_patches)))
 
     def nominal_ratio(self) -> float:
-        """Whole patches, as they run."""
-        return self.num_routed(self.target_ratio) / self.num_patches
+        """Whole patches, as they run: of the share as it is stored, whose rounding may decide about one patch."""
+        return self.num_routed(float(self.share)) / self.num_patches
 
     @property
     def default_knob_value(self) -> float:

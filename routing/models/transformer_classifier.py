@@ -204,6 +204,9 @@ class TransformerClassifier(VisionModel):
 
     def check_knob(self, value: KnobValue) -> None:
         """A setting of token pruning that a model of this size can take, or ``none``."""
+        for key in ("method", "direction"):
+            if f"{key}=" in str(value).replace(" ", ""):
+                raise InputError(f"evaluation.knob_value {value}: {key} is no part of it; set model.pruning.{key}")
         pruning = self._setting(value)
         if pruning is not None:
             pruning.check(self.host.num_tokens, self.host.depth)

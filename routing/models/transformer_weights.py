@@ -12,7 +12,7 @@ from routing.errors import InputError, choices
 from routing.models.base import VisionModel
 from routing.models.pretrained import FILE_TYPES, one_line, pretrained_state, read_state
 from routing.record import MODEL_FILE
-from routing.training.checkpoint import load_weights
+from routing.training.checkpoint import DATA, load_weights, read_metadata
 
 
 def load_run(model: VisionModel, source: str) -> None:
@@ -24,8 +24,16 @@ def load_run(model: VisionModel, source: str) -> None:
     load_weights(model, path)
 
 
+def is_run(source: str) -> bool:
+    """Return whether ``model.weights`` names a run of this project: its folder, or its file, which says so."""
+    path = Path(source)
+    if path.is_dir() or path.suffix != ".safetensors":
+        return path.is_dir()
+    return path.is_file() and DATA in read_metadata(path)
+
+
 def load_torchvision(model: VisionModel, architecture: str, source: str) -> None:
-    """Load pretrained weights into a torchvision transformer.
+    """Load pretrained weights, or those of a run, into a torchvision transformer.
 
     Positions are interpolated to the image size of the model; a head for another number of classes is left as it is.
 
@@ -34,6 +42,9 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
     """
     from torchvision.models.vision_transformer import interpolate_embeddings
 
+    if is_run(source):
+        load_run(model, source)
+        return
     core = model.core
     assert isinstance(core, nn.Module)
     state = pretrained_state(architecture, source, "model.weights")
@@ -43,7 +54,7 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
 
 
 def load_timm(model: VisionModel, architecture: str, source: str) -> None:
-    """Load pretrained weights into a timm transformer: ``DEFAULT`` is timm's own for the name, else a file.
+    """Load pretrained weights into a timm transformer: ``DEFAULT`` is timm's own for the name, else a run or a file.
 
     Positions and patches are resampled to those of the model, by timm; a head for another number of classes is left as
     it is.
@@ -51,6 +62,9 @@ def load_timm(model: VisionModel, architecture: str, source: str) -> None:
     Raises:
         InputError: no such weights, no network, or weights of another architecture.
     """
+    if is_run(source):
+        load_run(model, source)
+        return
     import timm
     from timm.models.vision_transformer import checkpoint_filter_fn
 
@@ -67,7 +81,7 @@ def load_timm(model: VisionModel, architecture: str, source: str) -> None:
     elif Path(source).suffix in FILE_TYPES:
         state = read_state(Path(source), "model.weights")
     else:
-        raise InputError(f"model.weights '{source}' (valid: DEFAULT, or a {choices(FILE_TYPES)} file)")
+        raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")
     with _fitting(architecture, source):
         _load(model, core, dict(checkpoint_filter_fn(state, core)), "head.")
 
@@ -86,8 +100,9 @@ def _load(model: VisionModel, core: nn.Module, state: dict[str, Tensor], head: s
     ends = {key for key in state if key.startswith(head)}
     if any(key not in wanted or state[key].shape != wanted[key].shape for key in ends):
         state = {key: value for key, value in state.items() if key not in ends}
-        model.untrained_parts = ("head",)
     missing, unexpected = core.load_state_dict(state, strict=False)
+    if any(key.startswith(head) for key in missing):
+        model.untrained_parts = ("head",)
     odd = [*unexpected, *(key for key in missing if not key.startswith(head))]
     if odd:
         raise ValueError(f"'{odd[0]}' is not in both")

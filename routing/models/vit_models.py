@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.errors import InputError, MissingPackage, nearest
+from routing.models.pretrained import one_line
 from routing.models.transformer_classifier import TransformerClassifier
 from routing.models.transformer_hosts import host_of
 from routing.models.vit import VisionTransformer
@@ -61,6 +62,7 @@ class TorchvisionVit(TransformerClassifier):
 
         side = int(section.architecture.rsplit("_", 1)[1])
         _check_patches(section.architecture, side, info.input_size, "; pretrained weights are for 224")
+        _check_channels(info)
         core = get_model(section.architecture, image_size=info.input_size, num_classes=info.num_outputs)
         assert isinstance(core, TorchvisionTransformer)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
@@ -93,6 +95,7 @@ class TimmVit(TransformerClassifier):
     shift: Tensor
 
     def __init__(self, section: TimmVitSection, info: DataInfo) -> None:
+        _check_channels(info)
         core = _timm_model(section.architecture, num_classes=info.num_outputs, img_size=info.input_size)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
         mean, std = (torch.tensor(core.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -139,12 +142,17 @@ def _timm_model(name: str, **settings: Any) -> nn.Module:
         host_of(core)
     except TypeError:  # no img_size: a network for any size of image
         raise InputError(f"model.architecture {name}: not {_TIMM_NAMES}") from None
-    except InputError as error:
-        raise InputError(f"model.architecture {name}: {error}") from None
+    except Exception as error:  # timm has no type of its own for a tag it does not know, or for a size it cannot take
+        raise InputError(f"model.architecture {name}: {one_line(error)}") from None
     if not isinstance(core.patch_embed, PatchEmbed) or core.attn_pool is not None:
         raise InputError(f"model.architecture {name}: patches or pooling of another kind (valid: {_TIMM_NAMES})")
     _check_patches(name, int(core.patch_embed.patch_size[0]), settings["img_size"])
     return core
+
+
+def _check_channels(info: DataInfo) -> None:
+    if info.channels not in (1, 3):
+        raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
 
 
 def _check_patches(architecture: str, side: int, image_size: int, further: str = "") -> None:

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from routing.config import RunConfig
+from routing.data import ImageData
 from routing.errors import InputError
 from routing.record import BEST_FILE, MODEL_FILE
 
@@ -94,16 +95,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise InputError(f"{path}: the weights do not fit this model: {' '.join(str(error).split())[:200]}") from None
 
 
-def identity(config: RunConfig) -> str:
-    """Return a digest of the settings of a training; a checkpoint of another training is not resumed."""
-    content = config.model_dump(mode="json", exclude={"evaluation"})
+def identity(config: RunConfig, data: ImageData) -> str:
+    """Return a digest of the settings and data of a training; a checkpoint of another training is not resumed."""
+    content = {**config.model_dump(mode="json", exclude={"evaluation"}), "data": data.identity()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def save_checkpoint(
-    folder: Path, config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path, training: str, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
-    """Save all that is needed to go on after this epoch."""
+    """Save all that is needed to go on after this epoch; ``training`` is its ``identity``."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progress.best.items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -112,25 +113,25 @@ def save_checkpoint(
     device = next(model.parameters()).device
     if device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
-    metadata = {"epoch": str(progress.epoch), "history": json.dumps(progress.history), "config": identity(config)}
+    metadata = {"epoch": str(progress.epoch), "history": json.dumps(progress.history), "training": training}
     save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
 
 
 def restore_checkpoint(
-    folder: Path, config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, training: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Progress | None:
-    """Bring model, optimiser and random state back to the last finished epoch.
+    """Bring model, optimiser and random state back to the last finished epoch; ``training`` is its ``identity``.
 
     Returns:
-        Where the run stands, or None when there is nothing usable (no file, a truncated one, another configuration):
-        the run then starts at the first epoch.
+        Where the run stands, or None when there is nothing usable (no file, a truncated one, another training, as on
+        other data): the run then starts at the first epoch.
     """
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
         return None
     try:
         tensors, metadata = load_tensors(path)
-        if metadata.get("config") != identity(config):
+        if metadata.get("training") != training:
             return None
         progress = Progress(int(metadata["epoch"]), json.loads(metadata["history"]), _below("best.", tensors))
         model.load_state_dict(_below("model.", tensors))

@@ -34,7 +34,7 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str
     """Return a digest of everything that decides trained weights on this machine.
 
     Args:
-        data: its key stands for it; without one, every image and target of the training split does.
+        data: what is trained on; see its ``identity``.
         model: untrained, with the weights its training starts from.
     """
     content = config.model_dump(mode="json", exclude={"evaluation"})
@@ -44,9 +44,8 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str
     content["training"].pop("reuse", None)
     content["versions"] = [__version__, torch.__version__]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    digest.update(data.key.encode())
-    read = [] if data.key else [data["train"].images, data["train"].targets]
-    for tensor in [*read, *model.state_dict().values()]:
+    digest.update(data.identity().encode())
+    for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     for name in config.plugins:
         file = getattr(sys.modules.get(name), "__file__", None)

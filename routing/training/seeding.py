@@ -38,9 +38,9 @@ def keep_freed_memory() -> None:
     in again, page by page: up to half of the time of inference.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
+    # older versions of glibc refuse more than 32 MiB; without one of the two, the other makes it worse
+    if mallopt is not None and (mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25)):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_MMAP_THRESHOLD, 2**30)
 
 
 def pick_device(name: str) -> torch.device:

@@ -16,10 +16,10 @@ from small_studies import sweep_values
 from routing.config import RunConfig
 from routing.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE, read_metrics
 from routing.run import run
+from routing.scratch import scratch_folder
 from search_spaces import sweep
 from search_spaces.load import parse_study
 from search_spaces.results import trial_folder
-from search_spaces.scratch import scratch_folder
 
 SEEDS = [KILLED, WHOLE, TRUNCATED, BUILD, EPOCH_1, EPOCH_3, NAN, MEMORY, CLOCK]
 EXPECTED = {

@@ -106,7 +106,7 @@ def _real_replay(path: str, fake: Callable[[str], object]) -> object:
 def test_a_benchmark_whose_package_is_missing_is_left_out_of_all(
     benches: list[tuple[str, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake, out, words = cli.import_module, tmp_path / "bench.json", "needs timm: pip install 'routing-sweeps[clip]'"
+    fake, out, words = cli.import_module, tmp_path / "bench.json", "needs timm: pip install 'routing-sweeps[timm]'"
     monkeypatch.setitem(sys.modules, "timm", None)
     literature = GROUPS["literature"]
     monkeypatch.setattr(cli, "import_module", lambda path: import_module(path) if path == literature else fake(path))

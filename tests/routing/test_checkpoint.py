@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from routing.config import RunConfig
+from routing.data import ImageData, Split
 from routing.errors import InputError
 from routing.models import build_model
 from routing.run import run
@@ -88,12 +90,15 @@ def test_checkpoint_round_trip(tiny: dict[str, Any], folder: Path) -> None:
     model.get_parameter("decision.heads.mix").grad = torch.ones(2)
     optimizer.step()
     history = [{"epoch": 1, "phase": "decision", "train_loss": 0.5, "train_seconds": 1.0}]
-    save_checkpoint(folder, config, model, optimizer, Progress(1, history))
+    save_checkpoint(folder, "this one", model, optimizer, Progress(1, history))
     expected = torch.rand(3)
 
     other = build_model(config.model, info)
     fresh = make_optimizer(other, config.training)
-    assert restore_checkpoint(folder, config, other, fresh) == Progress(1, history)
+    before = {key: value.clone() for key, value in other.state_dict().items()}
+    assert restore_checkpoint(folder, "another one", other, fresh) is None
+    assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
+    assert restore_checkpoint(folder, "this one", other, fresh) == Progress(1, history)
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     trained = other.get_parameter("decision.heads.mix")
@@ -112,8 +117,45 @@ def test_a_first_epoch_without_a_number_is_not_the_best_for_ever() -> None:
 
 def test_identity_ignores_what_only_evaluation_reads(tiny: dict[str, Any]) -> None:
     config = RunConfig.from_dict(tiny)
-    assert identity(config) == identity(config.replace(**{"evaluation.knob_value": 0.5}))
-    assert identity(config) != identity(config.replace(**{"training.schedule": "alternating"}))
+    data = config.dataset.load()
+    assert identity(config, data) == identity(config.replace(**{"evaluation.knob_value": 0.5}), data)
+    assert identity(config, data) != identity(config.replace(**{"training.schedule": "alternating"}), data)
+
+
+def test_a_training_on_other_data_is_not_gone_on_with(tiny: dict[str, Any], folder: Path) -> None:
+    data = RunConfig.from_dict(tiny).dataset.load()
+    nameless = ImageData(data.info, data.splits)
+    turned = {**data.splits, "val": Split(data["val"].images.flip(0), data["val"].targets)}
+    config = RunConfig.from_dict(tiny)
+    digests = {identity(config, found) for found in (data, nameless, ImageData(data.info, turned))}
+    assert len(digests) == 3
+    assert identity(config, nameless) == identity(config, ImageData(data.info, dict(data.splits)))
+
+
+def test_images_that_were_added_start_a_run_anew(tiny: dict[str, Any], folder: Path) -> None:
+    def paint(count: int) -> None:
+        for name in ("dark", "light"):
+            (folder / "data" / name).mkdir(parents=True, exist_ok=True)
+            for index in range(count):
+                shade, path = 40 * (name == "light") + index, folder / "data" / name / f"{index}.png"
+                if not path.exists():
+                    Image.new("RGB", (16, 16), (shade, shade, shade)).save(path)
+
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == 1:
+            raise Killed
+
+    paint(20)
+    keys = {"dataset.name": "image_folder", "dataset.root": str(folder / "data"), "dataset.input_size": 16}
+    config = RunConfig.from_dict({**keys, "training.num_epochs": 2, "model.name": "cheap_compute"})
+    seen: list[int] = []
+    for count, epochs in ((20, [2]), (24, [1, 2])):
+        with pytest.raises(Killed):
+            run(config, kill, folder / str(count))
+        paint(count)
+        seen.clear()
+        run(config, lambda row: seen.append(row["epoch"]), folder / str(count))
+        assert seen == epochs
 
 
 def test_writing_leaves_nothing_half_done(folder: Path) -> None:

@@ -106,3 +106,10 @@ def test_what_cannot_be_met_is_said_before_anything_is_trained(folder: Path) -> 
     with pytest.raises(InputError, match="'oracle' needs the box"):
         compare(RunConfig.from_dict(keys), ["top_k", "oracle"], 1, folder / "out", lambda line: None)
     assert not (folder / "out").exists()
+
+
+def test_every_row_is_a_share_of_the_same_compute(tiny: dict[str, Any], folder: Path) -> None:
+    keys = {**tiny, "model.name": "vit", "model.width": 16, "model.depth": 2, "evaluation.operating_points": False}
+    rows = compare(RunConfig.from_dict(keys), ["vit", "full_compute"], 1, folder, lambda line: None).rows
+    shares = [row["share_of_full"] for row in rows]
+    assert shares == [1.0, pytest.approx(rows[1]["flops"] / rows[0]["flops"])]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -11,6 +12,7 @@ from routing.compute import ComputeError, count_module, expected_flops, measure
 from routing.config import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
+from routing.models.sections import FullComputeSection
 
 INFO = DataInfo("classification", 1, 40, 10, (0.1,), (0.2,), patch_grid_size=5, patch_margin=4)
 MODELS = {
@@ -76,6 +78,14 @@ def test_expected_flops_leaves_the_random_state_alone() -> None:
     torch.manual_seed(5)
     expected_flops(RunConfig.from_dict({"model.experts.width": 17}))
     assert torch.equal(first, torch.rand(1))
+
+
+def test_expected_flops_of_a_section_that_has_no_hash() -> None:
+    class WithList(FullComputeSection):
+        notes: list[str] = Field(default_factory=list)
+
+    plain = RunConfig.from_dict({"model.name": "full_compute"})
+    assert expected_flops(plain.model_copy(update={"model": WithList(name="full_compute")})) == expected_flops(plain)
 
 
 class WithUnknownOperator(nn.Module):

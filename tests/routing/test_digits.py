@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,23 @@ def test_only_what_concerns_the_cache_is_blamed_on_it(tmp_path: Path, monkeypatc
     monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "file"))
     with pytest.raises(RoutingError, match="the data cache cannot be written"):
         cached_splits("mine", {}, lambda: {})
+
+
+def test_a_cache_that_lost_a_file_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path))
+    built: list[int] = []
+
+    def build() -> Arrays:
+        built.append(1)
+        images = np.zeros((2, 1, 4, 4), np.uint8)
+        return {name: {"images": images, "targets": np.arange(2)} for name in ("train", "val")}
+
+    for lost in (None, "train/images.npy", "val", "files.txt"):
+        cached_splits("mine", {}, build)
+        found = cached_splits("mine", {}, build)
+        assert {name: len(split) for name, split in found.items()} == {"train": 2, "val": 2}
+        if lost is not None:
+            (path,) = tmp_path.glob(f"mine-*/{lost}")
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            assert len(cached_splits("mine", {}, build)) == 2
+    assert len(built) == 4

@@ -38,10 +38,14 @@ objectives:
 
 @pytest.fixture
 def example(folder: Path) -> Path:
-    """A folder with the page's my_plugin.py and run.yaml."""
+    """A folder with the page's my_plugin.py, my_model.py and run.yaml."""
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (folder / "my_plugin.py").write_text(next(text for kind, text in blocks if kind == "python"))
-    (folder / "run.yaml").write_text([text for kind, text in blocks if kind == "yaml"][-1])
+    names = ("my_plugin.py", "my_model.py")
+    for name, text in zip(names, (text for kind, text in blocks if kind == "python"), strict=True):
+        (folder / name).write_text(text)
+    names = ("run.yaml", "early_exit.yaml")
+    for name, text in zip(names, [text for kind, text in blocks if kind == "yaml"][-2:], strict=True):
+        (folder / name).write_text(text)
     return folder
 
 
@@ -61,6 +65,17 @@ def test_the_page_as_a_user_follows_it(example: Path) -> None:
     assert 0 <= content["metrics"]["val_worst_class_accuracy"] <= content["metrics"]["val_accuracy"]
     assert all("val_worst_class_accuracy" in point for point in content["points"])
     assert "run" in routing("evaluate", "run", cwd=example)
+
+
+@pytest.mark.slow
+def test_the_model_of_the_page(example: Path) -> None:
+    few = ("--training.num_epochs", "1", "--dataset.num_train", "512", "--dataset.num_val", "128")
+    routing("train", "--config", "early_exit.yaml", *few, "--out", "run", cwd=example)
+    points = {str(point["knob_value"]): point for point in read_metrics(example / "run")["points"]}
+    always, never = points["0.0"], points["1.0"]
+    assert (always["routing_ratio"], never["routing_ratio"]) == (0.0, 1.0)
+    assert always["flops"] < points["0.5"]["flops"] <= never["flops"]
+    assert always["val_loss"] != never["val_loss"]
 
 
 @pytest.mark.slow

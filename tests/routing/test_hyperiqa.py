@@ -313,3 +313,16 @@ def test_crops_that_cannot_be(keys: dict[str, Any], message: str) -> None:
 def test_settings_that_do_not_fit(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         RunConfig.from_dict({"dataset.name": "quality", "model.name": "hyperiqa", **keys})
+
+
+def test_crops_lie_inside_images_that_are_higher_than_wide() -> None:
+    config = RunConfig.from_dict({"dataset.name": "quality", "model.name": "hyperiqa"})
+    narrow = replace(config.dataset.info(), input_size=64, input_width=40)
+    model = build_model(config.model, narrow)
+    assert isinstance(model, HyperIqa)
+    assert model.crop_size == 40
+    with torch.no_grad():
+        assert model.eval()(torch.randn(2, 3, 64, 40)).prediction.shape == (2,)
+    too_large = config.replace(**{"model.crop_size": 48})
+    with pytest.raises(InputError, match=r"model.crop_size 48 is larger than dataset.input_width 40"):
+        build_model(too_large.model, narrow)

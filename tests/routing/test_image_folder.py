@@ -193,3 +193,25 @@ def test_a_run_on_images_of_any_size_and_grid(folder: Path, size: int, grid: int
     record = run(RunConfig.from_dict(keys))
     assert 0 <= record.metrics["val_accuracy"] <= 1
     assert record.metrics["flops"] < record.metrics["flops_dense"]
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(folder: Path) -> None:
+    paint_class_folders(folder / "train", 3)
+    shades = (0, 64, 128, 255)
+    for index, shade in enumerate(shades):
+        deep = np.full((8, 8), 256 * shade + 255 * (shade == 255), np.uint16)
+        Image.fromarray(deep).save(folder / "train" / "cat" / f"deep{index}.{'png' if index % 2 else 'tif'}")
+    images = load(folder, input_size=8, val_fraction=0.1)["train"].images
+    images = torch.cat([images, load(folder, input_size=8, val_fraction=0.1)["val"].images])
+    grey = images[(images == images[:, :1]).flatten(1).all(1)]
+    assert sorted(grey[:, 0, 0, 0].tolist()) == [*shades]
+
+
+def test_pixels_that_are_no_shades_are_refused(folder: Path) -> None:
+    paint_class_folders(folder / "train", 3)
+    Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(folder / "train" / "cat" / "zz.tif")
+    with pytest.raises(InputError, match=r"zz\.tif: not a readable image: floating-point pixels; convert it to 8"):
+        load(folder)
+    Image.fromarray(np.full((8, 8), 70_000, np.int32)).save(folder / "train" / "cat" / "zz.tif")
+    with pytest.raises(InputError, match=r"zz\.tif: not a readable image: pixels of more than 16 bits"):
+        load(folder)

@@ -105,3 +105,37 @@ def test_unknown_schemes_and_a_place_that_cannot_be_written(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(RoutingError, match=f"file://{tmp_path}/file/x does not answer"):
         Mirror(f"file://{tmp_path}/file/x").push(write(tmp_path / "near", a="1"))
+
+
+def test_text_is_read_and_folders_are_dropped(url: str, tmp_path: Path) -> None:
+    mirror = Mirror(url)
+    mirror.push(write(tmp_path / "near", mark="a\n", trials__0__metrics="1", trials__1__metrics="2"))
+    assert mirror.read("mark") == "a\n"
+    assert mirror.read("nothing") is None
+    mirror.drop_folder("trials/0")
+    mirror.drop_folder("trials/9")
+    mirror.pull(tmp_path / "other")
+    assert contents(tmp_path / "other") == {"mark": "a\n", "trials/1/metrics": "2"}
+
+
+def test_a_write_that_is_cut_off_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(f"file://{tmp_path}/far/study")
+    near = write(tmp_path / "near", ledger="old")
+    mirror.push(near)
+    plain = mirror._files
+
+    class Cut:
+        type_name = "local"
+
+        def move(self, source: str, target: str) -> None:
+            raise OSError("the machine was lost")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(plain, name)
+
+    monkeypatch.setattr(mirror, "_files", Cut())
+    write(near, ledger="a longer one")
+    with pytest.raises(RoutingError, match="the machine was lost"):
+        mirror.push(near)
+    Mirror(mirror.url).pull(tmp_path / "other")
+    assert contents(tmp_path / "other") == {"ledger": "old"}

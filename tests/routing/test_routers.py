@@ -81,6 +81,17 @@ def test_expected_compute_is_of_whole_patches_as_they_run() -> None:
     assert model.nominal_units()["big"] == 1
 
 
+@pytest.mark.parametrize("target", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_share_between_two_counts_is_expected_as_it_is_executed(target: float) -> None:
+    """Half a patch of 25 is rounded as the stored float32 has it: 0.1 is a little more than that."""
+    keys = {"model.router.mode": "top_k", "model.router.budget.unit": "ratio", "model.router.budget.target": target}
+    config = RunConfig.from_dict(keys)
+    model = build_model(config.model, config.dataset.info()).eval()
+    with torch.no_grad():
+        executed = model(torch.randn(2, 1, 40, 40)).units_executed["big"]
+    assert executed.tolist() == [model.nominal_units()["big"]] * 2
+
+
 def test_random_routes_every_patch_equally_often() -> None:
     torch.manual_seed(0)
     module = router("random").train()

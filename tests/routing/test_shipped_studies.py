@@ -1,4 +1,4 @@
-"""The shipped studies of patch routing: every run they can come upon builds, stays below its reference, and trains."""
+"""The shipped studies: every run they can come upon builds and stays below its reference; those of routing train."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import pytest
 
 from routing.compute import expected_flops
 from routing.config import RunConfig
+from routing.data import DataInfo
+from routing.data.image_folder import MEAN, STD
+from routing.errors import InputError
+from routing.models import build_model
 from routing.run import run
 from search_spaces import load_study
 from search_spaces.ablation import arms
+from search_spaces.load import shipped
 from search_spaces.schema import AblationStudy, SweepStudy
 from search_spaces.space import Space
 
@@ -24,8 +29,6 @@ ABLATIONS = (
     "aggregator",
     "knob_or_retrain",
 )
-ON_PHOTOGRAPHS = "photographs"
-SWEEPS = ("routing_digits", "routing_cifar10", "routing_image_folder")
 
 
 def configs(name: str) -> dict[str, RunConfig]:
@@ -39,21 +42,27 @@ def configs(name: str) -> dict[str, RunConfig]:
     return {str(setting): space.config(setting) for setting in settings}
 
 
-def on_digits(config: RunConfig) -> RunConfig:
-    """Return a run on photographs as one on digits of the same size: what it costs differs only by the channels."""
-    if config.dataset.name == "digits":
-        return config
-    keys = {f"dataset.{key}": getattr(config.dataset, key) for key in ("input_size", "patch_grid_size", "patch_margin")}
-    return config.replace(**{"dataset.name": "digits", **keys})
+def cost(config: RunConfig) -> float:
+    """Return the expected multiply-adds of a run; those of photographs without having any."""
+    dataset = config.dataset
+    if dataset.name not in ("image_folder", "cifar10"):
+        return expected_flops(config)
+    size, grid, margin = dataset.input_size, dataset.patch_grid_size, dataset.patch_margin
+    info = DataInfo("classification", 3, size, 10, MEAN, STD, patch_grid_size=grid, patch_margin=margin)
+    return build_model(config.model, info).expected_flops()
 
 
-@pytest.mark.parametrize("name", [*ABLATIONS, ON_PHOTOGRAPHS, *SWEEPS])
+@pytest.mark.parametrize("name", sorted(shipped()))
 def test_every_run_of_a_study_can_be_built_and_costs_less_than_the_reference(name: str) -> None:
     objectives = {objective.metric: objective.reference for objective in load_study(name).objectives}
     built = configs(name)
-    assert len(built) >= 4
+    assert len(built) >= 2
     for setting, config in built.items():
-        assert 0 < expected_flops(on_digits(config)) < objectives["flops"], setting
+        try:
+            assert 0 < cost(config) < objectives["flops"], setting
+        except InputError as error:  # a search refuses such a setting and proposes another
+            assert "is out of reach" in str(error)  # noqa: PT017
+            assert name == "all_digits"
 
 
 def test_five_seeds_and_the_same_objectives_in_every_ablation() -> None:

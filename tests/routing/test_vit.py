@@ -302,6 +302,7 @@ def test_timm_models_see_images_as_timm_normalises_them(channels: int) -> None:
         ("swin_tiny_patch4_window7_224", "SwinTransformer: .* need a vision transformer with a CLS token"),
         ("vit_base_patch16_siglip_224", "0 tokens before its patches"),
         ("vit_tiny_r_s16_p8_224", "patches or pooling of another kind"),
+        ("vit_tiny_patch16_224.augreg", r"vit_tiny_patch16_224.augreg: .*tag"),
         (
             "vit_small_patch14_dinov2",
             r"patches of 14 pixels do not divide dataset.input_size 64 \(valid: multiples of 14\)",
@@ -313,6 +314,18 @@ def test_timm_models_that_cannot_be_pruned_here(architecture: str, message: str)
     config = RunConfig.from_dict({**TIMM, "model.architecture": architecture})
     with pytest.raises(InputError, match=message):
         build_model(config.model, info(64))
+
+
+def test_timm_fails_in_ways_of_its_own_in_one_line() -> None:
+    pytest.importorskip("timm")
+    config = RunConfig.from_dict({**TIMM, "model.architecture": "vit_tiny_r_s16_p8_224"})
+    with pytest.raises(InputError, match="vit_tiny_r_s16_p8_224: ") as error:
+        build_model(config.model, info(40))
+    assert "\n" not in str(error.value)
+    for name in ("timm_vit", "torchvision_vit"):
+        config = RunConfig.from_dict({"model.name": name})
+        with pytest.raises(InputError, match="these data have 4 channels; the model takes 1 or 3"):
+            build_model(config.model, info(224, channels=4))
 
 
 def test_timm_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +349,7 @@ def test_timm_weights_from_a_file_keep_a_new_head(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="do not fit vit_small_patch16_224"):
         larger.initialise(build_model(larger, info(64)))
     unknown = RunConfig.from_dict({**TIMM, "model.weights": "IMAGENET1K_V1"}).model
-    with pytest.raises(InputError, match=r"model.weights 'IMAGENET1K_V1' \(valid: DEFAULT, or a .safetensors"):
+    with pytest.raises(InputError, match=r"model.weights 'IMAGENET1K_V1' \(valid: DEFAULT, a run, or a .safetensors"):
         unknown.initialise(model)
 
 
@@ -366,3 +379,31 @@ def test_a_head_that_was_never_trained_is_not_evaluated(tmp_path: Path, tiny: di
     keys |= {"dataset.patch_grid_size": 4, "model.weights": str(tmp_path / "donor.pth"), "training.num_epochs": 0}
     with pytest.raises(InputError, match=r"training.num_epochs 0 .* their head is not for the 10 classes"):
         run(RunConfig.from_dict({**tiny, **keys}))
+
+
+def test_weights_without_a_head_are_not_evaluated(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    state = torchvision.models.vit_b_32(image_size=64, num_classes=10).state_dict()
+    torch.save({key: value for key, value in state.items() if not key.startswith("heads.")}, tmp_path / "donor.pth")
+    keys = {"model.name": "torchvision_vit", "model.architecture": "vit_b_32", "dataset.input_size": 64}
+    keys |= {"dataset.patch_grid_size": 4, "model.weights": str(tmp_path / "donor.pth"), "training.num_epochs": 0}
+    with pytest.raises(InputError, match=r"training.num_epochs 0 .* their head is not for the 10 classes"):
+        run(RunConfig.from_dict({**tiny, **keys}))
+
+
+@pytest.mark.parametrize("model", [TIMM, {"model.name": "torchvision_vit", "model.architecture": "vit_b_32"}])
+@pytest.mark.parametrize("name", ["run", "run/model.safetensors"])
+def test_a_run_lends_its_weights(model: dict[str, str], name: str, tmp_path: Path, tiny: dict[str, Any]) -> None:
+    if model is TIMM:
+        pytest.importorskip("timm")
+    keys = {**tiny, **model, "dataset.num_train": 32, "dataset.input_size": 64, "dataset.patch_grid_size": 4}
+    keys |= {"evaluation.operating_points": False}
+    trained = run(RunConfig.from_dict(keys), out=tmp_path / "run")
+    frozen = {"model.weights": str(tmp_path / name), "training.num_epochs": 0}
+    again = run(RunConfig.from_dict({**keys, **frozen}))
+    assert again.metrics["val_loss"] == trained.metrics["val_loss"]
+
+
+def test_a_knob_value_names_no_method() -> None:
+    model = small()
+    with pytest.raises(InputError, match=r"method is no part of it; set model\.pruning\.method"):
+        model.check_knob("method=random,k_anchors=1,top_m=2")

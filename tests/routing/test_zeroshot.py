@@ -174,6 +174,7 @@ def test_templates(tmp_path: Path) -> None:
         (["--pretrained", "openai"], "--pretrained 'openai': no such weights of tiny-clip"),
         (["--model", "ViT-B-33"], "--model 'ViT-B-33': open_clip has no such model; did you mean 'ViT-B-32'"),
         (["--model", "none.json"], "--model none.json: no such file"),
+        (["--model", "broken.json"], "--model broken.json: not a readable JSON file"),
         (["--dataset.name", "digit"], "unknown data set 'digit'; did you mean 'digits'"),
         (["--dataset.name", "quality"], "its task is 'quality'"),
         (["--compare"], "--compare needs a pruning setting"),
@@ -181,8 +182,15 @@ def test_templates(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    words: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    extra: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.json").write_text("{")
     given = [word for word in words if not ("name" in " ".join(extra) and word.startswith("--dataset."))]
     assert main(["zeroshot", *given, *extra]) == 2
     errors = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A temporary folder per driver; what killed drivers left behind is deleted by the next one."""
+"""A temporary folder per process; what killed ones left behind is deleted by the next one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a folder for Ray's own files, deleted afterwards.
+    """Yield a folder that is deleted afterwards.
 
     Its lock dies with the process, so that a folder whose lock is free belongs to nobody any more.
     """
@@ -31,7 +31,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def delete_abandoned(parent: Path) -> None:
-    """Delete the scratch folders of this user in ``parent`` whose driver is gone."""
+    """Delete the scratch folders of this user in ``parent`` whose process is gone."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError, Timeout):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid() or not (folder / _LOCK).is_file():
@@ -50,6 +50,6 @@ def _create() -> tuple[Path, FileLock]:
             if folder.exists():
                 raise
             continue
-        if (folder / _LOCK).exists():  # otherwise another driver took it for abandoned before it was locked
+        if (folder / _LOCK).exists():  # otherwise another process took it for abandoned before it was locked
             return folder, lock
         lock.release()
