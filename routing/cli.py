@@ -348,11 +348,15 @@ def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: P
 
 
 @cli.command()
-def studies() -> None:
-    """The shipped studies: question, trials, cost."""
+@click.argument("name", required=False)
+def studies(name: str | None) -> None:
+    """The shipped studies: question, trials, cost; with NAME, the file of one, as a start for your own."""
     import search_spaces
     from routing.console import table
 
+    if name is not None:
+        click.echo(search_spaces.study_text(name), nl=False)
+        return
     columns = {"name": "study", "kind": "kind", "trials": "trials", "cost": "cost", "question": "question"}
     table(search_spaces.studies(), columns)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search_spaces.confirmation import confirm
-    from search_spaces.load import load_study, studies
+    from search_spaces.load import load_study, studies, study_text
     from search_spaces.plan import dry_run
     from search_spaces.schema import Study
     from search_spaces.tune import sweep
@@ -22,11 +22,12 @@ _HOMES = {
     "Study": "search_spaces.schema",
     "load_study": "search_spaces.load",
     "studies": "search_spaces.load",
+    "study_text": "search_spaces.load",
     "dry_run": "search_spaces.plan",
     "sweep": "search_spaces.tune",
     "confirm": "search_spaces.confirmation",
 }
-__all__ = ["Study", "confirm", "dry_run", "load_study", "studies", "sweep"]
+__all__ = ["Study", "confirm", "dry_run", "load_study", "studies", "study_text", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,8 +25,7 @@ class Arm:
 
     def config(self, study: AblationStudy, seed: int) -> RunConfig:
         """Return the run of this arm under a seed."""
-        base = Space({}, study.base).config({})
-        return base.replace(**{**dotted(nested(self.changes)), "seed": seed})
+        return Space({}, study.base).config({**dotted(nested(self.changes)), "seed": seed})
 
 
 def arms(study: AblationStudy) -> list[Arm]:

@@ -16,7 +16,9 @@ from search_spaces.samplers import Proposal, Proposer
 
 Check = Callable[[dict[str, Any]], tuple[RunConfig, float] | str]
 """Setting -> its run and expected FLOPs, or the reason why it may not run."""
-_WAIT_SECONDS = 60.0
+_WAIT_SECONDS = 1.0
+"""Ray Tune is kept waiting no longer: a signal is heeded in between."""
+_END_SECONDS = 60.0
 
 
 class _Closed(Exception):
@@ -87,7 +89,7 @@ class Asker:
         """Close, and wait until nothing is being proposed any more: a thread that computes while the process ends takes
         it down with it."""
         self.close()
-        self._thread.join(_WAIT_SECONDS)
+        self._thread.join(_END_SECONDS)
 
     def _over(self) -> bool:
         return self._closed or self._left <= 0 or (self._proposer.exhausted is not None and not self._ready)

@@ -30,6 +30,8 @@ CONFIRM_FOLDER = "confirm"
 CONFIRM_FILE = "confirm.csv"
 FRONT_FILE = "front.csv"
 RUN = "search_spaces.confirmation:train_and_test"
+_NAME_KEPT = 72
+"""Of the 80 characters that the name of a study may have."""
 _TEXTS = {"knob_value": str}
 """Kept as they are written: a threshold has 17 digits, and the last one tells points apart."""
 
@@ -93,7 +95,7 @@ def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: 
     first = max(_seeds_used(folder, list(arms))) + 1
     values = {
         "kind": "ablation",
-        "name": f"{study.name}-confirm",
+        "name": f"{study.name[:_NAME_KEPT]}-confirm",
         "question": f"What does the front of {study.name} reach under fresh seeds, on images nobody chose by?",
         "design": "arms",
         "factors": {"trial": {str(number): _settings(folder, number) for number in dict.fromkeys(arms.values())}},

@@ -7,6 +7,7 @@ import operator
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,19 @@ from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.parameters import at_quantile
 from search_spaces.plan import Blueprint, blueprint
 from search_spaces.progress import Progress, duration
-from search_spaces.ray_session import cluster_address, cluster_concurrency, session
+from search_spaces.ray_session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
 from search_spaces.results import (
+    ID_FILE,
+    MIRROR_FILE,
     STUDY_FILE,
     TRIALS_FOLDER,
+    check_mirror,
     check_unchanged,
     drop_leftovers,
     drop_models,
     locked,
+    mark_mirror,
+    read_id,
     study_seed,
     write_environment,
     write_study,
@@ -112,9 +118,8 @@ class Driver:
                     for note in notes:
                         print(note, flush=True)
             except InputError:  # no cluster answers, or none has room: nothing has run, and nothing blocks another try
-                if is_new and self.storage is None:
-                    (self.out / STUDY_FILE).unlink()
-                    (self.out / LEDGER_FILE).unlink()
+                if is_new and self.ledger.is_new:
+                    self._withdraw()
                     withdrawn = True
                 raise
             finally:
@@ -167,29 +172,41 @@ class Driver:
     def _check_folder(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out}: a file; --out is a folder")
+        if self.mirror is not None:
+            check_mirror(self.out, self.mirror)
         held = [name for name in (STUDY_FILE, LEDGER_FILE) if (self.out / name).exists()]
         if held and not self.resume:
             raise InputError(f"{self.out} holds a sweep already; go on with --resume, or choose another --out")
         if self.mirror is not None and not self.resume and self.mirror.holds(STUDY_FILE):
             raise InputError(f"{self.mirror.url} holds a sweep already; go on with --resume, or choose another --out")
-        for folder in self.warm_start:
+        for folder in self.warm_start if not held else ():  # later it may have been taken over, and be gone
             if not (folder / STUDY_FILE).is_file():
                 raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
-            if not held:  # later it may have been taken over already, and need not be there any more
-                check_warm_source(folder, self.study.objectives)
+            check_warm_source(folder, self.study.objectives)
 
     def _check_data(self) -> None:
-        """Fail now, not in every trial, when the data of the study are not there; nodes may have their own."""
-        values = self.plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
-        dataset = self.plan.configure(values).dataset
-        if cluster_address(self.address) is None:
-            dataset.check()
+        """Fail now, not in every trial, when data of the study are not there; nodes may have their own."""
+        datasets = {config.dataset.model_dump_json(): config.dataset for config in self._runs_of_every_data_set()}
+        for dataset in datasets.values():
+            if cluster_address(self.address) is None:
+                dataset.check()
+            else:
+                dataset.info()
+
+    def _runs_of_every_data_set(self) -> Iterator[RunConfig]:
+        """Yield the runs of an ablation, or those at the corners of a space that searches the data."""
+        space = self.plan.space
+        if not self.plan.samples:
+            yield from map(self.plan.configure, map(space.restore, self.plan.enqueue))
+        elif any(name.startswith("dataset.") for name in space.parameters):
+            yield from map(self.plan.configure, space.corners())
         else:
-            dataset.info()
+            yield self.plan.configure(space.decide(lambda name, parameter: at_quantile(parameter, 0.0)))
 
     def _fetch(self) -> None:
         """Bring the folder up to its mirror: another machine may have gone on with it."""
         if self.mirror is not None:
+            mark_mirror(self.out, self.mirror)
             self.mirror.pull_longer(self.out, LEDGER_FILE)
             self.mirror.pull(self.out)
 
@@ -199,12 +216,31 @@ class Driver:
         return [f"study changed: {line}" for line in check_unchanged(self.out, self.study, self.force)]
 
     def _open_ledger(self) -> Ledger:
-        """Open the ledger this study goes on in; nothing of a refused one is written to."""
-        ledger = Ledger(self.storage or str(self.out / LEDGER_FILE), self.study.name, self.study.objectives)
+        """Open the ledger this study goes on in; nothing of a refused one is written to.
+
+        Raises:
+            InputError: it is not the one that knows the folder's trials: their numbers would be given out again.
+        """
+        journal, trials = self.out / LEDGER_FILE, self.out / TRIALS_FOLDER
+        if self.storage is None and read_id(self.out) is not None:
+            raise InputError(f"{self.out} keeps its ledger elsewhere; give the --storage it was started with")
+        if self.storage is not None and journal.exists():
+            raise InputError(f"{self.out} keeps its ledger in {LEDGER_FILE}; leave out --storage")
+        has_trials = trials.is_dir() and any(trials.iterdir())
+        if self.storage is None and has_trials and not journal.exists():
+            raise InputError(f"{trials} is there, but no {LEDGER_FILE} that knows its trials; choose another --out")
+        where = self.storage or str(journal)
+        ledger = Ledger(where, self.study.name, self.study.objectives, must_exist=has_trials)
         if self.storage is not None:
             ledger.claim(self.out, self.resume)
         ledger.check_distributions(self.plan.space.distributions() if self.plan.samples else {})
         return ledger
+
+    def _withdraw(self) -> None:
+        """Leave nothing of a study behind that has not started."""
+        self.ledger.delete()
+        for name in (STUDY_FILE, LEDGER_FILE, ID_FILE, MIRROR_FILE):
+            (self.out / name).unlink(missing_ok=True)
 
     def _interrupt(self, number: int) -> None:
         self.signal = number
@@ -213,7 +249,9 @@ class Driver:
         if self.study.keep_models != "all":
             front = self.collector.front_trials() if self.study.keep_models == "front" else set()
             if front or self.study.keep_models == "none":
-                drop_models(self.out, self.study.keep_models, front)
+                for path in drop_models(self.out, self.study.keep_models, front):
+                    if self.mirror is not None:
+                        self.mirror.drop(path.relative_to(self.out).as_posix())
 
     def _disk_is_full(self) -> None:
         self.disk_full = True
@@ -222,11 +260,12 @@ class Driver:
         with session(self.address, self.concurrency or 1, self.study.resources) as scratch:
             self.catch_signals()  # Ray has put its own handlers in place
             concurrency = self.concurrency or cluster_concurrency(self.study.resources)
+            start_together(concurrency)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
             proposer, points = self._replayed()
             finished = len(done(self.ledger.trials()))
             progress = Progress(self.study.name, self.study.objectives, self.total, finished, points)
-            for note in notes:
+            for note in [*notes, *self._unused_gpus()]:
                 progress.say(note)
             with progress:
                 segment = 0
@@ -243,6 +282,11 @@ class Driver:
                 progress.say(f"stopped after {progress.done} trials: {proposer.exhausted}")
             elif self.signal is None and self.should_stop():
                 progress.say(f"time budget of {duration(self.budget or 0)} is over after {progress.done} trials")
+
+    def _unused_gpus(self) -> list[str]:
+        """Return a line that says so when this machine has GPUs and no trial gets a share of one."""
+        count = 0 if self.study.resources.gpu or cluster_address(self.address) is not None else machine_gpus()
+        return [f"no trial uses the {count} GPU(s) of this machine: resources.gpu is 0"] if count else []
 
     def _replayed(self) -> tuple[Proposer, list[list[float]]]:
         """Return a proposer that knows what the ledger knows, and the points found so far; the rungs are filled too."""

@@ -217,6 +217,10 @@ class Ledger:
             )
         self.study.set_user_attr(OWNER, {"id": read_id(out) or write_id(out), "folder": str(out.resolve())})
 
+    def delete(self) -> None:
+        """Delete the study with all its rows from the storage."""
+        self.storage.delete_study(self._study_id)
+
     def trials(self, states: tuple[TrialState, ...] | None = None) -> list[FrozenTrial]:
         """Return the rows of the ledger, by number."""
         return self.storage.get_all_trials(self._study_id, deepcopy=False, states=states)
@@ -285,7 +289,7 @@ class Ledger:
                 values=trial.values,
                 params=trial.params,
                 distributions={name: distributions[name] for name in trial.params},
-                user_attrs={WARM_START: f"{source} trial {trial.number}", REASON: f"warm start: {Path(source).name}"},
+                user_attrs={WARM_START: warm_mark(source, trial.number), REASON: f"warm start: {Path(source).name}"},
             )
         )
 
@@ -303,6 +307,11 @@ class Ledger:
     def _set_attrs(self, trial_id: int, attrs: dict[str, Any]) -> None:
         for key, value in attrs.items():
             self.storage.set_trial_user_attr(trial_id, key, value)
+
+
+def warm_mark(source: str, number: int) -> str:
+    """Return what a trial of another results folder is known by once it is taken over."""
+    return f"{source} trial {number}"
 
 
 def setting_of(trial: FrozenTrial) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from routing.plugins import import_plugins
 from routing.section import dotted, nested
 from routing.yaml_io import Lines, load_file
 from search_spaces.messages import Places, explain, why_unknown
-from search_spaces.parameters import at_quantile, contains
+from search_spaces.parameters import at_quantile, contains, is_constant
 from search_spaces.schema import GRID_POINTS, AblationStudy, Parameter, Study, SweepStudy
 from search_spaces.space import Space
 
@@ -45,6 +45,14 @@ def studies() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def study_text(name: str) -> str:
+    """Return the file of a shipped study as it stands, comments included; an unknown name is an ``InputError``."""
+    known = shipped()
+    if name not in known:
+        raise InputError(f"{name}: no such study{nearest(name, known)} (shipped: {choices(known)})")
+    return known[name].read_text(encoding="utf-8")
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -102,6 +110,7 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -
         _check_sweep(study, place)
     else:
         _check_ablation(study, place)
+    _check_device(study, place)
     return study
 
 
@@ -127,6 +136,15 @@ def _flat_base(study: Study, place: Places) -> dict[str, Any]:
         return dotted(nested(study.base))
     except InputError as error:
         raise _at(place("base"), error) from None
+
+
+def _check_device(study: Study, place: Places) -> None:
+    device = str(_flat_base(study, place).get("device", "auto"))
+    if device.startswith("cuda") and not study.resources.gpu:
+        raise InputError(
+            f"{place('base', 'device')}: device '{device}', but resources.gpu is 0; say what share of a GPU a trial "
+            "takes, as in resources: {gpu: 0.5}"
+        )
 
 
 def _check_keys(study: Study, names: dict[str, list[str]], keys: dict[str, str]) -> None:
@@ -204,6 +222,9 @@ def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: enqueue: '{key}' is not in the space{nearest(key, space.parameters)} ({known})")
         if not contains(space.parameters[key], value):
             raise InputError(f"{where}: enqueue: {key} is never {value!r} in this space")
+        for parent in space.parameters[key].when:
+            if parent not in setting and not is_constant(space.parameters[parent]):
+                raise InputError(f"{where}: enqueue: {key} has a when; give {parent}, which decides about it, too")
     values = space.decide(lambda name, p: setting[name] if name in setting else at_quantile(p, 0.0))
     inactive = [key for key in setting if key not in values]
     if inactive:

@@ -41,7 +41,8 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
     """
     if isinstance(study, SweepStudy):
         space = Space(study.space, study.base)
-        return Blueprint(space, space.config, [space.labels(s) for s in study.enqueue], study.trials, study.sampler)
+        enqueued = [space.labels(setting) for setting in study.enqueue]
+        return Blueprint(space, _placed(space.config, study), enqueued, study.trials, study.sampler)
     declared = {arm.name: arm for arm in arms(study)}
     table = Space({"arm": Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
     every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared][:trials]
@@ -51,7 +52,18 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
             raise InputError(f"arm '{values['arm']}' is no longer in the study")
         return declared[values["arm"]].config(study, values["seed"])
 
-    return Blueprint(table, configure, every, len(every), SamplerSection(name="random"), samples=False)
+    sampler = SamplerSection(name="random")
+    return Blueprint(table, _placed(configure, study), every, len(every), sampler, samples=False)
+
+
+def _placed(configure: Callable[[dict[str, Any]], RunConfig], study: Study) -> Callable[[dict[str, Any]], RunConfig]:
+    """Keep trials without a share of a GPU off it: ``device: auto`` takes one wherever it sees one."""
+
+    def on_cpu(values: dict[str, Any]) -> RunConfig:
+        config = configure(values)
+        return config.replace(device="cpu") if config.device == "auto" else config
+
+    return configure if study.resources.gpu else on_cpu
 
 
 def planned_trials(study: Study, trials: int | None = None) -> int:
@@ -113,7 +125,8 @@ def _estimate(study: Study, total: int) -> list[str]:
     epochs = median(config.training.num_epochs for config in configs)
     lines = [
         f"compute: {min(flops):,.0f} to {max(flops):,.0f} multiply-adds per image, half of the settings below "
-        f"{median(flops):,.0f}"
+        f"{median(flops):,.0f}",
+        *_beyond_reference(study, flops),
     ]
     scheduler = study.scheduler
     levels = rungs(scheduler.grace_period, scheduler.reduction_factor, int(epochs)) if scheduler.name != "none" else []
@@ -125,6 +138,18 @@ def _estimate(study: Study, total: int) -> list[str]:
             expected += share * (after - before)
         text += f", about {total * expected:.0f} epochs when {scheduler.name} stops trials at {_words(levels)}"
     return [*lines, text]
+
+
+def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
+    """Return a line where some settings cost more than the reference of the objective ``flops``."""
+    reference = next((o.reference for o in study.objectives if o.metric == "flops"), float("inf"))
+    share = sum(value > reference for value in flops) / len(flops)
+    if not share:
+        return []
+    return [
+        f"warning: {share:.0%} of the settings cost more than the reference of flops, {reference:,.0f}, and count for "
+        "nothing; raise it above the dearest"
+    ]
 
 
 def _words(levels: list[int]) -> str:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.mirror import Mirror
 from routing.record import BEST_FILE, CONFIG_FILE, MODEL_FILE, write_text
 from routing.section import dotted, nested
 from routing.yaml_io import dump, load_file
@@ -30,8 +31,10 @@ ENVIRONMENT_FILE = "environment.json"
 TRIALS_FOLDER = "trials"
 LOCK_FILE = ".lock"
 ID_FILE = "ledger_id.txt"
+MIRROR_FILE = "mirror.txt"
+"""In a folder with a copy behind a URL, and in that copy: the URL, and a mark of the sweep that both belong to."""
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
-_LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors)\.[a-z0-9_]{8}")
+_LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors|journal)\.[a-z0-9_]{8}")
 _SECRET = re.compile(r"(://[^:/@\s]*):[^/@\s]*@|([?&]\w*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
 
@@ -60,6 +63,29 @@ def write_id(out: Path) -> str:
     mark = uuid.uuid4().hex
     write_text(out / ID_FILE, f"{mark}\n")
     return mark
+
+
+def check_mirror(out: Path, mirror: Mirror) -> None:
+    """See that a folder and its copy behind a URL belong to one sweep: the trials of two would be mixed.
+
+    Raises:
+        InputError: the folder holds another one.
+    """
+    path = out / MIRROR_FILE
+    here, there = path.read_text(encoding="utf-8") if path.exists() else "", mirror.read(MIRROR_FILE)
+    belongs = here == there if there is not None else here.split()[:1] == [mirror.url]
+    if (out / STUDY_FILE).exists() and not belongs:
+        raise InputError(
+            f"{out}, where a sweep to {mirror.url} works, holds another sweep; rename that folder, or choose a URL "
+            "with another last part"
+        )
+
+
+def mark_mirror(out: Path, mirror: Mirror) -> None:
+    """Give a folder the mark of its copy behind a URL, or a first one of its own."""
+    there = mirror.read(MIRROR_FILE)
+    if there is not None or not (out / MIRROR_FILE).exists():
+        write_text(out / MIRROR_FILE, there or f"{mirror.url} {uuid.uuid4().hex}\n")
 
 
 def dump_study(study: Study) -> dict[str, Any]:
@@ -169,14 +195,18 @@ def drop_leftovers(out: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
-def drop_models(out: Path, keep: str, front: set[int]) -> None:
-    """Delete the trained models that a study does not keep: all but those of the trials on the ``front``, or all."""
-    if keep == "all":
-        return
-    for name in (MODEL_FILE, BEST_FILE):
+def drop_models(out: Path, keep: str, front: set[int]) -> list[Path]:
+    """Delete the trained models that a study does not keep, and return them.
+
+    All go but those of the trials on the ``front``; with ``keep`` ``none`` these, too, and with ``all`` none at all.
+    """
+    dropped = []
+    for name in (MODEL_FILE, BEST_FILE) if keep != "all" else ():
         for path in (out / TRIALS_FOLDER).glob(f"*/{name}"):
             if keep == "none" or int(path.parent.name) not in front:
                 path.unlink()
+                dropped.append(path)
+    return dropped
 
 
 def study_seed(study: Study) -> int:
@@ -196,10 +226,12 @@ def _configured(study: Study, key: str) -> Any:
 
 
 def _device(study: Study) -> Any:
-    """Return the configured device; for ``auto``, with what this machine makes of it: other nodes may differ."""
+    """Return the device of the trials; for ``auto``, with what this machine makes of it: other nodes may differ."""
     configured = _configured(study, "device")
     if configured != "auto":
         return configured
+    if not study.resources.gpu:
+        return "cpu"
     from routing.training.seeding import pick_device  # imports torch
 
     return f"auto ({pick_device('auto').type} on this machine)"

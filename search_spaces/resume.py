@@ -27,6 +27,7 @@ from search_spaces.ledger import (
     done,
     read_trials,
     setting_of,
+    warm_mark,
 )
 from search_spaces.load import load_study
 from search_spaces.results import STUDY_FILE, holds_run, trial_folder
@@ -171,7 +172,7 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
     try:
         max_epochs = load_file(folder / CONFIG_FILE)[0]["training"]["num_epochs"]
         for row in history:
-            rule.judge(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
+            rule.note(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return  # a trial without a readable history takes no part in the rungs
 
@@ -204,19 +205,23 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
         InputError: its objectives are others, or its ledger cannot be read.
     """
     source = str(folder.resolve())
-    name = _same_objectives(folder, objectives)
     known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
-    if any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
+    if not folder.exists() and any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
         return f"warm start: {folder.name} was taken over before"
+    name = _same_objectives(folder, objectives)
     distributions = space.distributions()
-    taken = skipped = 0
+    taken = skipped = before = 0
     for trial in read_trials(folder / LEDGER_FILE, name):
         if trial.state != TrialState.COMPLETE or REASON in trial.user_attrs:
             continue
-        if fits(space, trial.params):
+        if warm_mark(source, trial.number) in known:
+            before += 1
+        elif fits(space, trial.params):
             ledger.add_finished(trial, source, distributions)
             taken += 1
         else:
             skipped += 1
+    if before and not taken:
+        return f"warm start: {folder.name} was taken over before"
     also = f", {skipped} others do not fit the space" if skipped else ""
     return f"warm start: {taken} trials of {folder.name}{also}"

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.parameters import at_quantile, from_label, is_constant
 from search_spaces.schema import COST_METRICS, GRID_POINTS
@@ -176,7 +176,10 @@ class Proposer:
         options = self.section.options if self.section.name == name else {}
         if name == "nsga2":
             return NSGAIISampler(seed=seed, **{"population_size": 20, **options})
-        return TPESampler(seed=seed, **{"constant_liar": True, "n_startup_trials": STARTUP_TRIALS, **options})
+        defaults: dict[str, Any] = {"constant_liar": True, "n_startup_trials": STARTUP_TRIALS}
+        if options.get("group"):  # which is a way of the multivariate estimator
+            defaults["multivariate"] = True
+        return TPESampler(seed=seed, **{**defaults, **options})
 
     def _ask_gaussian_process(self, seed: int) -> dict[str, Any]:
         """Return a setting of the flattened space; a stopped trial counts with what it would have reached.
@@ -188,27 +191,35 @@ class Proposer:
         startup = self.section.options.get("n_startup_trials", STARTUP_TRIALS)
         sampler = GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
         flat = optuna.create_study(directions=self.directions, sampler=sampler)
-        trials = self._memory.get_trials(deepcopy=False)
-        finished = [
-            (self._observed[past.number], past.values)
-            for past in trials
-            if past.state == TrialState.COMPLETE and self._observed.get(past.number)
-        ]
-        for past in trials:
-            values = past.values
-            if past.state == TrialState.PRUNED:
-                values = at_the_end(self._observed.get(past.number) or {}, finished)
-            if values is None and past.state != TrialState.RUNNING:
-                continue
+        for past, values in self._known_to_the_model():
             flat.add_trial(
                 create_trial(
                     state=TrialState.COMPLETE if values is not None else TrialState.RUNNING,
-                    values=None if values is None else self._with_log_costs(values),
+                    values=values,
                     params=self.space.flattened(past.params),
                     distributions=distributions,
                 )
             )
         return dict(flat.ask(fixed_distributions=distributions).params)
+
+    def _known_to_the_model(self) -> Iterator[tuple[FrozenTrial, list[float] | None]]:
+        """Yield what the Gaussian process learns from, costs as logarithms; a trial that runs has no values yet."""
+        trials = self._memory.get_trials(deepcopy=False)
+        curves = {
+            number: {epoch: self._with_log_costs(values) for epoch, values in curve.items()}
+            for number, curve in self._observed.items()
+        }
+        finished = [
+            (curves[past.number], self._with_log_costs(past.values))
+            for past in trials
+            if past.state == TrialState.COMPLETE and curves.get(past.number)
+        ]
+        for past in trials:
+            values = self._with_log_costs(past.values) if past.state == TrialState.COMPLETE else None
+            if past.state == TrialState.PRUNED:
+                values = at_the_end(curves.get(past.number) or {}, finished)
+            if values is not None or past.state == TrialState.RUNNING:
+                yield past, values
 
     def _with_log_costs(self, values: Sequence[float]) -> list[float]:
         return [math.log(max(v, 1e-12)) if cost else v for v, cost in zip(values, self._is_cost, strict=True)]

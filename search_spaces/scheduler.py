@@ -134,6 +134,15 @@ class Rule:
             (i for i, o in enumerate(self.objectives) if o.metric in COST_METRICS and i != self.task_index), None
         )
 
+    @property
+    def _compared(self) -> set[int]:
+        """Positions of the objectives that the rule looks at."""
+        if self.section.name == "asha":
+            return {self.task_index}
+        if self.section.name == "similar_cost":
+            return {self.task_index} | ({self.cost_index} if self.cost_index is not None else set())
+        return set(range(len(self.objectives)))
+
     def rungs(self, max_epochs: int) -> list[int]:
         """Return the epochs after which a trial may be stopped."""
         if self.section.name == "none":
@@ -141,25 +150,27 @@ class Rule:
         return rungs(self.section.grace_period, self.section.reduction_factor, max_epochs)
 
     def judge(self, number: int, row: dict[str, Any], max_epochs: int, cost: float | None = None) -> Verdict | None:
-        """Note the row of an epoch; return the verdict when the epoch is a rung, else None.
+        """Note the row of an epoch, see ``note``; return the verdict when the epoch is a rung, else None."""
+        return self._verdict(number, int(row["epoch"])) if self.note(number, row, max_epochs, cost) else None
+
+    def note(self, number: int, row: dict[str, Any], max_epochs: int, cost: float | None = None) -> bool:
+        """Remember the row of an epoch when the epoch is a rung; return whether it is one.
 
         Args:
             number: the trial.
             row: its history row; it has ``epoch`` and the objectives.
             max_epochs: epochs of this trial when nothing stops it.
-            cost: expected cost, used where the row has none.
+            cost: expected FLOPs, used where the row has none.
         """
         epoch = int(row.get("epoch", 0))
-        if epoch not in self.rungs(max_epochs):
-            return None
-        losses = self._losses(row, cost)
+        losses = self._losses(row, cost) if epoch in self.rungs(max_epochs) else None
         if losses is None:
-            return None
-        at_rung = self._seen.setdefault(epoch, {})
-        at_rung[number] = losses
-        return self._verdict(number, epoch, at_rung)
+            return False
+        self._seen.setdefault(epoch, {})[number] = losses
+        return True
 
-    def _verdict(self, number: int, epoch: int, at_rung: dict[int, list[float]]) -> Verdict:
+    def _verdict(self, number: int, epoch: int) -> Verdict:
+        at_rung = self._seen[epoch]
         losses = np.asarray(list(at_rung.values()))
         index = list(at_rung).index(number)
         eta = self.section.reduction_factor
@@ -176,15 +187,17 @@ class Rule:
         return Verdict(rung=epoch, rank=place, peers=peers, goes_on=place < keep(peers, eta))
 
     def _losses(self, row: dict[str, Any], cost: float | None) -> list[float] | None:
-        """Return the objectives as losses, cost in logs; None when one is missing."""
+        """Return the objectives as losses, cost in logs; None when one is missing that this rule compares."""
         losses = []
         for index, objective in enumerate(self.objectives):
             value = row.get(objective.metric)
-            if value is None and index == self.cost_index:
+            if value is None and objective.metric.startswith("flops"):
                 value = cost
             if not isinstance(value, (int, float)) or not math.isfinite(value):
-                return None
-            if index == self.cost_index:
+                if index in self._compared:
+                    return None
+                losses.append(math.nan)
+            elif index == self.cost_index:
                 losses.append(math.log(max(value, 1e-12)) * (1 if objective.goal == "minimize" else -1))
             else:
                 losses.append(-float(value) if objective.goal == "maximize" else float(value))

@@ -74,9 +74,10 @@ def _levels(value: Any) -> Any:
     }
 
 
-def _is_number(value: Any, whole: bool) -> bool:
-    kind = int if whole else (int, float)
-    return isinstance(value, kind) and not isinstance(value, bool) and value > 0
+def _is_within(value: Any, kind: type, low: float, high: float) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int if kind is int else (int, float)) and bool(low <= value <= high)
 
 
 def _known_metric(name: str) -> str:
@@ -155,17 +156,34 @@ class Objective(Section):
     goal: Literal["maximize", "minimize"] = Field(description="Direction in which the metric is better.")
     reference: float = Field(description="Reference point of the hypervolume: worse than this counts as nothing.")
 
+    @model_validator(mode="after")
+    def _goal_of_the_metric(self) -> Objective:
+        if self.goal != METRICS.get(self.metric, self.goal):
+            raise ValueError(f"{self.metric} is better the other way: goal: {METRICS[self.metric]}")
+        return self
 
-SAMPLER_OPTIONS: dict[str, dict[str, type]] = {
-    "auto": {"n_startup_trials": int, "gp_trials": int},
-    "gp": {"n_startup_trials": int},
-    "tpe": {"n_startup_trials": int, "n_ei_candidates": int, "multivariate": bool, "group": bool},
-    "nsga2": {"population_size": int, "mutation_prob": float, "crossover_prob": float, "swapping_prob": float},
+
+_SHARE = (float, 0.0, 1.0)
+SAMPLER_OPTIONS: dict[str, dict[str, tuple[type, float, float]]] = {
+    "auto": {"n_startup_trials": (int, 1, 10_000), "gp_trials": (int, 1, 10_000)},
+    "gp": {"n_startup_trials": (int, 1, 10_000)},
+    "tpe": {
+        "n_startup_trials": (int, 1, 10_000),
+        "n_ei_candidates": (int, 1, 10_000),
+        "multivariate": (bool, 0, 1),
+        "group": (bool, 0, 1),
+    },
+    "nsga2": {
+        "population_size": (int, 2, 10_000),
+        "mutation_prob": _SHARE,
+        "crossover_prob": _SHARE,
+        "swapping_prob": _SHARE,
+    },
     "random": {},
-    "qmc": {"scramble": bool},
-    "grid": {"points": int},
+    "qmc": {"scramble": (bool, 0, 1)},
+    "grid": {"points": (int, 1, 1_000_000)},
 }
-"""Options of every sampler; those of Optuna's samplers have Optuna's names."""
+"""Options of every sampler with their type, lowest and highest value; those of Optuna's samplers have its names."""
 
 GRID_POINTS = 5
 """Values of a float range that a grid visits when the study does not say."""
@@ -187,10 +205,12 @@ class SamplerSection(Section):
             if key not in known:
                 valid = choices(known) if known else "none"
                 raise ValueError(f"sampler {self.name} has no option '{key}'{nearest(key, known)} (valid: {valid})")
-            wanted = known[key]
-            fits = isinstance(value, bool) if wanted is bool else _is_number(value, whole=wanted is int)
-            if not fits:
-                raise ValueError(f"sampler option {key} must be a {wanted.__name__} above zero, not {value!r}")
+            if not _is_within(value, *known[key]):
+                kind, low, high = known[key]
+                wanted = "true or false" if kind is bool else f"of type {kind.__name__}, from {low:g} to {high:g}"
+                raise ValueError(f"sampler option {key} must be {wanted}, not {value!r}")
+        if self.options.get("group") and not self.options.get("multivariate", True):
+            raise ValueError("sampler option group needs multivariate: true")
         return self
 
 
@@ -203,7 +223,7 @@ class SchedulerSection(Section):
         "similar_cost and asha by the task metric, among trials of similar FLOPs or all.",
     )
     grace_period: int = Field(default=1, ge=1, le=100_000, description="Epochs before the first rung.")
-    reduction_factor: float = Field(default=3, gt=1, le=100, description="One of this many goes on at a rung (eta).")
+    reduction_factor: float = Field(default=3, ge=1.1, le=100, description="One of this many goes on at a rung (eta).")
 
 
 class ResourcesSection(Section):

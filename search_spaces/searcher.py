@@ -141,11 +141,14 @@ class LedgerSearch(OptunaSearch):
     def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:
         """Give a repeated trial the folder of its first attempt; leftovers of another run go."""
         earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
+        if self.mirror is not None and earlier is not None:  # what a node has sent since may be nowhere else
+            self.mirror.pull(earlier, f"{TRIALS_FOLDER}/{earlier.name}", replace=True)
         if earlier is not None and earlier.exists() and earlier != folder:
             shutil.rmtree(folder, ignore_errors=True)
             earlier.rename(folder)
             if self.mirror is not None:  # the node that goes on with it may see nothing else
                 self.mirror.push(folder, f"{TRIALS_FOLDER}/{folder.name}")
+                self.mirror.drop_folder(f"{TRIALS_FOLDER}/{earlier.name}")
         elif folder.exists() and not holds_run(folder, config):
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)

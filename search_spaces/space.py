@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from routing.config import RunConfig, valid_keys
+from routing.config import RunConfig, switch_names, valid_keys
 from routing.errors import InputError, choices, nearest
-from routing.section import dotted, nested
+from routing.section import dotted, merge, nested
 from search_spaces.parameters import (
     MAX_GRID,
     distribution,
@@ -52,7 +52,7 @@ class Space:
     def __init__(self, parameters: dict[str, Parameter], base: dict[str, Any]) -> None:
         self.parameters = {name: parameters[name] for name in _decision_order(parameters)}
         self.base = dotted(nested(base))
-        self._bases: dict[tuple[str, str], RunConfig] = {}
+        self._trees: dict[tuple[str, str], dict[str, Any]] = {}
 
     def is_active(self, name: str, values: dict[str, Any]) -> bool:
         """Return whether ``name`` is decided in a trial that has these values (its parents' included)."""
@@ -110,20 +110,19 @@ class Space:
         """
         names = self.names(values)
         key = (names["model.name"], names["dataset.name"])
-        if key not in self._bases:
-            self._bases[key] = self._base_of(names)
+        if key not in self._trees:
+            self._trees[key] = self._tree_of(names)
         rest = {name: value for name, value in values.items() if name not in _SECTION_NAMES}
-        return self._bases[key].replace(**rest) if rest else self._bases[key]
+        return RunConfig.from_dict(merge(self._trees[key], nested(rest)))
 
-    def _base_of(self, names: dict[str, Any]) -> RunConfig:
-        """Return the shared keys as a run of this model and data set; keys of the others are left out."""
+    def _tree_of(self, names: dict[str, Any]) -> dict[str, Any]:
+        """Return the shared keys of a run of this model and data set, nested; keys of the others are left out."""
         own = {key: self.base.get(key, default) for key, default in _DEFAULT_NAMES.items()}
         declared = set(valid_keys(nested(own)))
         shared = {key: value for key, value in self.base.items() if key in declared or not _of_section(key)}
-        switched = RunConfig.from_dict({**own, **shared}, "base").replace(**names)
         known = set(valid_keys(nested(names)))
         extra = {key: value for key, value in self.base.items() if key in known and key not in declared}
-        return switched.replace(**extra) if extra else switched
+        return merge(switch_names(nested({**own, **shared}), names), nested({**extra, **names}))
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """Yield settings that together use every choice and both ends of every range, in every branch of ``when``."""

@@ -145,9 +145,13 @@ def test_a_node_that_does_not_see_the_results_says_so(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"]
-)
+def test_a_ray_client_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"ray://127.0.0.1:1: a sweep is no Ray client; give host:port of the head"):
+        sweep(parse_study(sweep_values()), tmp_path / "out", address="ray://127.0.0.1:1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "no-such-host.invalid:6379", "127.0.0.1:99999"])
 def test_nobody_answers(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=f"no Ray cluster answers at {address}: "):
         sweep(parse_study(sweep_values()), tmp_path / "out", address=address)

@@ -15,6 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_studies import ablation_values, sweep_values
 
+from analysis.boundaries import boundary_warnings
+from analysis.certificates import certificate_table
+from analysis.configs import as_searched, searched_keys
+from analysis.drawing import new_figure
+from analysis.effects import finished as finished_trials
+from analysis.effects import parallel_axes
+from analysis.page import Findings, render
+from analysis.plots import _front_points
 from analysis.summary import summarise
 from analysis.table import read_results
 from routing.config import RunConfig, valid_keys
@@ -183,7 +191,11 @@ def test_any_results_folder(finished: Path, tmp_path_factory: Any, changes: list
     try:
         for change in changes:
             spoil(root, *change)
-        summarise(read_results(root))
+        summary = summarise(read_results(root))
+        render(summary, [], Findings(certificate_table(summary), warnings=tuple(boundary_warnings(summary))))
+        _front_points(new_figure(4, 3).add_subplot(), summary)
+        trials = as_searched(finished_trials(summary.results), summary.results.study)
+        parallel_axes(trials, ["flops"], searched_keys(summary.results.study))
     except InputError as error:
         assert refused_in_one_line(str(error)), str(error)  # noqa: PT017
     finally:

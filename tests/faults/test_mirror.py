@@ -16,13 +16,15 @@ from processes import start_driver
 from small_studies import sweep_values
 
 from routing.config import RunConfig
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
+from routing.record import MODEL_FILE
 from routing.run import run
 from routing.trainable import RunTrainable
 from routing.training.checkpoint import CHECKPOINT_FILE
 from search_spaces import sweep
 from search_spaces.load import parse_study
+from search_spaces.results import drop_models, write_study
 
 
 def test_another_node_goes_on_where_the_first_was_lost(tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -53,6 +55,50 @@ def test_a_url_nobody_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError, match=r"nosuch://bucket/results: .*valid: s3://"):
         sweep(parse_study(sweep_values()), "nosuch://bucket/results")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_working_folder_of_a_url_holds_its_sweep_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise RoutingError("Ray did not start")
+
+    monkeypatch.setattr("search_spaces.driver.session", refused)
+    monkeypatch.chdir(tmp_path)
+    study, url, work = parse_study(sweep_values()), f"file://{tmp_path}/far/small", tmp_path / "results" / "small"
+
+    def start(url: str, resume: bool = True) -> None:
+        with pytest.raises(RoutingError, match="Ray did not start"):
+            sweep(study, url, resume=resume)
+
+    write_study(work, study)  # a sweep of this machine, without a URL
+    for resume in (False, True):
+        with pytest.raises(InputError, match=r"results/small, where a sweep to file:.*far/small works, holds another"):
+            sweep(study, url, resume=resume)
+    shutil.rmtree(work)
+    start(url, resume=False)
+    assert Mirror(url).read("mirror.txt") == (work / "mirror.txt").read_text()
+    start(url)
+    with pytest.raises(InputError, match="holds another sweep; rename that folder"):  # of the same last name
+        sweep(study, f"file://{tmp_path}/farther/small", resume=True)
+    work.rename(tmp_path / "kept")
+    start(f"file://{tmp_path}/farther/small", resume=False)
+    (tmp_path / "farther").rename(tmp_path / "again")
+    shutil.rmtree(tmp_path / "far")
+    (tmp_path / "again").rename(tmp_path / "far")  # another sweep lies behind the URL by now
+    shutil.rmtree(work)
+    (tmp_path / "kept").rename(work)
+    with pytest.raises(InputError, match="holds another sweep; rename that folder"):
+        sweep(study, url, resume=True)
+    shutil.rmtree(work)  # as on another machine
+    start(url)
+
+
+def test_models_that_are_not_kept_go_behind_the_url_too(tmp_path: Path) -> None:
+    near = tmp_path / "near"
+    for number in range(3):
+        (near / "trials" / str(number)).mkdir(parents=True)
+        (near / "trials" / str(number) / MODEL_FILE).write_text("weights")
+    assert {path.parent.name for path in drop_models(near, "front", {1})} == {"0", "2"}
+    assert drop_models(near, "all", set()) == []
 
 
 @pytest.mark.slow

@@ -266,8 +266,13 @@ def test_warm_start_takes_over_finished_trials_once(tmp_path: Path) -> None:
     [trial] = ledger.trials()
     assert trial.params["model.router.threshold_init"] == 0.25
     assert done(ledger.trials()) == []
+    past.finish(begin(past, -0.5), TrialState.COMPLETE, [0.6, 1e6])  # as if killed before it was taken over, too
+    assert warm(ledger, source, STUDY.objectives, PLAN.space) == "warm start: 1 trials of source"
+    assert [trial.params["model.router.threshold_init"] for trial in ledger.trials()] == [0.25, -0.5]
     with pytest.raises(InputError, match="has other objectives"):
         warm(ledger, source, STUDY.objectives[:1], PLAN.space)
+    source.rename(tmp_path / "gone")
+    assert warm(ledger, source, STUDY.objectives, PLAN.space) == "warm start: source was taken over before"
 
 
 def test_warm_start_takes_what_the_changed_choices_still_have(tmp_path: Path) -> None:
@@ -316,3 +321,49 @@ def test_a_storage_belongs_to_one_results_folder(tmp_path: Path) -> None:
     Ledger(where, "small", STUDY.objectives).claim(moved, resume=True)
     with pytest.raises(InputError, match=rf"belongs to {moved}"):
         Ledger(where, "small", STUDY.objectives).claim(second, resume=True)
+
+
+def test_trials_are_never_given_out_again_by_a_ledger_that_does_not_know_them(tmp_path: Path) -> None:
+    where = str(tmp_path / "elsewhere.journal")
+    kept = tmp_path / "results" / "trials" / "0" / "metrics.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(InputError, match=r"trials is there, but no ledger\.journal that knows its trials"):
+        sweep(STUDY, tmp_path / "results")  # a folder of somebody else's
+    write_study(tmp_path / "results", STUDY)
+    with pytest.raises(InputError, match=r"trials is there, but no ledger\.journal that knows its trials"):
+        sweep(STUDY, tmp_path / "results", resume=True)
+    with pytest.raises(InputError, match=r"elsewhere\.journal holds no study 'small'"):
+        sweep(STUDY, tmp_path / "results", resume=True, storage=where)
+    Ledger(where, "small", STUDY.objectives).claim(tmp_path / "results", resume=True)
+    with pytest.raises(InputError, match="keeps its ledger elsewhere; give the --storage it was started with"):
+        sweep(STUDY, tmp_path / "results", resume=True)
+    (tmp_path / "results" / "ledger.journal").touch()
+    with pytest.raises(InputError, match=r"keeps its ledger in ledger\.journal; leave out --storage"):
+        sweep(STUDY, tmp_path / "results", resume=True, storage=where)
+    assert kept.read_text() == "{}"
+
+
+def test_a_ledger_with_trials_outlives_a_refused_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = open_ledger(tmp_path)
+    begin(ledger)
+
+    def refused(*_: object) -> None:
+        raise InputError("no Ray cluster answers at auto")
+
+    monkeypatch.setattr("search_spaces.driver.session", refused)
+    with pytest.raises(InputError, match="no Ray cluster answers"):
+        sweep(STUDY, tmp_path, resume=True)  # its study.yaml was lost
+    assert len(open_ledger(tmp_path).trials()) == 2
+
+
+def test_a_storage_keeps_nothing_of_a_refused_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise InputError("no Ray cluster answers at auto")
+
+    monkeypatch.setattr("search_spaces.driver.session", refused)
+    where = f"sqlite:///{tmp_path}/elsewhere.db"
+    for _ in range(2):  # the second time as if it were the first
+        with pytest.raises(InputError, match="no Ray cluster answers"):
+            sweep(STUDY, tmp_path / "out", storage=where)
+        assert list((tmp_path / "out").iterdir()) == []

@@ -10,11 +10,13 @@ from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError
 from routing.yaml_io import dump
-from search_spaces import load_study, studies
+from search_spaces import load_study, studies, study_text
 from search_spaces.load import parse_study, shipped
-from search_spaces.plan import planned_trials
+from search_spaces.parameters import at_quantile
+from search_spaces.plan import blueprint, planned_trials
 from search_spaces.results import changes, dump_study, write_study
-from search_spaces.schema import parse_constraint, parse_duration
+from search_spaces.schema import SweepStudy, parse_constraint, parse_duration
+from search_spaces.space import Space
 
 SPACE = sweep_values()["space"]
 
@@ -158,6 +160,27 @@ def test_short_forms() -> None:
         ({"sampler": {"name": "gpp"}}, "sampler.name"),
         ({"sampler": {"name": "tpe", "options": {"popsize": 3}}}, "sampler tpe has no option 'popsize'"),
         ({"scheduler": {"name": "asha", "reduction_factor": 1}}, "scheduler.reduction_factor"),
+        ({"scheduler": {"name": "asha", "reduction_factor": 1.000001}}, "scheduler.reduction_factor"),
+        (
+            {"sampler": {"name": "nsga2", "options": {"population_size": 1}}},
+            "population_size must be of type int",
+        ),
+        (
+            {"sampler": {"name": "nsga2", "options": {"mutation_prob": 1.5}}},
+            "mutation_prob must be of type float",
+        ),
+        ({"sampler": {"name": "tpe", "options": {"n_startup_trials": 2.5}}}, "n_startup_trials must be of type int"),
+        ({"sampler": {"name": "qmc", "options": {"scramble": 1}}}, "scramble must be true or false, not 1"),
+        ({"sampler": {"name": "grid", "options": {"points": 10**9}}}, "points must be of type int, from 1 to 1e+06"),
+        (
+            {"sampler": {"name": "tpe", "options": {"multivariate": False, "group": True}}},
+            "group needs multivariate: true",
+        ),
+        (
+            {"objectives": [{"metric": "flops", "goal": "maximize", "reference": 1e6}]},
+            "flops is better the other way: goal: minimize",
+        ),
+        ({"base": {"device": "cuda:1"}}, "device 'cuda:1', but resources.gpu is 0"),
         ({"constraints": ["flops < many"]}, "cannot read 'flops < many'"),
         ({"enqueue": [{"model.router.temperatur": 1}]}, "did you mean 'model.router.temperature'"),
         ({"enqueue": [{"model.router.temperature": 50}]}, "is never 50 in this space"),
@@ -236,8 +259,63 @@ def test_keys_of_another_model_are_left_out_of_its_trials() -> None:
         space={"model.name": ["attention_routing", "full_compute"]},
     )
     study = parse_study(values)
-    from search_spaces.space import Space
-
     space = Space(study.space, study.base)
     assert space.config({"model.name": "attention_routing"}).dotted()["model.router.budget.target"] == 0.4
     assert "model.router.budget.target" not in space.config({"model.name": "full_compute"}).dotted()
+
+
+def test_a_share_is_zero_to_one() -> None:
+    options = {"crossover_prob": 0, "swapping_prob": 1, "population_size": 2}
+    assert parse_study(sweep_values(sampler={"name": "nsga2", "options": options}))
+
+
+def test_studies_of_one_model_that_is_not_the_default_one() -> None:
+    objectives = [{"metric": "val_srcc", "goal": "maximize", "reference": 0.0}]
+    searched = sweep_values(base={"dataset.name": "quality"}, space={"model.name": ["hyperiqa"]}, objectives=objectives)
+    chosen = sweep_values(base={"model.name": "hyperiqa"}, space={"dataset.name": ["quality"]}, objectives=objectives)
+    losses = {"model.name": ["hyperiqa"], "dataset.name": ["quality"]}
+    shared = sweep_values(base={"training.loss": "mse"}, space=losses, objectives=objectives)
+    for values in (searched, chosen, shared):
+        study = parse_study(values)
+        assert isinstance(study, SweepStudy)
+        config = Space(study.space, study.base).config({"model.name": "hyperiqa", "dataset.name": "quality"})
+        assert (config.model.name, config.dataset.name) == ("hyperiqa", "quality")
+        assert config.training.loss == study.base.get("training.loss", "auto")
+    arms = {"concat": {"model.name": "hyperiqa", "model.fusion.mode": "concat"}}
+    arms["uniform"] = {"model.name": "hyperiqa", "model.fusion.mode": "uniform"}
+    values = ablation_values(
+        design="arms", base={"dataset.name": "quality"}, factors={"fusion": arms}, objectives=objectives
+    )
+    assert planned_trials(parse_study(values)) == 4
+
+
+def test_an_enqueued_setting_says_what_decides_about_its_keys() -> None:
+    mode = {"choice": ["top_k", "learnable_threshold", "random"]}
+    temperature = {"float": [0.1, 3.0], "when": {"model.router.mode": ["top_k", "learnable_threshold"]}}
+    space = {"model.router.mode": mode, "model.router.temperature": temperature}
+    setting = {"model.router.temperature": 1.0}
+    with pytest.raises(
+        InputError, match=r"temperature has a when; give model.router.mode, which decides about it, too"
+    ):
+        parse_study(sweep_values(space=space, enqueue=[setting]))
+    for name in ("top_k", "learnable_threshold"):  # also where it is not the first choice
+        assert parse_study(sweep_values(space=space, enqueue=[{**setting, "model.router.mode": name}]))
+    with pytest.raises(InputError, match="its when does not hold"):
+        parse_study(sweep_values(space=space, enqueue=[{**setting, "model.router.mode": "random"}]))
+
+
+def test_the_file_of_a_shipped_study_is_a_start_for_an_own_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(study_text("digits"), encoding="utf-8")
+    assert load_study(path) == load_study("digits")
+    with pytest.raises(InputError, match="digitz: no such study; did you mean 'digits'"):
+        study_text("digitz")
+
+
+def test_trials_without_a_share_of_a_gpu_stay_off_it() -> None:
+    for values in (sweep_values, ablation_values):
+        for gpu, device in ((0, "cpu"), (0.5, "auto")):
+            plan = blueprint(parse_study(values(resources={"gpu": gpu})))
+            setting = plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
+            assert plan.configure(setting).device == device
+    assert parse_study(sweep_values(base={"device": "cuda:1"}, resources={"gpu": 1}))

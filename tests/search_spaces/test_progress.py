@@ -70,6 +70,17 @@ def test_dry_run_says_trials_cost_and_space() -> None:
     assert "mode=top_k: model.router.mode = top_k" in text
 
 
+def test_dry_run_says_when_settings_cost_more_than_the_reference() -> None:
+    def said(reference: float) -> bool:
+        task, cost = sweep_values()["objectives"]
+        study = parse_study(sweep_values(objectives=[task, {**cost, "reference": reference}]))
+        return "100% of the settings cost more than the reference of flops, 1,000, and" in dry_run(study)
+
+    assert said(1e3)
+    assert not said(1e9)
+    assert "warning" not in dry_run(load_study("digits"))
+
+
 def test_dry_run_of_what_cannot_run_says_why() -> None:
     base = {"dataset": {"name": "image_folder", "root": "nowhere"}}
     with pytest.raises(

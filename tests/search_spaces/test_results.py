@@ -23,7 +23,9 @@ def environment(out: Path, values: dict[str, Any]) -> dict[str, Any]:
 def test_threads_and_device_are_those_of_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     plain = environment(tmp_path, sweep_values())
-    assert (plain["threads"], plain["device"]) == (1, "auto (cuda on this machine)")
+    assert (plain["threads"], plain["device"]) == (1, "cpu")
+    shared = environment(tmp_path, sweep_values(resources={"gpu": 0.5}))
+    assert shared["device"] == "auto (cuda on this machine)"
     chosen = environment(tmp_path, sweep_values(base={"threads": 4, "device": "cpu"}, resources={"cpu": 4}))
     assert (chosen["threads"], chosen["device"]) == (4, "cpu")
     searched = environment(tmp_path, sweep_values(space={"threads": [1, 2]}))

@@ -233,3 +233,15 @@ def test_asking_tpe_stays_quick() -> None:
     begun = time.perf_counter()
     run(sampler, 5)
     assert (time.perf_counter() - begun) / 5 < 0.5
+
+
+def test_a_stopped_trial_never_becomes_cheaper_than_nothing() -> None:
+    sampler = proposer("gp")
+    for number in range(3):  # three that went from 1.5 M to 0.5 M, and one that was stopped at 0.4 M
+        labels = {X: 0.1 * number, Y: 1.0}
+        sampler.replay(labels, TrialState.COMPLETE, [0.9, 0.5e6], {1: [0.5, 1.5e6], 2: [0.9, 0.5e6]})
+    sampler.replay({X: 1.0, Y: 1.0}, TrialState.PRUNED, None, {1: [0.6, 0.4e6]})
+    *_, (_, values) = sampler._known_to_the_model()
+    assert values is not None
+    assert values[0] == pytest.approx(1.0)
+    assert np.exp(values[1]) == pytest.approx(0.4e6 / 3)

@@ -163,3 +163,32 @@ def test_cost_is_found_whatever_the_order_of_the_objectives() -> None:
         verdict = alone.judge(number, {"epoch": 1, "val_accuracy": accuracy}, max_epochs=9)
     assert verdict is not None
     assert (verdict.rank, verdict.peers, verdict.goes_on) == (1, 3, False)
+
+
+def test_what_was_noted_counts_like_what_was_judged() -> None:
+    shown = [(0.5, 4e5), (0.9, 2e5), (0.7, 8e5), (0.6, 1e5), (0.8, 3e5)]
+    for name in RULES:
+        judged, noted = rule(name), rule(name)
+        for number, (accuracy, flops) in enumerate(shown):
+            judged.judge(number, row(accuracy, flops), max_epochs=9)
+            assert noted.note(number, row(accuracy, flops), max_epochs=9)
+        newcomer = row(0.65, 2.5e5)
+        assert noted.judge(9, newcomer, max_epochs=9) == judged.judge(9, newcomer, max_epochs=9)
+    assert not noted.note(0, {**newcomer, "epoch": 2}, max_epochs=9)
+
+
+def test_expected_flops_stand_in_for_flops_only() -> None:
+    objectives = (OBJECTIVES[0], Objective(metric="routing_ratio", goal="minimize", reference=1.0))
+    bare = {"epoch": 1, "val_accuracy": 0.5}
+    for name, is_judged in (("moasha", False), ("similar_cost", False), ("asha", True)):
+        judge = Rule(SchedulerSection(name=name), objectives)
+        assert (judge.judge(0, bare, max_epochs=9, cost=1e6) is not None) is is_judged
+        assert judge.judge(1, {**bare, "routing_ratio": 0.3}, max_epochs=9, cost=1e6) is not None
+
+
+def test_parameters_are_an_objective_like_any_other() -> None:
+    objectives = (OBJECTIVES[0], Objective(metric="params", goal="minimize", reference=1e6))
+    judge = Rule(SchedulerSection(name="moasha", reduction_factor=2), objectives)
+    rows = [{"epoch": 1, "val_accuracy": 0.5, "params": size} for size in (1000, 2000, 4000)]
+    verdicts = [judge.judge(number, shown, max_epochs=9, cost=1e6) for number, shown in enumerate(rows)]
+    assert [verdict.goes_on for verdict in verdicts if verdict is not None] == [True, False, False]
