@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.configs import as_searched
 from analysis.summary import Summary
 
 EDGE = 0.05
@@ -22,7 +23,7 @@ def boundary_warnings(summary: Summary) -> list[str]:
     space = summary.results.study.get("space")
     if not isinstance(space, dict) or summary.front.empty:
         return []
-    trials = summary.front.drop_duplicates("trial")
+    trials = as_searched(summary.front.drop_duplicates("trial"), summary.results.study)
     lines = []
     for key, declared in space.items():
         bounds = _range(declared)

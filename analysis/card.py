@@ -13,7 +13,7 @@ from analysis.confirmed import NO_SEEDS, confirmed_row, reached
 from analysis.measured import Latency
 from analysis.portable import Verified
 from analysis.summary import Summary
-from analysis.words import axis_label, shown
+from analysis.words import SHARES_OF_IMAGES, axis_label, shown
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.intervals import share_interval
@@ -87,7 +87,7 @@ def _value(card: Card, metric: str) -> str:
     """Return a metric of the point; a share of images with Wilson's interval."""
     value = float(card.row[metric])
     images = card.val_images
-    if not metric.endswith("accuracy") or images is None:
+    if metric not in SHARES_OF_IMAGES or images is None:
         return shown(metric, value)
     interval = share_interval(value, images)
     sample = f"95 %, one seed; {images} images, on which it was chosen too"

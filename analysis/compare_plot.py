@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.drawing import BASELINE_STYLES, log_ticks, new_figure, paper_style, save
+from analysis.drawing import BASELINE_STYLES, log_ticks, look, new_figure, paper_style, save
 from analysis.words import axis_label, scale
 
 if TYPE_CHECKING:
@@ -55,8 +54,10 @@ def draw_comparison(compared: Comparison, folder: Path, formats: Sequence[str] =
 
 def _styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return marker and colour: baselines as in every figure, the others in order."""
-    others = cycle(OTHER_STYLES)
-    return {name: BASELINE_STYLES[name] if name in BASELINE_STYLES else next(others) for name in names}
+    markers, colours = zip(*OTHER_STYLES, strict=True)
+    others = [name for name in names if name not in BASELINE_STYLES]
+    looks = {name: look(index, colours, markers) for index, name in enumerate(others)}
+    return {name: BASELINE_STYLES[name] if name in BASELINE_STYLES else looks[name][::-1] for name in names}
 
 
 def _label(row: Mapping[str, Any]) -> str:

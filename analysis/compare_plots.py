@@ -9,12 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.drawing import (
-    COLOURS,
-    MARKERS,
     WIDTHS,
     ColumnWidth,
     as_text,
     cost_axis,
+    look,
     new_figure,
     paper_style,
     place_legend,
@@ -57,13 +56,13 @@ def draw_overlay(
         figure = new_figure(WIDTHS[width], 3.6 if width == "double" else 4.2)
         axes = figure.add_subplot()
         for index, surface in enumerate(surfaces):
-            colour = COLOURS[index % len(COLOURS)]
-            repeats = f" (median of {surface.repeats})" if surface.repeats > 1 else ""
+            colour, marker = look(index)
+            repeats = f" (by most of {surface.repeats})" if surface.repeats > 1 else ""
             axes.plot(
                 surface.middle[cost.metric],
                 surface.middle[task.metric] * factor,
                 drawstyle="steps-post",
-                marker=MARKERS[index % len(MARKERS)],
+                marker=marker,
                 markersize=4,
                 color=colour,
                 label=as_text(surface.name + repeats),

@@ -64,17 +64,21 @@ def _made(folder: Path) -> Path:
 
 
 def _surface(group: Group, objectives: tuple[Objective, ...]) -> Surface:
-    """Return the median front of a group, with the best and the worst repeat's as a band where there are repeats."""
+    """Return the front that most repeats of a group reach, with a band from the best to the worst of them.
+
+    A repeat that has no point yet is none.
+    """
+    fronts = [front for front in group.fronts if len(front)]
 
     def values(share: float) -> pd.DataFrame:
-        surface = attainment(group.fronts, share)
+        surface = attainment(fronts, share)
         shown_values = metrics(surface, objectives) if len(surface) else np.empty((0, 2))
         return pd.DataFrame(shown_values, columns=[o.metric for o in objectives])
 
-    repeats = len(group.fronts)
-    if repeats == 1:
+    repeats = len(fronts)
+    if repeats <= 1:
         return Surface(group.name, repeats, values(1.0), None, None)
-    return Surface(group.name, repeats, values(0.5), values(1 / repeats), values(1.0))
+    return Surface(group.name, repeats, values((repeats // 2 + 1) / repeats), values(1 / repeats), values(1.0))
 
 
 def comparison_table(studies: pd.DataFrame, objectives: Sequence[Objective], reference: NDArray[np.float64]) -> Table:

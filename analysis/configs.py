@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from routing.errors import InputError
-from routing.yaml_io import parse_scalar
+from routing.yaml_io import as_cell, parse_scalar
 
 ROOT_KEYS = ("seed", "device", "precision", "threads", "plugins")
 
@@ -21,6 +21,36 @@ def config_keys(table: pd.DataFrame) -> list[str]:
 def varied_keys(table: pd.DataFrame) -> list[str]:
     """Return the keys with more than one value among the rows that have them; never the seed."""
     return [key for key in config_keys(table) if key != "seed" and len(table[key].dropna().unique()) > 1]
+
+
+def searched_keys(study: dict[str, Any]) -> list[str]:
+    """Return the keys that a resolved study searches; none of an ablation."""
+    space = study.get("space")
+    return [key for key in space if isinstance(key, str)] if isinstance(space, dict) else []
+
+
+def as_searched(trials: pd.DataFrame, study: dict[str, Any]) -> pd.DataFrame:
+    """Return the trials with a searched key empty where its ``when`` does not hold.
+
+    The configuration of such a trial has a value there, too, a default that nothing reads.
+    """
+    active = {key: pd.Series(True, index=trials.index) for key in searched_keys(study) if key in trials}
+    for _ in active:  # a chain of conditions is no longer than the space
+        for key in active:
+            for parent, accepted in _conditions(study, key).items():
+                if parent in trials:
+                    holds = trials[parent].map(yaml_value).isin({yaml_value(as_cell(value)) for value in accepted})
+                    active[key] &= holds & active.get(parent, True)
+    return trials.assign(**{key: trials[key].where(holds) for key, holds in active.items()})
+
+
+def _conditions(study: dict[str, Any], key: str) -> dict[str, list[Any]]:
+    """Return parent -> accepted values of a searched key's ``when``; a damaged one counts as none."""
+    declared = study["space"][key]
+    when = declared.get("when") if isinstance(declared, dict) else None
+    if not isinstance(when, dict):
+        return {}
+    return {str(parent): value if isinstance(value, list) else [value] for parent, value in when.items()}
 
 
 def yaml_value(value: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -32,6 +32,12 @@ BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for who sees none
 }
 WIDTHS: dict[ColumnWidth, float] = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper
 FORMATS = ("png", "svg", "pdf")
+
+
+def look(index: int, colours: Sequence[str] = COLOURS, markers: Sequence[str] = MARKERS) -> tuple[str, str]:
+    """Return colour and marker of a series: after a round of colours the markers shift, so that no two look alike."""
+    turn, place = divmod(index, len(colours))
+    return colours[place], markers[(index + turn) % len(markers)]
 
 
 @contextmanager

@@ -14,11 +14,11 @@ from analysis.drawing import (
     COLOURS,
     FRONT,
     GREY,
-    MARKERS,
     WIDTHS,
     ColumnWidth,
     as_text,
     log_ticks,
+    look,
     new_figure,
     paper_style,
     save,
@@ -68,7 +68,8 @@ def _slice(
     if is_number(all_values) and not is_few_counts(all_values):
         axes.scatter(pd.to_numeric(rows[key]), y, s=12, c=colour, linewidths=0, label=label)
         if spans_decades(all_values):
-            axes.set_xscale("log")
+            numbers = pd.to_numeric(all_values).dropna()
+            log_ticks(axes, "x", float(numbers.max() / numbers.min()))
         return
     levels = sorted(all_values.dropna().unique())
     places = {level: place for place, level in enumerate(levels)}
@@ -126,18 +127,18 @@ def draw_levels(
     with paper_style():
         wide = width == "double"
         figure = new_figure(WIDTHS[width], 2.9 if wide else 5.4)
-        panels = figure.subplots(1, len(tables)) if wide else figure.subplots(len(tables), 1)
+        panels = figure.subplots(*((1, len(tables)) if wide else (len(tables), 1)), squeeze=False).flatten()
         for axes, (metric, means) in zip(panels, tables.items(), strict=True):
             for index, (group, rows) in enumerate(means.groupby("group", sort=True)):
-                factor = scale(metric)
+                factor, (colour, marker) = scale(metric), look(index)
                 middle = rows["mean"] * factor
                 bars = [(middle - rows["low"] * factor).fillna(0), (rows["high"] * factor - middle).fillna(0)]
                 axes.errorbar(
                     rows["level"],
                     middle,
                     yerr=bars if metric not in ("flops",) else None,
-                    color=COLOURS[index % len(COLOURS)],
-                    marker=MARKERS[index % len(MARKERS)],
+                    color=colour,
+                    marker=marker,
                     capsize=2,
                     linewidth=1.2,
                     label=as_text(str(group)) if metric == next(iter(tables)) else None,

@@ -36,9 +36,10 @@ def finished(results: Results) -> pd.DataFrame:
     return trials[(trials["state"] == "COMPLETE") & measured(trials, results.objectives)]
 
 
-def slice_keys(trials: pd.DataFrame) -> list[str]:
+def slice_keys(trials: pd.DataFrame, searched: Sequence[str] = ()) -> list[str]:
     """Return the varied keys worth a panel: numbers, and names with few levels; searched keys before others."""
-    keys = [key for key in varied_keys(trials) if is_number(trials[key]) or trials[key].nunique() <= MAX_LEVELS]
+    varied = sorted(varied_keys(trials), key=lambda key: key not in searched)
+    keys = [key for key in varied if is_number(trials[key]) or trials[key].nunique() <= MAX_LEVELS]
     return keys[:MAX_KEYS]
 
 
@@ -91,9 +92,10 @@ def knob_curves(summary: Summary) -> dict[str, list[pd.DataFrame]]:
     return curves
 
 
-def parallel_axes(trials: pd.DataFrame, metrics: Sequence[str]) -> list[ParallelAxis]:
+def parallel_axes(trials: pd.DataFrame, metrics: Sequence[str], searched: Sequence[str] = ()) -> list[ParallelAxis]:
     """Return the axes of parallel coordinates: the slice keys, then the metrics."""
-    names = {key: key.removeprefix("model.").replace(".", " ").replace("_", " ") for key in slice_keys(trials)}
+    keys = slice_keys(trials, searched)
+    names = {key: key.removeprefix("model.").replace(".", " ").replace("_", " ") for key in keys}
     names |= {metric: axis_label(metric) for metric in metrics}
     return [_axis(key, trials[key], name) for key, name in names.items()]
 

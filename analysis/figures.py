@@ -9,6 +9,7 @@ from typing import TypeVar
 import pandas as pd
 
 from analysis import effect_plots, plots
+from analysis.configs import as_searched, searched_keys
 from analysis.drawing import ColumnWidth
 from analysis.effects import GRID_KEY, finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.summary import Summary
@@ -48,15 +49,17 @@ def _parameter_figures(summary: Summary, formats: Sequence[str], folder: Path, w
     """Draw slices, the grid-size curve and parallel coordinates of the finished trials."""
     objectives = summary.results.objectives
     on_front = set(summary.front["trial"])
-    trials = finished(summary.results)
+    study = summary.results.study
+    trials, searched = as_searched(finished(summary.results), study), searched_keys(study)
     if trials.empty:
         return []
-    paths = effect_plots.draw_slices(trials, slice_keys(trials), on_front, objectives[0], formats, folder, width)
+    keys = slice_keys(trials, searched)
+    paths = effect_plots.draw_slices(trials, keys, on_front, objectives[0], formats, folder, width)
     if GRID_KEY in trials and len(trials[GRID_KEY].dropna().unique()) > 1 and "flops" in trials:
         tables = {metric: level_means(trials, GRID_KEY, metric) for metric in (objectives[0].metric, "flops")}
         paths += effect_plots.draw_levels(tables, "patches per side", "grid_size", formats, folder, width)
     lines = trials.loc[_some(trials.index.tolist(), trials["number"].isin(on_front).tolist())]
-    axes = parallel_axes(lines, [objective.metric for objective in objectives])
+    axes = parallel_axes(lines, [objective.metric for objective in objectives], searched)
     flags = lines["number"].isin(on_front).tolist()
     return paths + effect_plots.draw_parallel(axes, flags, formats, folder, width)
 

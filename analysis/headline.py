@@ -67,7 +67,8 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
     if summary.hypervolume == 0:
         lines.append(
             f"The hypervolume is 0: no point is better than the study's reference ({_reference(summary)}) in both. "
-            "Longer training, or a reference that chance just misses, gives a search something to tell points apart by."
+            "Longer training, or a reference that chance just misses and no model exceeds in cost, gives a search "
+            "something to tell points apart by."
         )
     picked = {"the best point": best, "the knee": knee}
     if match is not None:

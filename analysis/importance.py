@@ -23,14 +23,14 @@ NOTE = (
 
 
 def importances(results: Results) -> pd.DataFrame:
-    """Return the importance of the searched parameters for every objective; empty with too few trials.
+    """Return the importance of the searched parameters for every objective; empty with too few trials, or no search.
 
     Columns: ``parameter`` and one per objective, each summing to 1; sorted by the first objective. Parameters that only
     some trials have come last, as NaN: they cannot be compared. At most the last 1,000 finished trials are used, none
     of a warm start. A ledger that cannot be read adds a line to ``results.problems``.
     """
     ledger = results.folder / LEDGER_FILE
-    if not ledger.is_file() or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
+    if results.kind != "sweep" or not ledger.is_file() or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
         return pd.DataFrame()
     try:
         found = _from_ledger(ledger, [objective.metric for objective in results.objectives])

@@ -14,7 +14,7 @@ from routing.errors import InputError
 
 Goal = Literal["maximize", "minimize"]
 
-COSTS = ("flops", "flops_p5", "flops_p95", "latency_ms", "params", "routing_ratio", "train_seconds")
+COSTS = ("flops", "flops_p5", "flops_p95", "params", "routing_ratio", "train_seconds")
 
 
 @dataclass(frozen=True)

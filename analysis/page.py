@@ -164,10 +164,15 @@ def front_table(summary: Summary) -> Table:
     texts = ("arm", "model.name", "model.router.mode", "knob", "knob_value")
     rows = []
     for index, row in summary.front.iterrows():
-        cells = [str(int(row[c])) if c in ("trial", "seed") else shown(c, knob_value(row[c])) for c in columns]
+        cells = [_cell(c, row[c]) for c in columns]
         rows.append(Row(tuple(cells), "knee" if index == summary.knee else ""))
     headings = [Column(axis_label(c) if "." not in c else c, c not in texts) for c in columns]
     return table("The front, ordered by cost; the knee is shaded", headings, rows)
+
+
+def _cell(column: str, value: Any) -> str:
+    whole = pd.to_numeric(value, errors="coerce") if column in ("trial", "seed") else float("nan")
+    return shown(column, knob_value(value)) if pd.isna(whole) else str(int(whole))
 
 
 def failure_table(results: Results) -> Table:

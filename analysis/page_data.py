@@ -16,15 +16,20 @@ from analysis.words import axis_label, scale
 MAX_CHART_POINTS = 20_000
 AXES = (
     "val_accuracy", "val_srcc", "val_plcc", "val_rmse", "val_loss", "test_accuracy", "flops", "flops_p5", "flops_p95",
-    "latency_ms", "params", "routing_ratio", "train_seconds",
+    "params", "routing_ratio", "train_seconds",
 )  # fmt: skip
-TABLE_METRICS = ("arm", "routing_ratio", "params", "router_state", "epochs", "train_seconds")
+"""Columns to choose from first; every other column of numbers follows."""
+NO_AXES = ("trial", "knob", "knob_value", "is_default", "arm")
+TABLE_METRICS = (
+    "arm", "routing_ratio", "params", "router_state", "gap_closed", "recall", "epochs", "train_seconds",
+)  # fmt: skip
 
 
 def page_data(summary: Summary) -> dict[str, Any]:
     """Return the page's data: axes, operating points, trials with their configuration, table columns."""
     points = _chart_points(summary)
-    axes = [name for name in AXES if name in points and pd.to_numeric(points[name], errors="coerce").notna().any()]
+    others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
+    axes = [name for name in dict.fromkeys([*AXES, *others]) if name in points and _has_numbers(points[name])]
     objectives = [objective.metric for objective in summary.results.objectives]
     axes = list(dict.fromkeys([*(name for name in objectives if name in points), *axes]))
     trials = summary.results.trials
@@ -66,6 +71,9 @@ def _table(summary: Summary) -> list[dict[str, Any]]:
     trials = summary.results.trials
     wanted = ["number", "state", "model.name", "model.router.mode"]
     wanted += [objective.metric for objective in summary.results.objectives]
+    wanted += [
+        name for name in map(str, trials.columns) if name.startswith(("val_", "cross_")) and _has_numbers(trials[name])
+    ]
     wanted += [*TABLE_METRICS, *varied_keys(trials), "seed", "reason"]
     columns = []
     for name in dict.fromkeys(wanted):
@@ -77,6 +85,10 @@ def _table(summary: Summary) -> list[dict[str, Any]]:
         column: dict[str, Any] = {"name": name, "label": label, "numeric": numeric, "scale": scale(name)}
         columns.append(column | {"cells": numbers(values) if numeric else _dictionary(trials[name])})
     return columns
+
+
+def _has_numbers(values: pd.Series) -> bool:
+    return bool(pd.to_numeric(values, errors="coerce").notna().any())
 
 
 def numbers(values: Iterable[Any]) -> list[float | int | None]:

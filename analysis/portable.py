@@ -10,7 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +47,15 @@ class Verified:
     """How an exported file did against PyTorch on real validation images.
 
     ``agreeing`` of ``images`` predictions are equal to within 1e-4; ``largest`` is the largest difference among them.
+    ``decides`` says that the model decides patch by patch, ``precision`` in what the run computes; the file has fp32.
     """
 
     path: Path
     images: int
     agreeing: int
     largest: float
+    decides: bool = False
+    precision: str = "fp32"
 
     def words(self) -> str:
         """Return the check as one sentence."""
@@ -60,7 +63,9 @@ class Verified:
             f"`{self.path.name}`: {self.agreeing} of {self.images} validation images predicted as by PyTorch "
             f"(largest difference {self.largest:.1e})"
         )
-        if self.agreeing < self.images:
+        if self.precision != "fp32":
+            text += f", both in fp32 (the run computed in {self.precision})"
+        if self.decides and self.agreeing < self.images:
             text += "; in the others a score lies within rounding of the threshold and its patch goes the other way"
         return text + "."
 
@@ -138,6 +143,8 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
         raise InputError(f"unknown export format '{kind}' (valid: {choices(FILES)})")
     if kind == "onnx":
         _need_onnx()
+    precision = saved.config.precision
+    saved = replace(saved, config=saved.config.replace(precision="fp32"))
     module = traceable(saved).eval().cpu()
     path = folder / FILES[kind]
     with torch.no_grad(), _quiet():
@@ -156,7 +163,7 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
             f"{path.name} was removed: it predicts only {verified.agreeing} of {verified.images} validation images "
             "as PyTorch does"
         )
-    return verified
+    return replace(verified, decides=isinstance(saved.model, AttentionRouting), precision=precision)
 
 
 def traceable(saved: SavedRun) -> nn.Module:

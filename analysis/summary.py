@@ -63,7 +63,7 @@ def summarise(results: Results) -> Summary:
     vectors = losses(points, results.objectives)
     reference = reference_losses(vectors, results.objectives)
     costs = cost_columns(results)
-    rows = front_order(vectors, by=costs[0] if costs else len(results.objectives) - 1)
+    rows = front_order(vectors, by=next((index for index in costs if index), len(results.objectives) - 1))
     front = points.iloc[rows]
     knee = int(front.index[knee_index(vectors[rows], costs)]) if len(rows) else None
     return Summary(

@@ -29,6 +29,8 @@ WARM_START_REASON = "warm start: "
 
 TRIAL_COLUMNS = ("number", "state", "reason", "seed")
 POINT_COLUMNS = ("trial", "seed", "knob", "knob_value", "is_default", "routing_ratio", "flops", "params")
+NUMBER_COLUMNS = ("routing_ratio", "flops", "params")
+"""Columns of points with numbers only: one damaged cell would make pandas read all of a column as text."""
 _EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself from 3.1 on
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
@@ -97,6 +99,8 @@ def read_results(folder: str | Path) -> Results:
     for number in dict.fromkeys(points.loc[~complete, "trial"]):
         problems.append(f"trial {number}: a point without {' or '.join(o.metric for o in objectives)} is left out")
     points = points[complete].reset_index(drop=True)
+    numeric = dict.fromkeys([*(objective.metric for objective in objectives), *NUMBER_COLUMNS])
+    points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numeric})
     environment = _read_json(root / ENVIRONMENT_FILE, problems)
     return Results(root, study, environment, objectives, trials, points, problems)
 

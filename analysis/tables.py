@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$", "−": "$-$",
+    "<": "$<$", ">": "$>$", "|": "$|$",
 }  # fmt: skip
 
 

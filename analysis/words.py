@@ -8,18 +8,20 @@ from typing import Any
 LABELS = {
     "val_accuracy": ("validation accuracy", "%", 100.0),
     "test_accuracy": ("test accuracy", "%", 100.0),
+    "val_top5_accuracy": ("validation top-5 accuracy", "%", 100.0),
     "val_loss": ("validation loss", "", 1.0),
     "val_srcc": ("validation SRCC", "", 1.0),
     "val_plcc": ("validation PLCC", "", 1.0),
     "test_srcc": ("test SRCC", "", 1.0),
     "test_plcc": ("test PLCC", "", 1.0),
     "flops": ("compute", "multiply-adds per image", 1.0),
-    "latency_ms": ("latency", "ms per image", 1.0),
     "ms_per_image": ("inference time", "ms per image", 1.0),
     "params": ("parameters", "", 1.0),
     "routing_ratio": ("routing ratio", "", 1.0),
     "train_seconds": ("training", "s", 1.0),
 }
+SHARES_OF_IMAGES = ("val_accuracy", "val_top5_accuracy")
+"""Metrics that are a share of all validation images: their error is that of a binomial."""
 COUNTS = ("flops", "flops_p5", "flops_p95", "flops_dense", "params")
 
 

@@ -149,6 +149,8 @@ def _subject(folder: Path, split: str, count: int, pruning: str | None, random_w
         )
     if saved.info.task != "classification":
         raise InputError(f"{folder}: attention analysis needs a classification run, not '{saved.info.task}'")
+    if saved.model.needs:
+        raise InputError(f"{folder}: this model needs the {choices(saved.model.needs)} of every image, not only pixels")
     whole = data[split]
     chosen = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))[:count].sort().values
     chosen = chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(1))]

@@ -150,13 +150,19 @@
     return { tickvals: ticks, ticktext: ticks.map(text) };
   }
 
+  // Colour and shape of a group: after a round of colours the shapes shift, so that no two groups look alike.
+  function look(g) {
+    const round = Math.floor(g / PALETTE.length);
+    return { color: PALETTE[g % PALETTE.length], symbol: SYMBOLS[(g + round) % SYMBOLS.length] };
+  }
+
   function draw() {
     const x = byId("axis-x").value, y = byId("axis-y").value;
     const kept = points.trial.map((_, index) => index).filter(visible);
     const traces = groups.map((group, g) => trace(
       kept.filter((i) => groupOf(rowOf.get(points.trial[i])) === group && !points.front[i]), x, y,
       { name: group, showlegend: false, opacity: 0.45,
-        marker: { size: 6, color: PALETTE[g % PALETTE.length], symbol: SYMBOLS[g % SYMBOLS.length] } }));
+        marker: { size: 6, ...look(g) } }));
     const isFront = x === data.objectives[1] && y === data.objectives[0] && data.objectives.length === 2;
     const front = kept.filter((i) => points.front[i]).sort((a, b) => points.values[x][a] - points.values[x][b]);
     if (isFront) {
@@ -166,10 +172,10 @@
     groups.forEach((group, g) => {
       if (!kept.some((i) => groupOf(rowOf.get(points.trial[i])) === group)) return;
       const own = front.filter((i) => groupOf(rowOf.get(points.trial[i])) === group);
-      const look = { size: 11, color: PALETTE[g % PALETTE.length], symbol: SYMBOLS[g % SYMBOLS.length],
+      const marker = { size: 11, ...look(g),
         line: { width: 1.5, color: "#1b1f24" } };
       const legendOnly = own.length ? {} : { x: [null], y: [null] }; // a group without a front point keeps its legend
-      traces.push(trace(own, x, y, { name: group, showlegend: true, marker: look, type: "scatter", ...legendOnly }));
+      traces.push(trace(own, x, y, { name: group, showlegend: true, marker, type: "scatter", ...legendOnly }));
     });
     const knee = kept.filter((i) => points.knee[i]);
     traces.push(trace(knee, x, y, { name: "knee", type: "scatter", hoverinfo: "skip", hovertemplate: null,

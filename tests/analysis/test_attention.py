@@ -222,6 +222,9 @@ def test_bad_input(vit_run: Path, tiny: dict[str, Any], folder: Path) -> None:
     run(RunConfig.from_dict({**tiny, "model.name": "no_routing"}), out=folder / "dense")
     with pytest.raises(InputError, match=r"NoRouting has no attention to look at"):
         analyze_attention(folder / "dense")
+    run(RunConfig.from_dict({**tiny, "model.router.mode": "oracle"}), out=folder / "oracle")
+    with pytest.raises(InputError, match=r"oracle: this model needs the box of every image, not only pixels"):
+        analyze_attention(folder / "oracle")
     with pytest.raises(InputError, match=r"NoRouting has no tokens to prune"):
         analyze_attention(folder / "dense", pruning="k_anchors=1")
 

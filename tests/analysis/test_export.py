@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from analysis.export import export
@@ -10,6 +11,7 @@ from analysis.summary import summarise
 from analysis.table import read_results
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.yaml_io import dump, load_file
 
 
 def test_trial_pick_writes_all_three_files(make_results):
@@ -74,3 +76,15 @@ def test_bad_picks(make_results, pick, match):
 def test_nothing_to_export_yet(make_results):
     with pytest.raises(InputError, match="no finished trial"):
         export(make_results(trials=0))
+
+
+def test_only_a_share_of_all_images_gets_the_interval_of_one(make_results):
+    folder = make_results(trials=7)
+    study, _ = load_file(folder / "study.yaml")
+    for name in ("val_accuracy", "val_top5_accuracy", "val_balanced_accuracy"):
+        study["objectives"][0]["metric"] = name
+        (folder / "study.yaml").write_text(dump(study))
+        points = pd.read_csv(folder / "points.csv")
+        points.assign(**{name: points["val_accuracy"]}).to_csv(folder / "points.csv", index=False)
+        (written,) = export(folder, ["best"])
+        assert ("(95 %, one seed;" in (written / "card.md").read_text()) == (name != "val_balanced_accuracy")

@@ -13,9 +13,9 @@ import pytest
 
 from analysis.boundaries import boundary_warnings
 from analysis.certificates import certificate_table
-from analysis.configs import varied_keys, yaml_value
+from analysis.configs import as_searched, searched_keys, varied_keys, yaml_value
 from analysis.confirmed import confirm_table, error_bars, read_confirmed
-from analysis.effects import finished, knob_curves, level_means, parallel_axes
+from analysis.effects import finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.export import export
 from analysis.headline import cards
 from analysis.importance import importances, split_estimated
@@ -46,6 +46,43 @@ def test_front_at_the_edge_of_a_range_is_warned_of(make_results):
     )
     (line,) = boundary_warnings(summarise(read_results(folder)))
     assert "lower edge of dataset.patch_grid_size (4)" in line
+
+
+CONDITIONAL = {
+    "model.name": {"choice": ["attention_routing", "full_compute"]},
+    "model.router.mode": {"choice": ["learnable_threshold", "top_k"], "when": {"model.name": ["attention_routing"]}},
+    "model.router.temperature": {"float": [0.1, 3.0], "when": {"model.router.mode": ["learnable_threshold"]}},
+}
+
+
+def test_what_a_trial_did_not_search_is_no_value_of_it(make_results):
+    results = read_results(with_space(make_results(), CONDITIONAL))
+    seen = as_searched(finished(results), results.study)
+    modes = seen["model.router.mode"]
+    assert seen["model.name"].notna().all()
+    assert modes.notna().equals(seen["model.name"] == "attention_routing")
+    assert seen["model.router.temperature"].notna().equals(modes == "learnable_threshold")
+    assert seen["dataset.patch_grid_size"].notna().all()  # not searched here
+    keys = slice_keys(seen, searched_keys(results.study))
+    assert set(keys[:3]) == set(CONDITIONAL)
+    assert "dataset.patch_grid_size" in keys[3:]
+
+
+def test_defaults_nobody_searched_lie_at_no_edge(make_results):
+    folder = make_results()
+    points = pd.read_csv(folder / "points.csv").assign(**{"model.router.threshold_jitter": 0.0})
+    points.to_csv(folder / "points.csv", index=False)
+    jitter = {"float": [0.0, 1.0]}
+    for when, lines in (({}, 1), ({"when": {"model.router.mode": ["gumbel"]}}, 0)):
+        mode = {"choice": ["gumbel", "top_k"]}
+        space = {"model.router.mode": mode, "model.router.threshold_jitter": {**jitter, **when}}
+        assert len(boundary_warnings(summarise(read_results(with_space(folder, space))))) == lines
+
+
+def test_an_ablation_has_no_importance(make_ablation):
+    folder = make_ablation(seeds=10)
+    write_ledger(folder, 30)
+    assert importances(read_results(folder)).empty
 
 
 @pytest.mark.parametrize("space", [None, "x", {"a": 1}, {"seed": {"float": [1]}}, {"seed": {"float": ["a", "b"]}}])
@@ -303,4 +340,5 @@ def test_tables_escape():
     assert r"x\|y" in to_markdown(content)
     assert r"\caption{50 \% \& more}" in to_latex(content)
     assert r"a\_b & n \\" in to_latex(content)
+    assert latex("< 0.001 | > 3") == "$<$ 0.001 $|$ $>$ 3"
     assert latex("\\{}") == r"\textbackslash{}\{\}"

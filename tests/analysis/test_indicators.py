@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.indicators import attainment, epsilon, same_seeds
+from analysis.comparison import _surface
+from analysis.indicators import Group, attainment, epsilon, same_seeds
+from analysis.objectives import Objective
 from analysis.report import analyze
 from analysis.table import read_results
 from routing.errors import InputError
@@ -126,3 +128,11 @@ def test_a_study_without_points_is_named(make_results):
     found = analyze([make_results("a", trials=7), make_results("b", trials=0)])
     assert found.comparison is not None
     assert "no operating point yet" in found.comparison.report.read_text()
+
+
+@pytest.mark.parametrize(("repeats", "reached"), [(1, 1), (2, 2), (3, 2), (4, 3)])
+def test_the_line_of_a_study_is_what_most_repeats_reach(repeats, reached):
+    fronts = [np.array([[-0.1 * (index + 1), 1.0]]) for index in range(repeats)]  # accuracies .1, .2, ...
+    objectives = (Objective("val_accuracy", "maximize"), Objective("flops", "minimize"))
+    middle = _surface(Group("study", tuple(fronts)), objectives).middle
+    assert middle["val_accuracy"].tolist() == pytest.approx([0.1 * (repeats - reached + 1)])

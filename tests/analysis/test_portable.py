@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from analysis.portable import ExportFailed, RoutedModel, export_model, traceable
+from analysis.portable import ExportFailed, RoutedModel, Verified, export_model, traceable
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.models import build_model
@@ -115,3 +117,16 @@ def test_controls_are_refused(mode):
 def test_unknown_format(images, tmp_path):
     with pytest.raises(InputError, match=r"unknown export format 'tflite' \(valid: onnx, torch_export\)"):
         export_model(saved_run(), images, "tflite", tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_in_bf16_is_exported_in_fp32(images, tmp_path):
+    verified = export_model(saved_run(precision="bf16"), images, "torch_export", tmp_path)
+    assert verified.agreeing == verified.images
+    assert "both in fp32 (the run computed in bf16)" in verified.words()
+
+
+def test_only_what_decides_can_decide_otherwise():
+    path = Path("model.onnx")
+    assert "goes the other way" in Verified(path, 64, 63, 1e-5, decides=True).words()
+    assert "goes the other way" not in Verified(path, 64, 63, 1e-5).words()

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from analysis import plots
-from analysis.drawing import new_figure
+from analysis.compare_plot import _styles
+from analysis.drawing import look, new_figure
+from analysis.page_data import page_data
 from analysis.report import analyze
 from analysis.summary import summarise
 from analysis.table import read_results
@@ -128,3 +130,34 @@ def front_line(folder):
     plots._front_points(axes, summarise(read_results(folder)))
     (line,) = (line for line in axes.lines if str(line.get_label()).startswith("front"))
     return line.get_linestyle(), line.get_marker()
+
+
+def test_a_study_of_costs_alone_is_drawn(make_results):
+    folder = make_results()
+    study, _ = load_file(folder / "study.yaml")
+    costs = [("flops", 2e6), ("params", 1e6)]
+    study["objectives"] = [{"metric": name, "goal": "minimize", "reference": limit} for name, limit in costs]
+    (folder / "study.yaml").write_text(dump(study))
+    found = analyze([folder])
+    assert "grid_size.png" in {path.name for path in found.figures}
+    assert found.front["params"].is_monotonic_increasing
+
+
+def test_every_measured_column_can_be_an_axis(make_results):
+    folder = make_results(trials=7)
+    for name in ("points.csv", "trials.csv"):
+        table = pd.read_csv(folder / name)
+        table.assign(val_worst_class_accuracy=0.5, note="text").to_csv(folder / name, index=False)
+    data = page_data(summarise(read_results(folder)))
+    names = [axis["name"] for axis in data["axes"]]
+    assert names[:2] == ["val_accuracy", "flops"]
+    assert "val_worst_class_accuracy" in names
+    assert not {"note", "trial", "seed", "is_default", "knob_value", "dataset.patch_grid_size"} & set(names)
+    assert "val_worst_class_accuracy" in {column["name"] for column in data["table"]}
+
+
+def test_no_two_series_look_alike():
+    assert len({look(index) for index in range(64)}) == 64
+    assert [look(index)[0] for index in range(8)] == [look(index)[0] for index in range(8, 16)]
+    styles = _styles(["a", "full_compute", "b", "c", "d", "e", "f"])
+    assert len(set(styles.values())) == 7

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
+from analysis.picks import choose
+from analysis.report import analyze
+from analysis.summary import summarise
 from analysis.table import read_results
 from routing.errors import InputError
 
@@ -86,6 +90,25 @@ def test_truncated_row_is_left_out(make_results):
     (folder / "points.csv").write_text(text[: text.rindex("\n", 0, -1) + 8])
     results = read_results(folder)
     assert len(results.points) == 3 + 4 * 8 - 1
+
+
+@pytest.mark.parametrize("column", ["val_accuracy", "flops", "params", "routing_ratio", "seed"])
+def test_a_damaged_cell_costs_its_point_only(make_results, only_the_front, column):
+    folder = make_results(trials=7)
+    points = pd.read_csv(folder / "points.csv", dtype=str)
+    points.loc[3, column] = "x"
+    points.to_csv(folder / "points.csv", index=False)
+    found = analyze([folder])
+    assert len(read_results(folder).points) == 3 + 4 * 8 - (column in ("val_accuracy", "flops"))
+    assert "x" not in found.front[column].tolist() or column == "seed"
+    assert choose(summarise(read_results(folder)), "budget=4e5")["flops"] <= 4e5
+
+
+def test_a_second_header_in_the_middle_of_a_table(make_results, only_the_front):
+    folder = make_results(trials=7)
+    text = (folder / "points.csv").read_text()
+    (folder / "points.csv").write_text(text + text)
+    assert analyze([folder]).knee is not None
 
 
 def test_point_without_an_objective_is_left_out_and_named(make_results):

@@ -28,6 +28,7 @@ def test_shown():
     assert shown("flops", 312_400.0) == "312 k"
     assert shown("reason", None) == ""
     assert shown("routing_ratio", float("nan")) == ""
-    assert shown("latency_ms", 1.5) == "1.5 ms per image"
+    assert shown("ms_per_image", 1.5) == "1.5 ms per image"
+    assert shown("val_top5_accuracy", 0.9) == "90.00 %"
     assert axis_label("flops") == "compute (multiply-adds per image)"
     assert axis_label("my_metric") == "my metric"
