@@ -58,6 +58,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "runs" / "first" / "metrics.json").write_text('{"metrics": {}}')
     for name in ("my_images", "busy", "without_test", "unanalyzed"):
         write_study(folder / "results" / name, load_study(folder / "my_images.yaml"))
+    (folder / "results" / "my_images" / "trials").mkdir()
     (folder / "results" / "my_images" / "trials.csv").write_text("number,state\n0,COMPLETE\n")
     points = "trial,is_default,val_accuracy,flops\n0,True,0.9,209536.0\n"
     (folder / "results" / "my_images" / "points.csv").write_text(points)
