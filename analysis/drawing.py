@@ -21,7 +21,7 @@ from analysis.words import axis_label
 
 ColumnWidth = Literal["single", "double"]
 
-GREY, FRONT, KNEE = "#B0B0B0", "#0072B2", "#D55E00"
+GREY, FRONT, KNEE, BLACK = "#B0B0B0", "#0072B2", "#D55E00", "#000000"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "D", "^", "P", "X", "v", "*")
 BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for who sees none

@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.ticker import FuncFormatter
 
 from analysis.drawing import (
+    BASELINE_STYLES,
+    BLACK,
     COLOURS,
     FRONT,
     GREY,
@@ -70,6 +73,7 @@ def _slice(
         if spans_decades(all_values):
             numbers = pd.to_numeric(all_values).dropna()
             log_ticks(axes, "x", float(numbers.max() / numbers.min()))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))  # settings, not counts
         return
     levels = sorted(all_values.dropna().unique())
     places = {level: place for place, level in enumerate(levels)}
@@ -112,7 +116,7 @@ def _knob_curve(axes: Axes, curve: pd.DataFrame, metric: str, front: bool) -> No
     x, y, default = curve["knob_value"], curve[metric] * scale(metric), curve["is_default"]
     colour, label = (FRONT, "trials on the front") if front else (GREY, "other trials")
     axes.plot(x, y, color=colour, linewidth=1.4 if front else 0.8, zorder=3 if front else 2, label=label)
-    axes.plot(x[default], y[default], "o", color="#000000", markersize=3, zorder=4, label="as trained")
+    axes.plot(x[default], y[default], "o", color=BLACK, markersize=3, zorder=4, label="as trained")
 
 
 def draw_levels(
@@ -129,8 +133,12 @@ def draw_levels(
         figure = new_figure(WIDTHS[width], 2.9 if wide else 5.4)
         panels = figure.subplots(*((1, len(tables)) if wide else (len(tables), 1)), squeeze=False).flatten()
         for axes, (metric, means) in zip(panels, tables.items(), strict=True):
-            for index, (group, rows) in enumerate(means.groupby("group", sort=True)):
-                factor, (colour, marker) = scale(metric), look(index)
+            groups = sorted(map(str, means["group"].unique()))
+            others = [group for group in groups if group not in BASELINE_STYLES]
+            looks = {group: look(index) for index, group in enumerate(others)}
+            looks |= {name: (BLACK, marker) for name, (marker, _) in BASELINE_STYLES.items()}  # as in every figure
+            for group in groups:
+                rows, factor, (colour, marker) = means[means["group"] == group], scale(metric), looks[group]
                 middle = rows["mean"] * factor
                 bars = [(middle - rows["low"] * factor).fillna(0), (rows["high"] * factor - middle).fillna(0)]
                 axes.errorbar(
@@ -141,7 +149,7 @@ def draw_levels(
                     marker=marker,
                     capsize=2,
                     linewidth=1.2,
-                    label=as_text(str(group)) if metric == next(iter(tables)) else None,
+                    label=as_text(group) if metric == next(iter(tables)) else None,
                 )
             if metric == "flops" and means["mean"].min() > 0:
                 log_ticks(axes, "y", float(means["mean"].max() / means["mean"].min()))
@@ -193,7 +201,7 @@ def draw_parallel(
 
 
 def _parallel_axis(axes: Axes, place: int, axis: ParallelAxis) -> None:
-    axes.axvline(place, color="#000000", linewidth=0.8)
+    axes.axvline(place, color=BLACK, linewidth=0.8)
     box = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
     for position, text in axis.ticks:
         label = axes.annotate(as_text(text), (place, position), (3, 0), textcoords="offset points", bbox=box)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 
 from analysis.drawing import (
     BASELINE_STYLES,
+    BLACK,
     COLOURS,
     FRONT,
     GREY,
@@ -79,7 +80,7 @@ def _front_points(axes: Axes, summary: Summary) -> None:
         linewidth=None if told_apart is None else 1,
         marker="o" if told_apart is None or len(objectives) != 2 else None,
         markerfacecolor=None if told_apart is None else "none",
-        color=FRONT if told_apart is None else "#000000",
+        color=FRONT if told_apart is None else BLACK,
         zorder=4 if told_apart is None or len(objectives) != 2 else 2,
         label=f"front ({len(front)})",
     )
@@ -90,7 +91,7 @@ def _front_points(axes: Axes, summary: Summary) -> None:
             knee[task.metric] * y_scale,
             s=150,
             facecolors="none",
-            edgecolors=KNEE if told_apart is None else "#000000",
+            edgecolors=KNEE if told_apart is None else BLACK,
             linewidths=2,
             zorder=6,
             label=f"knee (trial {int(knee['trial'])})",
@@ -116,7 +117,7 @@ def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objec
             row[task.metric] * scale(task.metric),
             marker=marker,
             s=60 if in_colour else 75,
-            c=colour if in_colour else "#000000",
+            c=colour if in_colour else BLACK,
             edgecolors="white",
             linewidths=0.8,
             zorder=5,
@@ -133,7 +134,7 @@ def _confirmed_points(axes: Axes, confirmed: pd.DataFrame, y_scale: float) -> No
         yerr=bars,
         fmt="D",
         markersize=4,
-        color="#000000",
+        color=BLACK,
         capsize=2,
         linewidth=1,
         zorder=7,
@@ -188,7 +189,7 @@ def draw_forest(
             axes.plot(bounds, [place, place], color=colour, linewidth=1.6)
             middle = row[f"{metric}_diff"] * factor
             axes.plot(middle, place, "o", color=colour, markerfacecolor=colour if clear else "white")
-        axes.axvline(0, color="#000000", linewidth=0.8)
+        axes.axvline(0, color=BLACK, linewidth=0.8)
         names = [as_text(f"{arm} (n={n})") for arm, n in zip(rows["arm"], rows["pairs"], strict=True)]
         axes.set_yticks(range(len(rows)), names[::-1])
         axes.set_ylim(-0.6, len(rows) - 0.4)
