@@ -108,19 +108,18 @@ def compare(
     }
     for arm, folder in planned.values():
         _check_folder(arm, folder)
-    runs = []
+    runs, metric = [], _metric(config)
     for index, ((name, seed), (arm, folder)) in enumerate(planned.items(), start=1):
         metrics = _metrics(arm, folder)
         runs.append({"name": name, "seed": seed, **arm.dotted(), **metrics})
         cost = f"{si(metrics['flops'])} multiply-adds"
-        metric = _metric(config)
         say(f"{index}/{len(planned)}  {name}, seed {seed}: {metric} {metrics[metric]:.4f}, {cost}")
     first_seed = {name: out / name / f"seed{config.seed}" for name in compared}
     rows = _rows(config, compared, runs, _latencies(config, first_seed))
     _write_csv(out / TABLE_FILE, rows)
     _write_csv(out / RUNS_FILE, runs)
     title = f"{config.dataset.name}, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
-    return Comparison(title, _metric(config), rows, runs)
+    return Comparison(title, metric, rows, runs)
 
 
 def _metric(config: RunConfig) -> str:

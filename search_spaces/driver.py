@@ -18,7 +18,7 @@ from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
 from search_spaces.collect import Collector, values_of
 from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
-from search_spaces.parameters import at_quantile
+from search_spaces.parameters import extremes
 from search_spaces.plan import Blueprint, blueprint
 from search_spaces.progress import Progress, duration
 from search_spaces.ray_session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
@@ -194,14 +194,17 @@ class Driver:
                 dataset.info()
 
     def _runs_of_every_data_set(self) -> Iterator[RunConfig]:
-        """Yield the runs of an ablation, or those at the corners of a space that searches the data."""
+        """Yield the runs of an ablation; of a search one run, and one more for every value of a key of the data."""
         space = self.plan.space
         if not self.plan.samples:
             yield from map(self.plan.configure, map(space.restore, self.plan.enqueue))
-        elif any(name.startswith("dataset.") for name in space.parameters):
-            yield from map(self.plan.configure, space.corners())
-        else:
-            yield self.plan.configure(space.decide(lambda name, parameter: at_quantile(parameter, 0.0)))
+            return
+        first = {name: extremes(parameter)[0] for name, parameter in space.parameters.items()}
+        yield self.plan.configure(space.decide(lambda name, _: first[name]))
+        for key in (name for name in space.parameters if name.startswith("dataset.")):
+            for value in extremes(space.parameters[key]):
+                chosen = {**first, key: value}
+                yield self.plan.configure(space.decide(lambda name, _, chosen=chosen: chosen[name]))  # type: ignore[misc]
 
     def _fetch(self) -> None:
         """Bring the folder up to its mirror: another machine may have gone on with it."""

@@ -76,10 +76,16 @@ def test_bad_input_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_data_that_are_not_there_are_said_before_anything_runs(tmp_path: Path) -> None:
-    missing = {"name": "cifar10", "root": str(tmp_path)}
-    with pytest.raises(InputError, match=r"no file cifar-10-batches-py/data_batch_1; put CIFAR10 there, or let it be"):
-        sweep(parse_study(sweep_values(base={"dataset": missing})), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    missing = {"dataset.name": "cifar10", "dataset.root": str(tmp_path)}
+    root = {"value": str(tmp_path), "when": {"dataset.name": "cifar10"}}
+    for values in (
+        sweep_values(base=missing),
+        sweep_values(space={"dataset.name": ["digits", "cifar10"], "dataset.root": root}),
+        ablation_values(base={}, factors={"data": {"photographs": missing}}),
+    ):
+        with pytest.raises(InputError, match=r"no file cifar-10-batches-py/data_batch_1; put CIFAR10 there, or let it"):
+            sweep(parse_study(values), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_refused_warm_start_or_cluster_does_not_block_the_corrected_command(
