@@ -29,12 +29,16 @@ def searched_keys(study: dict[str, Any]) -> list[str]:
     return [key for key in space if isinstance(key, str)] if isinstance(space, dict) else []
 
 
-def as_searched(trials: pd.DataFrame, study: dict[str, Any]) -> pd.DataFrame:
+def as_searched(trials: pd.DataFrame, study: dict[str, Any], prefix: str = "") -> pd.DataFrame:
     """Return the trials with a searched key empty where its ``when`` does not hold.
 
-    The configuration of such a trial has a value there, too, a default that nothing reads.
+    The configuration of such a trial has a value there, too: a default, or what the base of the study says.
+
+    Args:
+        prefix: of the keys that are looked at (``model.router.``).
     """
-    active = {key: pd.Series(True, index=trials.index) for key in searched_keys(study) if key in trials}
+    keys = [key for key in searched_keys(study) if key in trials and key.startswith(prefix)]
+    active = {key: pd.Series(True, index=trials.index) for key in keys}
     for _ in active:  # a chain of conditions is no longer than the space
         for key in active:
             for parent, accepted in _conditions(study, key).items():

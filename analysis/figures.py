@@ -50,7 +50,8 @@ def _parameter_figures(summary: Summary, formats: Sequence[str], folder: Path, w
     objectives = summary.results.objectives
     on_front = set(summary.front["trial"])
     study = summary.results.study
-    trials, searched = as_searched(finished(summary.results), study), searched_keys(study)
+    # settings of a router say nothing of models without one; other keys act in every model, searched or not
+    trials, searched = as_searched(finished(summary.results), study, "model.router."), searched_keys(study)
     if trials.empty:
         return []
     keys = slice_keys(trials, searched)

@@ -193,6 +193,10 @@ class RunConfig(Section):
         tree = switch_names(nested(_string_keys(values, where)), changes)
         return cls.from_dict(merge(tree, nested(changes)), where)
 
+    def is_same_run(self, other: RunConfig) -> bool:
+        """Return whether both are one run, wherever it is computed: ``device`` does not count."""
+        return self.model_copy(update={"device": other.device}) == other
+
     def dotted(self) -> dict[str, Any]:
         """Return ``{"dataset.name": "digits", "seed": 0, ...}``, JSON-ready."""
         return dotted(self)

@@ -193,7 +193,7 @@ def _is_finished(out: Path, config: RunConfig) -> bool:
     try:
         read_metrics(out)
         found = load_text((out / CONFIG_FILE).read_text(encoding="utf-8"))[0]
-        return RunConfig.from_dict(found) == config
+        return RunConfig.from_dict(found).is_same_run(config)
     except (InputError, OSError, UnicodeDecodeError):
         (out / METRICS_FILE).unlink(missing_ok=True)
         return False

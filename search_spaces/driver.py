@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import operator
 import sys
 import threading
 import time
@@ -18,8 +17,7 @@ from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
 from search_spaces.collect import Collector, values_of
 from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
-from search_spaces.parameters import extremes
-from search_spaces.plan import Blueprint, blueprint
+from search_spaces.plan import Blueprint, blueprint, broken_constraint
 from search_spaces.progress import Progress, duration
 from search_spaces.ray_session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
 from search_spaces.results import (
@@ -51,10 +49,9 @@ from search_spaces.resume import (
 )
 from search_spaces.samplers import Proposer
 from search_spaces.scheduler import Rule
-from search_spaces.schema import Study, SweepStudy, parse_constraint
+from search_spaces.schema import Study
 from search_spaces.signals import SweepInterrupted, clean_stop
 
-_SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
 _WORKER_LOSSES = 2
 """How often a trial is tried again when its worker or node dies."""
 _SEGMENT = 2000
@@ -143,11 +140,8 @@ class Driver:
             flops = expected_flops(config)
         except InputError as error:
             return str(error)
-        for text in self.study.constraints if isinstance(self.study, SweepStudy) else ():
-            _, sign, limit = parse_constraint(text)
-            if not _SIGNS[sign](flops, limit):
-                return f"{text} does not hold: expected {flops:.6g}"
-        return config, flops
+        broken = broken_constraint(self.study, flops)
+        return (config, flops) if broken is None else f"{broken} does not hold: expected {flops:.6g}"
 
     def publish(self) -> None:
         """Write the tables, and copy them and the ledger to the mirror.
@@ -194,17 +188,11 @@ class Driver:
                 dataset.info()
 
     def _runs_of_every_data_set(self) -> Iterator[RunConfig]:
-        """Yield the runs of an ablation; of a search one run, and one more for every value of a key of the data."""
-        space = self.plan.space
-        if not self.plan.samples:
-            yield from map(self.plan.configure, map(space.restore, self.plan.enqueue))
-            return
-        first = {name: extremes(parameter)[0] for name, parameter in space.parameters.items()}
-        yield self.plan.configure(space.decide(lambda name, _: first[name]))
-        for key in (name for name in space.parameters if name.startswith("dataset.")):
-            for value in extremes(space.parameters[key]):
-                chosen = {**first, key: value}
-                yield self.plan.configure(space.decide(lambda name, _, chosen=chosen: chosen[name]))  # type: ignore[misc]
+        """Yield the runs of an ablation, or those at the corners of a search."""
+        if self.plan.samples:
+            yield from map(self.plan.configure, self.plan.space.corners())
+        else:
+            yield from map(self.plan.configure, map(self.plan.space.restore, self.plan.enqueue))
 
     def _fetch(self) -> None:
         """Bring the folder up to its mirror: another machine may have gone on with it."""
@@ -225,9 +213,10 @@ class Driver:
             InputError: it is not the one that knows the folder's trials: their numbers would be given out again.
         """
         journal, trials = self.out / LEDGER_FILE, self.out / TRIALS_FOLDER
-        if self.storage is None and read_id(self.out) is not None:
+        is_elsewhere = read_id(self.out) is not None
+        if self.storage is None and is_elsewhere and not journal.exists():
             raise InputError(f"{self.out} keeps its ledger elsewhere; give the --storage it was started with")
-        if self.storage is not None and journal.exists():
+        if self.storage is not None and journal.exists() and not is_elsewhere:
             raise InputError(f"{self.out} keeps its ledger in {LEDGER_FILE}; leave out --storage")
         has_trials = trials.is_dir() and any(trials.iterdir())
         if self.storage is None and has_trials and not journal.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from routing.config import RunConfig, valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.plugins import import_plugins
-from routing.section import dotted, nested
+from routing.section import dotted, merge, nested
 from routing.yaml_io import Lines, load_file
 from search_spaces.messages import Places, explain, why_unknown
 from search_spaces.parameters import at_quantile, contains, is_constant
@@ -110,7 +111,6 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -
         _check_sweep(study, place)
     else:
         _check_ablation(study, place)
-    _check_device(study, place)
     return study
 
 
@@ -136,15 +136,6 @@ def _flat_base(study: Study, place: Places) -> dict[str, Any]:
         return dotted(nested(study.base))
     except InputError as error:
         raise _at(place("base"), error) from None
-
-
-def _check_device(study: Study, place: Places) -> None:
-    device = str(_flat_base(study, place).get("device", "auto"))
-    if device.startswith("cuda") and not study.resources.gpu:
-        raise InputError(
-            f"{place('base', 'device')}: device '{device}', but resources.gpu is 0; say what share of a GPU a trial "
-            "takes, as in resources: {gpu: 0.5}"
-        )
 
 
 def _check_keys(study: Study, names: dict[str, list[str]], keys: dict[str, str]) -> None:
@@ -192,6 +183,8 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
     except InputError as error:
         raise _at(place("space", str(error).split(":")[0]), error) from None
     _check_runs(space, place)
+    used = itertools.product(names["model.name"], names["dataset.name"])
+    _check_base(space, [dict(zip(("model.name", "dataset.name"), pair, strict=True)) for pair in used], place)
     for index, setting in enumerate(study.enqueue):
         _check_enqueued(space, setting, place("enqueue", index))
     _check_grid(study, space, place)
@@ -213,6 +206,40 @@ def _check_runs(space: Space, place: Places) -> None:
             named = next((key for key in [*setting, *space.base] if key in text), None)
             where = place("space", named) if named in setting else place("base", *([named] if named else []))
             raise InputError(f"{where}: {text}") from None
+
+
+def _check_base(space: Space, used: list[dict[str, Any]], place: Places) -> None:
+    """Raise ``InputError`` for a value of the base that no model and data set of the study can have.
+
+    Where the base itself is of another model than a run, what the run's cannot have is left out of it.
+
+    Args:
+        used: ``model.name`` and ``dataset.name`` of the runs.
+    """
+    trees = [space.tree(names) for names in used]
+    flat = [dotted(tree) for tree in trees]
+    lost = {
+        key: value
+        for key, value in space.base.items()
+        if key.startswith(("model.", "dataset."))
+        and key not in used[0]
+        and not any(key in tree and tree[key] == value for tree in flat)
+    }
+    for names, tree in zip(used, trees, strict=True):
+        own = {key: lost[key] for key in valid_keys(nested(names)) if key in lost}
+        why = _why_not(merge(tree, nested(own)))
+        if own and why is not None and why != _why_not(tree):
+            named = next((key for key in own if key in why), next(iter(own)))
+            raise InputError(f"{place('base', named)}: {why}")
+
+
+def _why_not(tree: dict[str, Any]) -> str | None:
+    """Return why this is no run, None where it is one."""
+    try:
+        RunConfig.from_dict(tree)
+    except InputError as error:
+        return str(error).removeprefix("config: ")
+    return None
 
 
 def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
@@ -248,6 +275,7 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
     except InputError as error:
         raise _at(place("factors"), error) from None
     configs: dict[str, RunConfig] = {}
+    used: list[dict[str, Any]] = []
     for arm in declared:
         where = place("factors", *arm.path) if arm.path else place("base")
         flat = dotted(nested({**base, **arm.changes}))
@@ -266,3 +294,5 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         if same is not None:
             raise InputError(f"{where}: duplicate arms: '{same}' and '{arm.name}' are the same run")
         configs[arm.name] = config
+        used.append({key: values[0] for key, values in names.items()})
+    _check_base(Space({}, study.base), used, place)

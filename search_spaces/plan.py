@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -10,11 +11,14 @@ from typing import Any
 
 from routing.config import RunConfig
 from routing.errors import InputError
+from routing.section import dotted, nested
 from search_spaces.ablation import arms
-from search_spaces.parameters import at_quantile
+from search_spaces.parameters import at_quantile, extremes
 from search_spaces.scheduler import rungs
-from search_spaces.schema import Parameter, SamplerSection, Study, SweepStudy
+from search_spaces.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
 from search_spaces.space import Space
+
+_SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def planned_trials(study: Study, trials: int | None = None) -> int:
 
 def dry_run(study: Study, trials: int | None = None) -> str:
     """Return what would run, as text: trials, estimated cost, the space or the arms in words."""
+    check_device(study)
     total = planned_trials(study, trials)
     lines = [f"{study.kind} '{study.name}': {total} trials"]
     lines += [f"question: {study.question}"] if study.question else []
@@ -143,13 +148,39 @@ def _estimate(study: Study, total: int) -> list[str]:
 def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
     """Return a line where some settings cost more than the reference of the objective ``flops``."""
     reference = next((o.reference for o in study.objectives if o.metric == "flops"), float("inf"))
-    share = sum(value > reference for value in flops) / len(flops)
+    run = [value for value in flops if broken_constraint(study, value) is None]
+    share = sum(value > reference for value in run) / max(len(run), 1)
     if not share:
         return []
     return [
         f"warning: {share:.0%} of the settings cost more than the reference of flops, {reference:,.0f}, and count for "
         "nothing; raise it above the dearest"
     ]
+
+
+def broken_constraint(study: Study, flops: float) -> str | None:
+    """Return the first constraint of a study that a run of this expected cost breaks."""
+    for text in study.constraints if isinstance(study, SweepStudy) else ():
+        _, sign, limit = parse_constraint(text)
+        if not _SIGNS[sign](flops, limit):
+            return text
+    return None
+
+
+def check_device(study: Study) -> None:
+    """Raise ``InputError`` where a trial would take a GPU that nobody counts: Ray places trials by their shares."""
+    if study.resources.gpu:
+        return
+    changed = [arm.changes for arm in arms(study)] if not isinstance(study, SweepStudy) else []
+    named = [dotted(nested(keys)).get("device") for keys in (study.base, *changed)]
+    if isinstance(study, SweepStudy) and "device" in study.space:
+        named += extremes(study.space["device"])
+    for device in named:
+        if str(device).startswith("cuda"):
+            raise InputError(
+                f"device '{device}', but resources.gpu is 0; say what share of a GPU a trial takes, as in "
+                "resources: {gpu: 0.5}"
+            )
 
 
 def _words(levels: list[int]) -> str:

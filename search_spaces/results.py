@@ -47,7 +47,7 @@ def trial_folder(out: Path, number: int) -> Path:
 def holds_run(folder: Path, config: RunConfig) -> bool:
     """Return whether a trial's folder belongs to this run: a ledger that lost its end gives the number out again."""
     try:
-        return RunConfig.from_yaml(folder / CONFIG_FILE) == config
+        return RunConfig.from_yaml(folder / CONFIG_FILE).is_same_run(config)
     except InputError:
         return False
 
@@ -71,10 +71,17 @@ def check_mirror(out: Path, mirror: Mirror) -> None:
     Raises:
         InputError: the folder holds another one.
     """
-    path = out / MIRROR_FILE
-    here, there = path.read_text(encoding="utf-8") if path.exists() else "", mirror.read(MIRROR_FILE)
-    belongs = here == there if there is not None else here.split()[:1] == [mirror.url]
-    if (out / STUDY_FILE).exists() and not belongs:
+    path, study = out / MIRROR_FILE, out / STUDY_FILE
+    if not study.exists():
+        return
+    here, there = path.read_text(encoding="utf-8") if path.exists() else None, mirror.read(MIRROR_FILE)
+    if there is not None:
+        belongs = here == there
+    elif here is not None:
+        belongs = here.split()[:1] == [mirror.url]
+    else:  # of a version without marks
+        belongs = mirror.read(STUDY_FILE) == study.read_text(encoding="utf-8")
+    if not belongs:
         raise InputError(
             f"{out}, where a sweep to {mirror.url} works, holds another sweep; rename that folder, or choose a URL "
             "with another last part"

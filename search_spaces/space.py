@@ -111,12 +111,15 @@ class Space:
         names = self.names(values)
         key = (names["model.name"], names["dataset.name"])
         if key not in self._trees:
-            self._trees[key] = self._tree_of(names)
+            self._trees[key] = self.tree(names)
         rest = {name: value for name, value in values.items() if name not in _SECTION_NAMES}
         return RunConfig.from_dict(merge(self._trees[key], nested(rest)))
 
-    def _tree_of(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Return the shared keys of a run of this model and data set, nested; keys of the others are left out."""
+    def tree(self, names: dict[str, Any]) -> dict[str, Any]:
+        """Return the shared keys of a run of this model and data set, nested; keys of the others are left out.
+
+        So are values that belong to another model and that this one cannot have (``aggregator``, say).
+        """
         own = {key: self.base.get(key, default) for key, default in _DEFAULT_NAMES.items()}
         declared = set(valid_keys(nested(own)))
         shared = {key: value for key, value in self.base.items() if key in declared or not _of_section(key)}

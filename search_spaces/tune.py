@@ -14,7 +14,7 @@ from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror, is_url
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
-from search_spaces.plan import planned_trials
+from search_spaces.plan import check_device, planned_trials
 from search_spaces.ray_session import check_address, cluster_address, local_concurrency
 from search_spaces.results import without_secrets
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
@@ -62,6 +62,7 @@ def sweep(
         RoutingError: the disk is full, or Ray did not start.
     """
     study = study if isinstance(study, (SweepStudy, AblationStudy)) else load_study(study)
+    check_device(study)
     total = planned_trials(study, trials)
     if isinstance(study, SweepStudy):
         study = study.model_copy(update={"trials": total})

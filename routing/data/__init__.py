@@ -95,7 +95,7 @@ class Split:
 class ImageData:
     """All splits of a data set and what a model must know of it.
 
-    ``key`` tells their content from any other; empty where nobody has said.
+    ``key`` is a digest of their content, the same on every machine; empty where nobody has said.
     """
 
     info: DataInfo
@@ -107,7 +107,7 @@ class ImageData:
         digest = hashlib.sha256(self.key.encode())
         for split in [] if self.key else [self.splits[name] for name in ("train", "val") if name in self.splits]:
             for tensor in (split.images, split.targets):
-                digest.update(tensor.contiguous().numpy().tobytes())
+                digest.update(tensor.contiguous().numpy())
         return digest.hexdigest()
 
     def __getitem__(self, split: str) -> Split:

@@ -29,7 +29,7 @@ Column = np.ndarray | Callable[[Path], None]
 """An array, or, where it would not fit into memory, what writes it to a .npy file bit by bit."""
 
 _LIST = "files.txt"
-"""In a complete entry of the cache: the files that belong to it."""
+"""In a complete entry of the cache: a line per file that belongs to it, the SHA-256 of its content and its name."""
 
 Arrays = Mapping[str, Mapping[str, Column]]
 
@@ -43,7 +43,8 @@ def cache_folder() -> Path:
 
 def cached_data(info: DataInfo, name: str, key: dict[str, Any], build: Callable[[], Arrays]) -> ImageData:
     """Return a data set from the cache; see ``cached_splits``."""
-    return ImageData(info, cached_splits(name, key, build), _entry(name, key))
+    splits = cached_splits(name, key, build)
+    return ImageData(info, splits, _digest(cache_folder() / _entry(name, key) / _LIST))
 
 
 def _entry(name: str, key: dict[str, Any]) -> str:
@@ -74,7 +75,7 @@ def _is_whole(folder: Path) -> bool:
         listed = (folder / _LIST).read_text(encoding="utf-8").splitlines()
     except OSError:
         return False
-    return all((folder / name).is_file() for name in listed)
+    return all((folder / line.partition("  ")[2]).is_file() for line in listed)
 
 
 @contextmanager
@@ -108,13 +109,21 @@ def _write(folder: Path, arrays: Arrays) -> None:
                     values(path)
                 else:
                     np.save(path, values, allow_pickle=False)
-        names = sorted(str(path.relative_to(temporary)) for path in temporary.glob("*/*.npy"))
-        (temporary / _LIST).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        lines = [f"{_digest(path)}  {path.relative_to(temporary)}\n" for path in sorted(temporary.glob("*/*.npy"))]
+        (temporary / _LIST).write_text("".join(lines), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # what is left of an incomplete one
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _read(folder: Path) -> Split:

@@ -19,7 +19,8 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(upright)
         if values.min() < 0 or values.max() >= 2**16:
             raise ValueError("pixels of more than 16 bits; convert it to 8 or 16")
-        upright = Image.fromarray((values >> 8).astype(np.uint8))
+        wide = values.max() >= 2**8  # 8 bits in a wider container are what they are
+        upright = Image.fromarray((values >> 8 if wide else values).astype(np.uint8))
     elif upright.mode == "F":
         raise ValueError("floating-point pixels; convert it to 8 or 16 bits")
     return upright.convert("RGB")

@@ -97,7 +97,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def identity(config: RunConfig, data: ImageData) -> str:
     """Return a digest of the settings and data of a training; a checkpoint of another training is not resumed."""
-    content = {**config.model_dump(mode="json", exclude={"evaluation"}), "data": data.identity()}
+    content = {**config.model_dump(mode="json", exclude={"evaluation", "device"}), "data": data.identity()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

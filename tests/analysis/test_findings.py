@@ -63,6 +63,8 @@ def test_what_a_trial_did_not_search_is_no_value_of_it(make_results):
     assert modes.notna().equals(seen["model.name"] == "attention_routing")
     assert seen["model.router.temperature"].notna().equals(modes == "learnable_threshold")
     assert seen["dataset.patch_grid_size"].notna().all()  # not searched here
+    routers = as_searched(finished(results), results.study, "model.router.")
+    assert routers["model.router.mode"].equals(modes)
     keys = slice_keys(seen, searched_keys(results.study))
     assert set(keys[:3]) == set(CONDITIONAL)
     assert "dataset.patch_grid_size" in keys[3:]

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -23,8 +24,9 @@ from routing.run import run
 from routing.trainable import RunTrainable
 from routing.training.checkpoint import CHECKPOINT_FILE
 from search_spaces import sweep
+from search_spaces.driver import Driver
 from search_spaces.load import parse_study
-from search_spaces.results import drop_models, write_study
+from search_spaces.results import write_study
 
 
 def test_another_node_goes_on_where_the_first_was_lost(tmp_path: Path, tiny: dict[str, Any]) -> None:
@@ -90,15 +92,29 @@ def test_the_working_folder_of_a_url_holds_its_sweep_only(tmp_path: Path, monkey
         sweep(study, url, resume=True)
     shutil.rmtree(work)  # as on another machine
     start(url)
+    for folder in (work, tmp_path / "far" / "small"):  # as a version without marks has left both
+        (folder / "mirror.txt").unlink()
+    start(url)
+    assert Mirror(url).read("mirror.txt") == (work / "mirror.txt").read_text()
 
 
-def test_models_that_are_not_kept_go_behind_the_url_too(tmp_path: Path) -> None:
-    near = tmp_path / "near"
+@pytest.mark.parametrize(("keep", "left"), [("all", {"0", "1", "2"}), ("front", {"1"}), ("none", set())])
+def test_models_that_are_not_kept_go_behind_the_url_too(keep: str, left: set[str], tmp_path: Path) -> None:
+    near, far = tmp_path / "near", tmp_path / "far" / "small"
     for number in range(3):
         (near / "trials" / str(number)).mkdir(parents=True)
         (near / "trials" / str(number) / MODEL_FILE).write_text("weights")
-    assert {path.parent.name for path in drop_models(near, "front", {1})} == {"0", "2"}
-    assert drop_models(near, "all", set()) == []
+    mirror = Mirror(f"file://{far}")
+    mirror.push(near)
+    driver = SimpleNamespace(
+        study=SimpleNamespace(keep_models=keep),
+        out=near,
+        mirror=mirror,
+        collector=SimpleNamespace(front_trials=lambda: {1}),
+    )
+    Driver._drop_models(driver)  # type: ignore[arg-type]
+    for folder in (near, far):
+        assert {path.parent.name for path in folder.glob(f"trials/*/{MODEL_FILE}")} == left
 
 
 @pytest.mark.slow

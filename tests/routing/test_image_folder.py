@@ -207,6 +207,14 @@ def test_sixteen_bits_of_grey_keep_their_shades(folder: Path) -> None:
     assert sorted(grey[:, 0, 0, 0].tolist()) == [*shades]
 
 
+def test_eight_bits_in_a_wider_file_are_what_they_are(folder: Path) -> None:
+    for name, shade in (("dark", 40), ("light", 200)):
+        (folder / name).mkdir()
+        for index in range(4):
+            Image.fromarray(np.full((8, 8), shade, np.int32)).save(folder / name / f"{index}.tif")
+    assert load(folder, input_size=8)["train"].images.unique().tolist() == [40, 200]
+
+
 def test_pixels_that_are_no_shades_are_refused(folder: Path) -> None:
     paint_class_folders(folder / "train", 3)
     Image.fromarray(np.full((8, 8), 0.5, np.float32)).save(folder / "train" / "cat" / "zz.tif")

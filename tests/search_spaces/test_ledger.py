@@ -338,6 +338,7 @@ def test_trials_are_never_given_out_again_by_a_ledger_that_does_not_know_them(tm
     Ledger(where, "small", STUDY.objectives).claim(tmp_path / "results", resume=True)
     with pytest.raises(InputError, match="keeps its ledger elsewhere; give the --storage it was started with"):
         sweep(STUDY, tmp_path / "results", resume=True)
+    (tmp_path / "results" / "ledger_id.txt").unlink()
     (tmp_path / "results" / "ledger.journal").touch()
     with pytest.raises(InputError, match=r"keeps its ledger in ledger\.journal; leave out --storage"):
         sweep(STUDY, tmp_path / "results", resume=True, storage=where)

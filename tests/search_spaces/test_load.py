@@ -10,10 +10,10 @@ from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError
 from routing.yaml_io import dump
-from search_spaces import load_study, studies, study_text
+from search_spaces import dry_run, load_study, studies, study_text, sweep
 from search_spaces.load import parse_study, shipped
 from search_spaces.parameters import at_quantile
-from search_spaces.plan import blueprint, planned_trials
+from search_spaces.plan import blueprint, check_device, planned_trials
 from search_spaces.results import changes, dump_study, write_study
 from search_spaces.schema import SweepStudy, parse_constraint, parse_duration
 from search_spaces.space import Space
@@ -180,7 +180,6 @@ def test_short_forms() -> None:
             {"objectives": [{"metric": "flops", "goal": "maximize", "reference": 1e6}]},
             "flops is better the other way: goal: minimize",
         ),
-        ({"base": {"device": "cuda:1"}}, "device 'cuda:1', but resources.gpu is 0"),
         ({"constraints": ["flops < many"]}, "cannot read 'flops < many'"),
         ({"enqueue": [{"model.router.temperatur": 1}]}, "did you mean 'model.router.temperature'"),
         ({"enqueue": [{"model.router.temperature": 50}]}, "is never 50 in this space"),
@@ -318,4 +317,45 @@ def test_trials_without_a_share_of_a_gpu_stay_off_it() -> None:
             plan = blueprint(parse_study(values(resources={"gpu": gpu})))
             setting = plan.space.decide(lambda name, parameter: at_quantile(parameter, 0.0))
             assert plan.configure(setting).device == device
-    assert parse_study(sweep_values(base={"device": "cuda:1"}, resources={"gpu": 1}))
+
+
+def test_a_gpu_is_taken_by_its_share_only(tmp_path: Path) -> None:
+    cuda = {"device": "cuda:1"}
+    for study in (
+        sweep_values(base=cuda),
+        sweep_values(space={**SPACE, "device": ["cpu", "cuda:1"]}),
+        ablation_values(factors={"where": {"gpu": cuda}}),
+    ):
+        for start in (dry_run, lambda study: sweep(study, tmp_path / "out")):
+            with pytest.raises(InputError, match=r"device 'cuda:1', but resources\.gpu is 0; say what share"):
+                start(parse_study(study))
+        check_device(parse_study({**study, "resources": {"gpu": 0.5}}))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "message"),
+    [
+        ({"model.aggregator": "meen"}, "unknown aggregator 'meen'; did you mean 'mean'"),
+        ({"model.experts": {"width": 32, "big": [0]}}, "model.experts.big"),
+        ({"model.budget.target": 7}, "model.budget.target: must be less than or equal to 1"),
+    ],
+)
+def test_values_of_the_base_that_no_model_can_have(base: dict[str, Any], message: str) -> None:
+    names = ["full_compute", "dense_matched"]
+    arms = {name: {"model.name": name} for name in names}
+    searched = sweep_values(base=base, space={"model.name": names})
+    declared = ablation_values(base=base, design="arms", factors={"model": arms})
+    for values in (searched, declared):
+        with pytest.raises(InputError, match=message) as error:
+            parse_study(values, "study.yaml")
+        assert str(error.value).startswith("study.yaml: ")
+
+
+def test_values_of_the_base_that_one_model_can_have() -> None:
+    names = {"model.name": ["full_compute", "no_routing"]}  # no_routing pools by the mean and by nothing else
+    study = parse_study(sweep_values(base={"model.aggregator": "attention"}, space=names))
+    assert isinstance(study, SweepStudy)
+    space = Space(study.space, study.base)
+    assert space.config({"model.name": "full_compute"}).dotted()["model.aggregator"] == "attention"
+    assert space.config({"model.name": "no_routing"}).dotted()["model.aggregator"] == "mean"
