@@ -37,15 +37,26 @@ def as_searched(trials: pd.DataFrame, study: dict[str, Any], prefix: str = "") -
     Args:
         prefix: of the keys that are looked at (``model.router.``).
     """
-    keys = [key for key in searched_keys(study) if key in trials and key.startswith(prefix)]
-    active = {key: pd.Series(True, index=trials.index) for key in keys}
+    parents = {
+        key: {name: accepted for name, accepted in _conditions(study, key).items() if name in trials}
+        for key in searched_keys(study)
+        if key in trials and key.startswith(prefix)
+    }
+    active = {key: pd.Series(True, index=trials.index) for key in parents}
+    for key, conditions in parents.items():
+        for name, accepted in conditions.items():
+            active[key] &= _is_one_of(trials[name], accepted)
     for _ in active:  # a chain of conditions is no longer than the space
-        for key in active:
-            for parent, accepted in _conditions(study, key).items():
-                if parent in trials:
-                    holds = trials[parent].map(yaml_value).isin({yaml_value(as_cell(value)) for value in accepted})
-                    active[key] &= holds & active.get(parent, True)
+        for key, conditions in parents.items():
+            for name in conditions:
+                active[key] &= active.get(name, True)
     return trials.assign(**{key: trials[key].where(holds) for key, holds in active.items()})
+
+
+def _is_one_of(cells: pd.Series, accepted: list[Any]) -> pd.Series:
+    """Return which cells hold one of these values of a study; a column has many cells and few distinct ones."""
+    texts = {yaml_value(as_cell(value)) for value in accepted}
+    return cells.isin([cell for cell in cells.unique() if yaml_value(cell) in texts])
 
 
 def _conditions(study: dict[str, Any], key: str) -> dict[str, list[Any]]:

@@ -132,11 +132,11 @@ def draw_levels(
         wide = width == "double"
         figure = new_figure(WIDTHS[width], 2.9 if wide else 5.4)
         panels = figure.subplots(*((1, len(tables)) if wide else (len(tables), 1)), squeeze=False).flatten()
+        groups = sorted({str(group) for means in tables.values() for group in means["group"].unique()})
+        others = [group for group in groups if group not in BASELINE_STYLES]
+        looks = {group: look(index) for index, group in enumerate(others)}
+        looks |= {name: (BLACK, marker) for name, (marker, _) in BASELINE_STYLES.items()}  # as in every figure
         for axes, (metric, means) in zip(panels, tables.items(), strict=True):
-            groups = sorted(map(str, means["group"].unique()))
-            others = [group for group in groups if group not in BASELINE_STYLES]
-            looks = {group: look(index) for index, group in enumerate(others)}
-            looks |= {name: (BLACK, marker) for name, (marker, _) in BASELINE_STYLES.items()}  # as in every figure
             for group in groups:
                 rows, factor, (colour, marker) = means[means["group"] == group], scale(metric), looks[group]
                 middle = rows["mean"] * factor
