@@ -168,8 +168,7 @@ def _train(
             )
             before = progress.history[-1]["train_seconds"] if progress.history else 0.0
             row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
-            row |= {"train_seconds": before + losses["epoch_seconds"], **_headline(evaluator.run(model))}
-            row["params"] = model.num_parameters()
+            row |= {"train_seconds": before + losses["epoch_seconds"], **_evaluated(model, evaluator)}
             progress = progress.after(row, model, f"val_{task.metric}", task.higher_is_better)
             if out is not None:
                 write_history(out, progress.history)
@@ -185,12 +184,17 @@ def _without_training(
 ) -> list[dict[str, Any]]:
     """Evaluate weights that were not trained here, frozen or reused ones, and report that once."""
     *before, last = history or [{"epoch": 0, "train_seconds": 0.0}]
-    row = {**last, **_headline(evaluator.run(model)), "params": model.num_parameters()}
+    row = {**last, **_evaluated(model, evaluator)}
     if out is not None:
         write_history(out, [*before, row])
     if report is not None:
         report(row)
     return [*before, row]
+
+
+def _evaluated(model: VisionModel, evaluator: Evaluator) -> dict[str, float]:
+    """Return what a row of the history says of the model as it is now."""
+    return {**_headline(evaluator.run(model)), "params": model.num_parameters()}
 
 
 def _headline(evaluation: Evaluation) -> dict[str, float]:

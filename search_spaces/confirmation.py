@@ -23,15 +23,14 @@ from routing.yaml_io import load_file
 from search_spaces.collect import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
 from search_spaces.load import load_study, parse_study
 from search_spaces.results import trial_folder
-from search_spaces.schema import Objective, Study
+from search_spaces.schema import MAX_NAME, Objective, Study
 from search_spaces.tune import sweep
 
 CONFIRM_FOLDER = "confirm"
 CONFIRM_FILE = "confirm.csv"
 FRONT_FILE = "front.csv"
 RUN = "search_spaces.confirmation:train_and_test"
-_NAME_KEPT = 72
-"""Of the 80 characters that the name of a study may have."""
+_SUFFIX = "-confirm"
 _TEXTS = {"knob_value": str}
 """Kept as they are written: a threshold has 17 digits, and the last one tells points apart."""
 
@@ -95,7 +94,7 @@ def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: 
     first = max(_seeds_used(folder, list(arms))) + 1
     values = {
         "kind": "ablation",
-        "name": f"{study.name[:_NAME_KEPT]}-confirm",
+        "name": study.name[: MAX_NAME - len(_SUFFIX)] + _SUFFIX,
         "question": f"What does the front of {study.name} reach under fresh seeds, on images nobody chose by?",
         "design": "arms",
         "factors": {"trial": {str(number): _settings(folder, number) for number in dict.fromkeys(arms.values())}},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -52,8 +51,13 @@ def study_text(name: str) -> str:
     """Return the file of a shipped study as it stands, comments included; an unknown name is an ``InputError``."""
     known = shipped()
     if name not in known:
-        raise InputError(f"{name}: no such study{nearest(name, known)} (shipped: {choices(known)})")
+        raise _no_such_study(name)
     return known[name].read_text(encoding="utf-8")
+
+
+def _no_such_study(name: str) -> InputError:
+    known = shipped()
+    return InputError(f"{name}: no such study{nearest(Path(name).stem, known)} (shipped: {choices(known)})")
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -82,7 +86,7 @@ def _find(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{path}: a folder without study.yaml; give a study file or the name of a shipped study")
     if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
         raise InputError(f"{path}: no such file")
-    raise InputError(f"{path}: no such study{nearest(file.stem, known)} (shipped: {choices(known)})")
+    raise _no_such_study(str(path))
 
 
 def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -> Study:
@@ -183,8 +187,10 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
     except InputError as error:
         raise _at(place("space", str(error).split(":")[0]), error) from None
     _check_runs(space, place)
-    used = itertools.product(names["model.name"], names["dataset.name"])
-    _check_base(space, [dict(zip(("model.name", "dataset.name"), pair, strict=True)) for pair in used], place)
+    used = [
+        {"model.name": model, "dataset.name": data} for model in names["model.name"] for data in names["dataset.name"]
+    ]
+    _check_base(space, used, place)
     for index, setting in enumerate(study.enqueue):
         _check_enqueued(space, setting, place("enqueue", index))
     _check_grid(study, space, place)
@@ -202,7 +208,7 @@ def _check_runs(space: Space, place: Places) -> None:
         try:
             space.config(setting)
         except InputError as error:
-            text = str(error).removeprefix("config: ").removeprefix("base: ")
+            text = str(error).removeprefix("config: ")
             named = next((key for key in [*setting, *space.base] if key in text), None)
             where = place("space", named) if named in setting else place("base", *([named] if named else []))
             raise InputError(f"{where}: {text}") from None
@@ -227,8 +233,8 @@ def _check_base(space: Space, used: list[dict[str, Any]], place: Places) -> None
     }
     for names, tree in zip(used, trees, strict=True):
         own = {key: lost[key] for key in valid_keys(nested(names)) if key in lost}
-        why = _why_not(merge(tree, nested(own)))
-        if own and why is not None and why != _why_not(tree):
+        why = _why_not(merge(tree, nested(own))) if own else None
+        if why is not None and why != _why_not(tree):
             named = next((key for key in own if key in why), next(iter(own)))
             raise InputError(f"{place('base', named)}: {why}")
 
@@ -288,11 +294,12 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         try:
             config = arm.config(study, study.seeds[0])
         except InputError as error:
-            text = str(error).removeprefix("config: ").removeprefix("base: ")
+            text = str(error).removeprefix("config: ")
             raise InputError(f"{where}: arm '{arm.name}': {text}") from None
         same = next((name for name, other in configs.items() if other == config), None)
         if same is not None:
             raise InputError(f"{where}: duplicate arms: '{same}' and '{arm.name}' are the same run")
         configs[arm.name] = config
-        used.append({key: values[0] for key, values in names.items()})
+        own = {key: values[0] for key, values in names.items()}
+        used += [own] if own not in used else []
     _check_base(Space({}, study.base), used, place)

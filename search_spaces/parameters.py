@@ -7,15 +7,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from routing.errors import InputError, choices
-from search_spaces.schema import Parameter
+from search_spaces.schema import MAX_GRID, Parameter
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
 
-MAX_GRID = 1_000_000
-"""Combinations a grid may have."""
 _OFF_GRID = 1e-8
 """Share of a step by which rounding may put a value beside the grid; Optuna allows as much."""
 

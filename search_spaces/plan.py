@@ -61,13 +61,14 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
 
 
 def _placed(configure: Callable[[dict[str, Any]], RunConfig], study: Study) -> Callable[[dict[str, Any]], RunConfig]:
-    """Keep trials without a share of a GPU off it: ``device: auto`` takes one wherever it sees one."""
+    """Keep trials without a share of a GPU off it."""
 
-    def on_cpu(values: dict[str, Any]) -> RunConfig:
+    def placed(values: dict[str, Any]) -> RunConfig:
         config = configure(values)
-        return config.replace(device="cpu") if config.device == "auto" else config
+        device = study.resources.placed(config.device)
+        return config if device == config.device else config.replace(device=device)
 
-    return configure if study.resources.gpu else on_cpu
+    return placed
 
 
 def planned_trials(study: Study, trials: int | None = None) -> int:

@@ -234,11 +234,9 @@ def _configured(study: Study, key: str) -> Any:
 
 def _device(study: Study) -> Any:
     """Return the device of the trials; for ``auto``, with what this machine makes of it: other nodes may differ."""
-    configured = _configured(study, "device")
-    if configured != "auto":
-        return configured
-    if not study.resources.gpu:
-        return "cpu"
+    device = study.resources.placed(_configured(study, "device"))
+    if device != "auto":
+        return device
     from routing.training.seeding import pick_device  # imports torch
 
     return f"auto ({pick_device('auto').type} on this machine)"

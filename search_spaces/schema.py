@@ -31,6 +31,12 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
 }
 """Metrics of a trial record that a study may optimise, and the direction in which each is better."""
 
+MAX_NAME = 80
+"""Characters of a study's name."""
+
+MAX_GRID = 1_000_000
+"""Combinations a grid may have."""
+
 COST_METRICS = ("flops", "flops_p5", "flops_p95", "params", "routing_ratio", "train_seconds")
 """Objectives that measure cost; the others measure the task."""
 
@@ -181,7 +187,7 @@ SAMPLER_OPTIONS: dict[str, dict[str, tuple[type, float, float]]] = {
     },
     "random": {},
     "qmc": {"scramble": (bool, 0, 1)},
-    "grid": {"points": (int, 1, 1_000_000)},
+    "grid": {"points": (int, 1, MAX_GRID)},
 }
 """Options of every sampler with their type, lowest and highest value; those of Optuna's samplers have its names."""
 
@@ -235,11 +241,15 @@ class ResourcesSection(Section):
         default_factory=dict, description="Custom Ray resources of one trial."
     )
 
+    def placed(self, device: str) -> str:
+        """Return the device of a trial: ``auto`` takes a GPU wherever it sees one; without a share, it is the CPU."""
+        return "cpu" if device == "auto" and not self.gpu else device
+
 
 class StudyBase(Section):
     """What every study declares."""
 
-    name: Annotated[str, AfterValidator(_file_name)] = Field(max_length=80, description="Name of the study.")
+    name: Annotated[str, AfterValidator(_file_name)] = Field(max_length=MAX_NAME, description="Name of the study.")
     question: str = Field(default="", description="The question this study answers, in one sentence.")
     cost: str = Field(default="", description="What it costs, in words: about 5 minutes on 2 cores.")
     base: dict[str, Any] = Field(default_factory=dict, description="Keys of the run that all trials share.")

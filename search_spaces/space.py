@@ -15,7 +15,6 @@ from routing.config import RunConfig, switch_names, valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.section import dotted, merge, nested
 from search_spaces.parameters import (
-    MAX_GRID,
     distribution,
     extremes,
     from_label,
@@ -27,7 +26,7 @@ from search_spaces.parameters import (
     suggest,
     to_label,
 )
-from search_spaces.schema import Parameter
+from search_spaces.schema import MAX_GRID, Parameter
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
