@@ -1,4 +1,4 @@
-"""The default study as a user would search it by hand, with default settings. Usage: ray|optuna FOLDER SECONDS SEED
+"""The default study as a user would search it by hand, with default settings. Usage: ray|optuna FOLDER TRIALS SEED
 
 Both share the study's conditional space, define by run, and the settings it runs first, and train as ``routing train``
 does. What a hand-written script has is one point per training; early stopping with two objectives is in neither
@@ -67,7 +67,7 @@ def define_by_run(folder: str, trial: optuna.Trial) -> dict[str, Any]:
     return {"folder": folder}
 
 
-def with_ray(folder: str, seconds: float, seed: int) -> None:
+def with_ray(folder: str, trials: int, seed: int) -> None:
     """Search with Ray Tune and OptunaSearch, as many trials at once as every way of the benchmark runs."""
     import ray
     from ray import tune
@@ -83,16 +83,12 @@ def with_ray(folder: str, seconds: float, seed: int) -> None:
     )
     tune.Tuner(
         trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=search,
-            num_samples=-1,
-            time_budget_s=seconds,
-        ),
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=trials),
         run_config=tune.RunConfig(storage_path=f"{folder}/ray", name="plain"),
     ).fit()
 
 
-def with_optuna(folder: str, seconds: float, seed: int) -> None:
+def with_optuna(folder: str, trials: int, seed: int) -> None:
     """Search with Optuna: one of the processes that share a journal. Its sampler is left as it is, without a seed.
 
     Whoever starts the processes has queued the first settings, once for all of them.
@@ -102,9 +98,9 @@ def with_optuna(folder: str, seconds: float, seed: int) -> None:
     def objective(trial: optuna.Trial) -> tuple[float, float]:
         return train(space.config(space.sample(trial)), Path(folder))
 
-    shared_study(folder).optimize(objective, timeout=seconds)
+    shared_study(folder).optimize(objective, trials // WORKERS)
 
 
 if __name__ == "__main__":
     search = {"ray": with_ray, "optuna": with_optuna}[sys.argv[1]]
-    search(sys.argv[2], float(sys.argv[3]), int(sys.argv[4]))
+    search(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

@@ -40,35 +40,60 @@ def test_the_curve_counts_every_point_when_its_training_ended() -> None:
     assert steps.reaching(2e6) is None
 
 
-def test_ways_are_compared_on_the_same_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours reaches plain Ray's final volume after 2, 4 and 20 s of 30, then never: a way that is late says so."""
+def test_ways_take_turns_and_each_training_is_timed_from_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    reached = {0: 2.0, 1: 4.0, 2: 20.0, 3: None}
 
     def way(name: str) -> Any:
-        def search(folder: Path, seconds: float, seed: int) -> None:
+        def run_it(folder: Path, trials: int, seed: int) -> None:
             ran.append(f"{name}{seed}")
-            ended = 10.0 if name == bench.RAY else reached[seed]
-            points = [[0.5, 1.0e6]]
-            if ended is not None:
-                note = {"ended": time.time() + ended, "points": points}
-                (folder / "1.json").write_text(json.dumps(note))
-            late = {"ended": time.time() + 31, "points": [[1.0, 0.0]]}
-            (folder / "2.json").write_text(json.dumps(late))
+            note = {"ended": time.time() + trials, "points": [[0.5, 1.0e6]]}
+            (folder / "1.json").write_text(json.dumps(note))
 
-        return search
+        return run_it
 
     monkeypatch.setattr(bench, "WAYS", {name: way(name) for name in (bench.OURS, bench.RAY)})
-    monkeypatch.setattr(bench, "_draw", lambda study: None)
-    ours, plain = bench.compare(30, range(3))
-    assert ran[:4] == [bench.OURS + "0", bench.RAY + "0", bench.RAY + "1", bench.OURS + "1"]
-    assert ours["reached"] == pytest.approx(4, abs=0.5)
-    assert ours["share"] == pytest.approx(4 / 30, abs=0.02)
-    assert ours["worst"] == pytest.approx(20 / 30, abs=0.02)
-    assert plain["reached"] == pytest.approx(10, abs=0.5)
-    assert (ours["trainings"], ours["points"], ours["n"]) == (1, 1, 3)
-    ours, _ = bench.compare(30, [2, 3, 3])
-    assert ours["reached"] == ours["worst"] == "not within 30"
+    found = bench.search(7, range(2))
+    assert ran == [bench.OURS + "0", bench.RAY + "0", bench.RAY + "1", bench.OURS + "1"]
+    assert [note["ended"] for (note,) in found[bench.RAY]] == pytest.approx([7, 7], abs=0.5)
+
+
+def note(ended: float, *points: list[float]) -> dict[str, Any]:
+    return {"ended": ended, "points": list(points)}
+
+
+def test_ways_are_compared_under_the_same_seed() -> None:
+    """Plain Ray ends after 30 s, under the last seed after 60; ours is there after 2, 4, 20 and 24 s, or never."""
+    reached, rays = [2.0, 4.0, 20.0, 24.0], [30.0, 30.0, 30.0, 60.0]
+    better, worse = [0.5, 1.0e6], [0.25, 1.0e6]
+    runs = {
+        bench.OURS: [[note(1, worse), note(at, better, worse)] for at in reached],
+        bench.RAY: [[note(end / 2, worse), note(end, better)] for end in rays],
+    }
+    ours, plain = bench.compare(runs, OBJECTIVES)
+    assert ours["reached"] == 12
+    assert ours["share"] == pytest.approx((4 / 30 + 24 / 60) / 2)
+    assert ours["worst"] == pytest.approx(20 / 30)
+    assert (plain["reached"], plain["share"], plain["worst"]) == (30, 1, 1)
+    assert (ours["trainings"], ours["points"], ours["seconds"], ours["n"]) == (2, 3, 12, 4)
+    assert ours["hypervolume"] == plain["hypervolume"] == pytest.approx(0.5e6)
+    assert ours["third"] == pytest.approx((0.5e6 + 0.25e6) / 2)  # 10, 10, 10 and 20 s: reached, reached, not, not
+    assert plain["third"] == 0
+
+    runs[bench.OURS][2:] = [[note(1, worse)], [note(1, worse)]]
+    ours, _ = bench.compare(runs, OBJECTIVES)
+    assert ours["reached"] == ours["share"] == ours["worst"] == "not reached"
+
+
+def test_a_limit_counts_what_had_ended_by_then() -> None:
+    better, worse = [0.5, 1.0e6], [0.25, 1.0e6]
+    runs = {
+        bench.OURS: [[note(5, worse), note(21, better)]],
+        bench.RAY: [[note(16, worse), note(40, better)]],
+    }
+    ours, plain = bench.compare(runs, OBJECTIVES, limit=20)
+    assert (ours["trainings"], ours["seconds"], ours["reached"], ours["share"]) == (1, 5, 5, 5 / 20)
+    assert (plain["reached"], plain["share"]) == (16, 16 / 20)
+    assert (ours["third"], plain["third"]) == (pytest.approx(0.25e6), 0)
 
 
 def test_the_scripts_train_the_default_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +101,7 @@ def test_the_scripts_train_the_default_study(tmp_path: Path, monkeypatch: pytest
     space = Space(study.space, {**study.base, **TINY, "evaluation.operating_points": False})  # type: ignore[union-attr]
     assert set(plain_search.space_of_study().parameters) == set(space.parameters)
     monkeypatch.setattr(plain_search, "space_of_study", lambda: space)
-    plain_search.with_optuna(str(tmp_path), 0.01, 0)
+    plain_search.with_optuna(str(tmp_path), plain_search.WORKERS, 0)
     suggest = pickle.loads(pickle.dumps(partial(plain_search.define_by_run, "folder")))  # as OptunaSearch keeps it
     assert suggest(FixedTrial({"model.name": "full_compute", "dataset.patch_grid_size": 4})) == {"folder": "folder"}
     told: list[dict[str, float]] = []
@@ -100,7 +125,7 @@ def test_the_scripts_begin_with_what_the_study_runs_first(tmp_path: Path, monkey
     assert plain_search.first_settings() == wanted != []
     monkeypatch.setattr(bench, "fresh_process", lambda *words: None)
     monkeypatch.setattr(bench, "wait", lambda *processes: None)
-    bench._plain_optuna(tmp_path, 1.0, 0)
+    bench._plain_optuna(tmp_path, 2, 0)
     queued = bench.shared_study(str(tmp_path)).get_trials()
     assert [trial.system_attrs["fixed_params"] for trial in queued] == wanted
     asked = [bench.shared_study(str(tmp_path)).ask() for _ in wanted]
