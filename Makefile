@@ -42,7 +42,7 @@ check: $(STAMP)  ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | tail -n 12
+	@$(BIN)/lint-imports --no-cache
 
 format: $(STAMP)  ## let ruff format and fix what it can
 	@$(BIN)/ruff check --fix .

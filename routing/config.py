@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
@@ -45,6 +46,9 @@ def _by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
 
 TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 """Losses of every task; the first is its default. A task of a plugin has its own only."""
+
+TASK_METRICS = {"classification": ("accuracy", "loss"), "quality": ("srcc", "plcc", "plcc_logistic", "rmse")}
+"""Metrics of every task, reported as ``val_<name>``; ``evaluation.metrics`` adds further ones."""
 
 Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DATASETS, "digits"))]
 Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
@@ -188,7 +192,10 @@ class RunConfig(Section):
             if not isinstance(values, dict):
                 raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
         changes = parse_overrides(overrides)
-        import_plugins(changes.get("plugins", values.get("plugins")))
+        if "plugins" in changes or path is None:
+            import_plugins(changes.get("plugins"))
+        else:
+            import_plugins(values.get("plugins"), Path(path))
         where = str(path) if path is not None else "command line"
         tree = switch_names(nested(_string_keys(values, where)), changes)
         return cls.from_dict(merge(tree, nested(changes)), where)

@@ -29,7 +29,6 @@ from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
 from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics, write_text
 from routing.scratch import scratch_folder
-from routing.yaml_io import load_text
 
 ERROR_FILE = "error.txt"
 RunFunction = Callable[..., TrialRecord]
@@ -192,9 +191,8 @@ def _is_finished(out: Path, config: RunConfig) -> bool:
         return False
     try:
         read_metrics(out)
-        found = load_text((out / CONFIG_FILE).read_text(encoding="utf-8"))[0]
-        return RunConfig.from_dict(found).is_same_run(config)
-    except (InputError, OSError, UnicodeDecodeError):
+        return RunConfig.from_yaml(out / CONFIG_FILE).is_same_run(config)
+    except (InputError, OSError):
         (out / METRICS_FILE).unlink(missing_ok=True)
         return False
 

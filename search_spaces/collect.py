@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import CONFIG_FILE, read_metrics, write_text
-from routing.yaml_io import as_cell, load_file
+from routing.yaml_io import as_cell
 from search_spaces.ledger import REASON, WARM_START, setting_of
 from search_spaces.results import trial_folder
 
@@ -143,7 +143,7 @@ class Collector:
         except (InputError, KeyError):
             path = trial_folder(self.out, trial.number) / CONFIG_FILE
             try:
-                return RunConfig.from_dict(load_file(path)[0]).dotted()
+                return RunConfig.from_yaml(path).dotted()
             except InputError:
                 return setting_of(trial)
 

@@ -19,7 +19,6 @@ from routing.config import RunConfig
 from routing.errors import InputError
 from routing.intervals import mean_interval
 from routing.record import OperatingPoint, TrialRecord, read_metrics, write_json
-from routing.yaml_io import load_file
 from search_spaces.collect import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
 from search_spaces.load import load_study, parse_study
 from search_spaces.results import trial_folder
@@ -121,7 +120,7 @@ def _seeds_used(folder: Path, on_front: Sequence[int]) -> set[int]:
 
 
 def _config(folder: Path, number: int) -> RunConfig:
-    return RunConfig.from_dict(load_file(trial_folder(folder, number) / "config.yaml")[0])
+    return RunConfig.from_yaml(trial_folder(folder, number) / "config.yaml")
 
 
 def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None] | None, out: Path) -> TrialRecord:

@@ -8,14 +8,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from routing.config import RunConfig, valid_keys
+from routing.config import TASK_METRICS, RunConfig, valid_keys
 from routing.errors import InputError, choices, nearest
 from routing.plugins import import_plugins
+from routing.registry import METRICS
 from routing.section import dotted, merge, nested
 from routing.yaml_io import Lines, load_file
 from search_spaces.messages import Places, explain, why_unknown
 from search_spaces.parameters import at_quantile, contains, is_constant
-from search_spaces.schema import GRID_POINTS, AblationStudy, Parameter, Study, SweepStudy
+from search_spaces.schema import GRID_POINTS, AblationStudy, Objective, Parameter, Study, SweepStudy
 from search_spaces.space import Space
 
 KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
@@ -70,7 +71,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     """
     file = _find(path)
     values, lines = load_file(file)
-    return parse_study(values, str(path) if Path(path).exists() else file.name, lines)
+    return parse_study(values, str(path) if Path(path).exists() else file.name, lines, source=file)
 
 
 def _find(path: str | os.PathLike[str]) -> Path:
@@ -89,14 +90,16 @@ def _find(path: str | os.PathLike[str]) -> Path:
     raise _no_such_study(str(path))
 
 
-def parse_study(values: Any, where: str = "study", lines: Lines | None = None) -> Study:
-    """Check the content of a study file; see ``load_study``."""
+def parse_study(
+    values: Any, where: str = "study", lines: Lines | None = None, source: Path | None = None
+) -> Study:
+    """Check the content of a study file, by default one of our own making; see ``load_study``."""
     place = Places(where, lines or {})
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"
         raise InputError(f"{where}: a study is a mapping with kind, name, base, space, ...; this is {found}")
     base = values.get("base")
-    import_plugins(base.get("plugins") if isinstance(base, dict) else None)
+    import_plugins(base.get("plugins") if isinstance(base, dict) else None, source)
     try:
         _check_key_types(values, place)
     except RecursionError:
@@ -186,7 +189,7 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
         space = Space(study.space, study.base)
     except InputError as error:
         raise _at(place("space", str(error).split(":")[0]), error) from None
-    _check_runs(space, place)
+    _check_runs(space, study.objectives, place)
     used = [
         {"model.name": model, "dataset.name": data} for model in names["model.name"] for data in names["dataset.name"]
     ]
@@ -196,7 +199,7 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
     _check_grid(study, space, place)
 
 
-def _check_runs(space: Space, place: Places) -> None:
+def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) -> None:
     """Build the runs at the corners of the space; the error names the parameter where it can."""
     for setting in space.corners():
         names = {key: [str(value)] for key, value in space.names(setting).items()}
@@ -206,12 +209,31 @@ def _check_runs(space: Space, place: Places) -> None:
                 why = why_unknown(key, known, names)
                 raise InputError(f"{place('space', key)}: {why}; give '{key}' a when")
         try:
-            space.config(setting)
+            config = space.config(setting)
         except InputError as error:
             text = str(error).removeprefix("config: ")
             named = next((key for key in [*setting, *space.base] if key in text), None)
             where = place("space", named) if named in setting else place("base", *([named] if named else []))
             raise InputError(f"{where}: {text}") from None
+        _check_objectives(objectives, config, place)
+
+
+def _check_objectives(objectives: tuple[Objective, ...], config: RunConfig, place: Places) -> None:
+    """A run must report what is optimised; otherwise it would be trained to the end and fail then."""
+    task = config.dataset.task
+    if task not in TASK_METRICS:
+        return  # of a plugin, which reports what it likes
+    reported = [f"val_{name}" for name in dict.fromkeys((*TASK_METRICS[task], *config.evaluation.metrics))]
+    for index, objective in enumerate(objectives):
+        name = objective.metric
+        if name in reported or not name.startswith("val_"):
+            continue
+        further = name.removeprefix("val_")
+        hint = f"; evaluation.metrics: [{further}] in the base adds it" if further in METRICS else ""
+        raise InputError(
+            f"{place('objectives', index)}: a run on dataset.name '{config.dataset.name}', whose task is {task}, reports "
+            f"no {name} (valid: {choices(reported)}){hint}"
+        )
 
 
 def _check_base(space: Space, used: list[dict[str, Any]], place: Places) -> None:
@@ -296,6 +318,7 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         except InputError as error:
             text = str(error).removeprefix("config: ")
             raise InputError(f"{where}: arm '{arm.name}': {text}") from None
+        _check_objectives(study.objectives, config, place)
         same = next((name for name, other in configs.items() if other == config), None)
         if same is not None:
             raise InputError(f"{where}: duplicate arms: '{same}' and '{arm.name}' are the same run")

@@ -288,6 +288,20 @@ def test_studies_of_one_model_that_is_not_the_default_one() -> None:
     assert planned_trials(parse_study(values)) == 4
 
 
+def test_an_objective_is_something_that_the_runs_report() -> None:
+    """It would be missed only when a trial has been trained to its end."""
+    accuracy = {"metric": "val_accuracy", "goal": "maximize", "reference": 0.0}
+    quality = {"dataset.name": "quality", "model.name": "hyperiqa"}
+    with pytest.raises(InputError, match=r"task is quality, reports no val_accuracy \(valid: val_srcc, val_plcc, "):
+        parse_study(sweep_values(base=quality, space={"seed": {"int": [0, 3]}}, objectives=[accuracy]))
+    with pytest.raises(InputError, match=r"reports no val_accuracy"):
+        parse_study(ablation_values(base=quality, factors={"training.num_epochs": [1, 2]}, objectives=[accuracy]))
+    further = {**accuracy, "metric": "val_balanced_accuracy"}
+    with pytest.raises(InputError, match=r"evaluation.metrics: \[balanced_accuracy\] in the base adds it"):
+        parse_study(sweep_values(objectives=[further]))
+    assert parse_study(sweep_values(base={"evaluation.metrics": ["balanced_accuracy"]}, objectives=[further]))
+
+
 def test_an_enqueued_setting_says_what_decides_about_its_keys() -> None:
     mode = {"choice": ["top_k", "learnable_threshold", "random"]}
     temperature = {"float": [0.1, 3.0], "when": {"model.router.mode": ["top_k", "learnable_threshold"]}}
