@@ -98,11 +98,12 @@ def compare_groups(groups: Sequence[Group], reference: ArrayLike, log_columns: S
     best = everything[is_on_front(everything)]
     rows = []
     for group in groups:
-        volume = mean_interval([hypervolume(front, reference) for front in group.fronts])
+        fronts = [front for front in group.fronts if len(front)]  # a repeat that has no point yet is none
+        volume = mean_interval([hypervolume(front, reference) for front in fronts])
         rows.append(
             {
                 "study": group.name,
-                "n": len(group.fronts),
+                "n": len(fronts),
                 "hypervolume_mean": volume.mean,
                 "hypervolume_low": volume.low,
                 "hypervolume_high": volume.high,

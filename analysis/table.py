@@ -34,7 +34,11 @@ NUMBER_COLUMNS = ("routing_ratio", "flops", "params")
 _EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself from 3.1 on
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-TEXT_COLUMNS = ("state", "reason", "arm", "knob", "knob_value", "router_state")
+ARM = "arm"
+_WITHOUT_POINTS = ("FAIL", "PRUNED")
+_NOTHING = ("", "nan", "NaN", "NA", "N/A", "null", "None")
+"""Cells without a value. An arm may be called any of these but the first."""
+TEXT_COLUMNS = ("state", "reason", ARM, "knob", "knob_value", "router_state")
 
 
 @dataclass
@@ -140,10 +144,12 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
         if key not in header:
             raise ValueError(f"no column '{key}'")
         texts: dict[Hashable, Any] = {column: str for column in TEXT_COLUMNS if column in header}
+        nothing = {column: list(_NOTHING[:1] if column == ARM else _NOTHING) for column in header}
+        how: dict[str, Any] = {"dtype": texts, "keep_default_na": False, "na_values": nothing}
         try:
-            table = pd.read_csv(path, dtype=texts, low_memory=False, **_EXACT)
+            table = pd.read_csv(path, low_memory=False, **how, **_EXACT)
         except pd.errors.ParserError:
-            table = pd.read_csv(path, dtype=texts, engine="python", on_bad_lines=skipped.append)
+            table = pd.read_csv(path, engine="python", on_bad_lines=skipped.append, **how)
         if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of rows longer than the header
             raise ValueError("rows have more fields than the header")
     except (OSError, ValueError) as error:
@@ -186,11 +192,14 @@ def _add_unlisted(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Add what trial folders hold and the tables do not yet: a sweep writes its tables from time to time only."""
     listed, with_points = set(trials["number"]), set(points["trial"])
+    without = set(trials.loc[trials["state"].isin(_WITHOUT_POINTS), "number"]) if "state" in trials else set()
     trial_rows: list[dict[str, Any]] = []
     point_rows: list[dict[str, Any]] = []
     for folder in _trial_folders(root):
         number = int(folder.name)
-        if number in listed and (number in with_points or not (folder / METRICS_FILE).exists()):
+        if number in without or (number in with_points and number in listed):
+            continue
+        if number in listed and not (folder / METRICS_FILE).exists():
             continue
         trial, own_points = _read_trial(folder, problems)
         trial_rows += [] if number in listed else [trial]

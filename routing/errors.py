@@ -12,7 +12,8 @@ class RoutingError(Exception):
     exit_code = 1
 
     def __init__(self, text: str) -> None:
-        super().__init__(" ".join(text.split()))
+        line = " ".join(text.split())
+        super().__init__(line.encode(errors="backslashreplace").decode())  # a file's name need not be valid text
 
 
 class InputError(RoutingError):

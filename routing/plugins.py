@@ -7,10 +7,11 @@ else is data.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ def import_plugins(modules: Any, source: Path | None = None) -> None:
             _import(name)
 
 
+def digest(modules: Iterable[str]) -> str:
+    """Return a digest of the source of imported plugins: what they compute may change with it."""
+    found = hashlib.sha256()
+    for name in modules:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        found.update(Path(file).read_bytes() if file else b"")
+    return found.hexdigest()
+
+
 def _check_origin(name: str, source: Path) -> None:
     """Raise ``InputError`` for a module that the folder of the command has from whoever wrote ``source``."""
     here = Path.cwd().resolve()
@@ -58,7 +68,7 @@ def _check_origin(name: str, source: Path) -> None:
         shared = _shared_folder(code, folder or file.parent)
         if shared == folder or (shared != here and shared.is_relative_to(here)):
             raise InputError(
-                f"plugins: '{name}' is {code}, which came with {source}: files from elsewhere bring no code along; move "
+                f"plugins: '{name}' is {code}, which came with {source}: a file brings no code along; move "
                 "it into the folder the command is given in, or name its folder in PYTHONPATH"
             )
 

@@ -130,7 +130,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` in one step; nothing is left behind when it fails."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))  # a file's name need not be valid text
 
 
 def write_bytes(path: Path, content: bytes) -> None:

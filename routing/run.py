@@ -55,7 +55,8 @@ def run(
 
     Args:
         config: the run.
-        report: called after every epoch with its history row; an exception it raises ends the run.
+        report: called after every epoch with its history row, and with the last one once more where a run goes on after
+            it; an exception it raises ends the run.
         out: folder for config.yaml, history.csv, a checkpoint per epoch, and at the end model.safetensors and
             metrics.json. A checkpoint of the same training found there is continued.
         before_record: called with the result when the trained weights are in ``out`` and metrics.json, which says that
@@ -152,6 +153,8 @@ def _train(
     progress = restore_checkpoint(out, training, model, optimizer) if out is not None else None
     if progress is None:
         progress = Progress(0, [])
+    elif report is not None and progress.history:  # again: whoever asked may have gone before they heard of it
+        report(progress.history[-1])
     train_split = data["train"].to(device)
     with EventLog(out, progress.epoch + 1) as events:
         while (turn := schedule.turn(progress.history)) is not None:

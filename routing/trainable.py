@@ -31,6 +31,8 @@ from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics,
 from routing.scratch import scratch_folder
 
 ERROR_FILE = "error.txt"
+_SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)
+"""Seconds between attempts to send a finished run to its mirror."""
 RunFunction = Callable[..., TrialRecord]
 
 
@@ -127,7 +129,8 @@ class _Handover:
         with _workplace(Path(self._trial["out"]), self._trial.get("mirror")) as (out, publish):
 
             def report(row: dict[str, float]) -> None:
-                publish()
+                with suppress(RoutingError):  # what could not be sent goes with the next row
+                    publish()
                 self._report(row)
 
             try:
@@ -139,7 +142,7 @@ class _Handover:
                         write_text(out / ERROR_FILE, "".join(traceback.format_exception(error)))
                     publish()
                 raise
-            publish()
+            _insist(publish)
             content = read_metrics(out)
         return {"metrics": content["metrics"], "points": content.get("points", [])}
 
@@ -169,6 +172,15 @@ def _workplace(out: Path, mirror: str | None) -> Iterator[tuple[Path, Callable[[
         yield folder, lambda: files.push(folder, name)
 
 
+def _insist(publish: Callable[[], None]) -> None:
+    """Send what a finished run has left; where nobody answers, again after a while: it may be nowhere else."""
+    for pause in _SEND_AGAIN_AFTER:
+        with suppress(RoutingError):
+            return publish()
+        time.sleep(pause)
+    publish()
+
+
 def _function(path: str) -> RunFunction:
     module, _, name = path.partition(":")
     function: RunFunction = getattr(importlib.import_module(module), name)
@@ -180,9 +192,8 @@ def _config(trial: dict[str, Any]) -> RunConfig:
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Return whether a file could not be written for lack of room; safetensors says so only in words."""
-    no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return no_room or "No space left on device" in str(error)
+    """Return whether a file could not be written for lack of room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_finished(out: Path, config: RunConfig) -> bool:

@@ -22,11 +22,16 @@ class _Loader(yaml.SafeLoader):
     """``SafeLoader`` with YAML 1.2 floats; the C loader is not used because errors need marks of every node."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """``SafeDumper`` that puts text which the loader would read as such a float in quotes."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def _one_line(error: yaml.YAMLError, where: str) -> str:
@@ -104,5 +109,5 @@ def parse_scalar(text: str, where: str) -> Any:
 
 
 def dump(value: Any) -> str:
-    """Return ``value`` as YAML in its own key order."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=110)
+    """Return ``value`` as YAML in its own key order; ``load_text`` reads it back equal."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

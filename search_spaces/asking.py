@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.config import RunConfig
-from search_spaces.ledger import Ledger, setting_of
+from search_spaces.ledger import REPLACES, RETRY_OF, Ledger, setting_of
 from search_spaces.samplers import Proposal, Proposer
 
 Check = Callable[[dict[str, Any]], tuple[RunConfig, float] | str]
@@ -39,7 +39,7 @@ class Ready:
 
 
 class Asker:
-    """Keeps proposals ready: what waits in the ledger first, then what the sampler thinks of.
+    """Keeps proposals ready: what waits in the ledger first, interrupted trials before all, then what the sampler says.
 
     Args:
         ledger: read for WAITING trials; never written to.
@@ -119,7 +119,7 @@ class Asker:
             return not self._closed and self._left > 0
 
     def _ask(self) -> Ready | None:
-        queued = self._ledger.trials((TrialState.WAITING,))
+        queued = sorted(self._ledger.trials((TrialState.WAITING,)), key=_is_first_time)
         waiting = next((trial for trial in queued if trial.number not in self._claimed), None)
         accepted: dict[str, tuple[RunConfig, float]] = {}
 
@@ -142,3 +142,8 @@ class Asker:
             self._claimed.add(waiting.number)
         config, flops = (None, 0.0) if proposal.refused is not None else accepted["last"]
         return Ready(proposal, config, flops, waiting)
+
+
+def _is_first_time(trial: FrozenTrial) -> bool:
+    """Whether it is no trial that was started before: those go on first, so that an ablation ends its first ones."""
+    return RETRY_OF not in trial.user_attrs and REPLACES not in trial.user_attrs

@@ -19,7 +19,7 @@ from routing.errors import InputError
 from routing.record import CONFIG_FILE, read_metrics, write_text
 from routing.yaml_io import as_cell
 from search_spaces.ledger import REASON, WARM_START, setting_of
-from search_spaces.results import trial_folder
+from search_spaces.results import former_studies, has_run_as, trial_folder
 
 if TYPE_CHECKING:
     from search_spaces.schema import Objective
@@ -49,9 +49,11 @@ class Collector:
     ) -> None:
         self.out, self.configure, self.objectives = out, configure, objectives
         self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        self._study_has_changed = False
 
     def write(self, trials: Iterable[FrozenTrial]) -> None:
         """Replace trials.csv and points.csv."""
+        self._study_has_changed = bool(former_studies(self.out))
         rows, points = [], []
         for trial in trials:
             row, own_points = self._read(trial)
@@ -136,16 +138,24 @@ class Collector:
 
     def _config(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return the dotted run of a trial: from its parameters, or from its folder when the study has changed."""
+        setting = setting_of(trial)
         if trial.state == TrialState.WAITING:
-            return setting_of(trial)
+            return setting
+        if self._study_has_changed and trial.state.is_finished():
+            ran = self._config_in_folder(trial.number)
+            if ran is not None and has_run_as(ran, setting):
+                return ran.dotted()
         try:
-            return self.configure(setting_of(trial)).dotted()
+            return self.configure(setting).dotted()
         except (InputError, KeyError):
-            path = trial_folder(self.out, trial.number) / CONFIG_FILE
-            try:
-                return RunConfig.from_yaml(path).dotted()
-            except InputError:
-                return setting_of(trial)
+            ran = self._config_in_folder(trial.number)
+            return setting if ran is None else ran.dotted()
+
+    def _config_in_folder(self, number: int) -> RunConfig | None:
+        try:
+            return RunConfig.from_yaml(trial_folder(self.out, number) / CONFIG_FILE)
+        except InputError:
+            return None
 
 
 def _epochs_saved(row: dict[str, Any]) -> float:

@@ -16,13 +16,14 @@ import numpy as np
 import pandas as pd
 
 from routing.config import RunConfig
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
 from routing.intervals import mean_interval
 from routing.record import OperatingPoint, TrialRecord, read_metrics, write_json
 from search_spaces.collect import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
 from search_spaces.load import load_study, parse_study
 from search_spaces.results import trial_folder
 from search_spaces.schema import MAX_NAME, Objective, Study
+from search_spaces.signals import GO_ON
 from search_spaces.tune import sweep
 
 CONFIRM_FOLDER = "confirm"
@@ -63,18 +64,24 @@ def confirm(
     arms = distinct_configurations(folder, front)
     declared = confirmation_study(folder, study, arms, seeds)
     if run == RUN:  # before hours of training: is there a test split at all?
-        _config(folder, int(front["trial"][0])).dataset.load()["test"]
+        datasets = {config.dataset.model_dump_json(): config.dataset for config in (_config(folder, n) for n in arms)}
+        for dataset in datasets.values():
+            dataset.load()["test"]
     out = folder / CONFIRM_FOLDER
-    sweep(
-        declared,
-        out,
-        resume=True,
-        concurrency=concurrency,
-        address=address,
-        time_budget=time_budget,
-        run=run,
-        force=True,
-    )
+    try:
+        sweep(
+            declared,
+            out,
+            resume=True,
+            concurrency=concurrency,
+            address=address,
+            time_budget=time_budget,
+            run=run,
+            force=True,
+        )
+    except RoutingError as error:
+        error.args = (str(error).replace(GO_ON, "the same command goes on"),)
+        raise
     write_confirmed(out, front, pd.read_csv(out / POINTS_FILE, dtype=_TEXTS), study.objectives, arms)
     return out
 

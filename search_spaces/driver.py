@@ -29,6 +29,7 @@ from search_spaces.results import (
     check_unchanged,
     drop_leftovers,
     drop_models,
+    keep_former_study,
     locked,
     mark_mirror,
     read_id,
@@ -100,6 +101,8 @@ class Driver:
             drop_leftovers(self.out)
             mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
             self.ledger = self._open_ledger()
+            if notes:
+                keep_former_study(self.out)
             write_study(self.out, self.study)
             notes += [mended] if mended else []
             notes += settle(self.ledger, self.out, self.study.objectives, self.plan)

@@ -90,9 +90,7 @@ def _find(path: str | os.PathLike[str]) -> Path:
     raise _no_such_study(str(path))
 
 
-def parse_study(
-    values: Any, where: str = "study", lines: Lines | None = None, source: Path | None = None
-) -> Study:
+def parse_study(values: Any, where: str = "study", lines: Lines | None = None, source: Path | None = None) -> Study:
     """Check the content of a study file, by default one of our own making; see ``load_study``."""
     place = Places(where, lines or {})
     if not isinstance(values, dict):
@@ -231,7 +229,7 @@ def _check_objectives(objectives: tuple[Objective, ...], config: RunConfig, plac
         further = name.removeprefix("val_")
         hint = f"; evaluation.metrics: [{further}] in the base adds it" if further in METRICS else ""
         raise InputError(
-            f"{place('objectives', index)}: a run on dataset.name '{config.dataset.name}', whose task is {task}, reports "
+            f"{place('objectives', index)}: runs on dataset.name '{config.dataset.name}', whose task is {task}, report "
             f"no {name} (valid: {choices(reported)}){hint}"
         )
 

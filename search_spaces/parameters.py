@@ -33,7 +33,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if parameter.choice is not None:
-        return CategoricalDistribution([to_label(parameter, value) for value in parameter.choice])
+        return CategoricalDistribution([to_label(value) for value in parameter.choice])
     if parameter.float_range is not None:
         low, high = parameter.float_range
         return FloatDistribution(low, high, log=parameter.log, step=parameter.step)
@@ -45,7 +45,7 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 def suggest(trial: Trial, name: str, parameter: Parameter) -> Any:
     """Return the ledger value that an Optuna trial suggests for one parameter."""
     if parameter.choice is not None:
-        return trial.suggest_categorical(name, [to_label(parameter, value) for value in parameter.choice])
+        return trial.suggest_categorical(name, [to_label(value) for value in parameter.choice])
     if parameter.float_range is not None:
         low, high = parameter.float_range
         return trial.suggest_float(name, low, high, log=parameter.log, step=parameter.step)
@@ -67,7 +67,7 @@ def contains(parameter: Parameter, value: Any) -> bool:
     return abs(steps - round(steps)) < _OFF_GRID
 
 
-def to_label(parameter: Parameter, value: Any) -> Any:
+def to_label(value: Any) -> Any:
     """Return a value as Optuna can store it: scalars as they are, lists and mappings as text."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else repr(value)
 
@@ -76,7 +76,7 @@ def from_label(parameter: Parameter, label: Any) -> Any:
     """Inverse of ``to_label``."""
     if parameter.choice is None:
         return label
-    return next((value for value in parameter.choice if to_label(parameter, value) == label), label)
+    return next((value for value in parameter.choice if to_label(value) == label), label)
 
 
 def middle(parameter: Parameter) -> Any:

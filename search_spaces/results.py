@@ -24,6 +24,7 @@ from routing.mirror import Mirror
 from routing.record import BEST_FILE, CONFIG_FILE, MODEL_FILE, write_text
 from routing.section import dotted, nested
 from routing.yaml_io import dump, load_file
+from search_spaces.parameters import to_label
 from search_spaces.schema import AblationStudy, Study, SweepStudy
 
 STUDY_FILE = "study.yaml"
@@ -122,6 +123,25 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         else:
             lines.append(f"{key}: {_short(before)} -> {_short(after)}")
     return lines
+
+
+def has_run_as(config: RunConfig, labels: dict[str, Any]) -> bool:
+    """Return whether a run has this setting, given as the ledger stores it; what is no key of a run does not count."""
+    values = config.dotted()
+    return all(to_label(values[key]) == label for key, label in labels.items() if key in values)
+
+
+def former_studies(out: Path) -> list[Path]:
+    """Return what the study was before each ``--force``: study.1.yaml, study.2.yaml, ..."""
+    stem, _, suffix = STUDY_FILE.partition(".")
+    return sorted(out.glob(f"{stem}.[0-9]*.{suffix}"), key=lambda path: (len(path.name), path.name))
+
+
+def keep_former_study(out: Path) -> None:
+    """Keep study.yaml under the next of those names: trials of the past ran as it said."""
+    stem, _, suffix = STUDY_FILE.partition(".")
+    former = out / f"{stem}.{len(former_studies(out)) + 1}.{suffix}"
+    write_text(former, (out / STUDY_FILE).read_text(encoding="utf-8"))
 
 
 def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:

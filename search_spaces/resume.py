@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from routing.config import RunConfig
 from routing.errors import InputError
 from routing.record import CONFIG_FILE, METRICS_FILE, read_history, read_metrics
 from routing.yaml_io import load_file
@@ -30,7 +31,7 @@ from search_spaces.ledger import (
     warm_mark,
 )
 from search_spaces.load import load_study
-from search_spaces.results import STUDY_FILE, holds_run, trial_folder
+from search_spaces.results import STUDY_FILE, former_studies, has_run_as, holds_run, trial_folder
 from search_spaces.samplers import Curve, Proposer, fits
 from search_spaces.scheduler import Rule
 
@@ -82,7 +83,10 @@ def _finished_values(
         return None
     try:
         metrics = read_metrics(folder)["metrics"]
-        is_own = holds_run(folder, plan.configure(plan.space.restore(setting_of(trial))))
+        if former_studies(folder.parents[1]):  # it may have run as one of these said
+            is_own = has_run_as(RunConfig.from_yaml(folder / CONFIG_FILE), setting_of(trial))
+        else:
+            is_own = holds_run(folder, plan.configure(plan.space.restore(setting_of(trial))))
     except (InputError, KeyError):  # KeyError: it was killed before its whole setting was written
         is_own = False
     if not is_own:

@@ -71,6 +71,7 @@ class Proposer:
         self._is_cost = [objective.metric in COST_METRICS for objective in objectives]
         self._observed: dict[int, Curve] = {}
         self._seen: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._grid = space.grid(section.options.get("points", GRID_POINTS)) if section.name == "grid" else None
 
     def replay(
@@ -129,15 +130,17 @@ class Proposer:
     def _propose_from_grid(
         self, grid: list[dict[str, Any]], accept: Callable[[dict[str, Any]], str | None]
     ) -> Proposal | None:
-        refusal = None
-        for index in range(self.next_index, len(grid)):
-            if _key(grid[index]) in self._seen:
+        """Return the first combination that has not been tried, by whatever sampler."""
+        for setting in grid:
+            key = _key(setting)
+            if key in self._seen or key in self._refused:
                 continue
-            reason = accept(grid[index])
+            reason = accept(setting)
             if reason is None:
-                values, handle = self._ask(RandomSampler(seed=0), self.space.labels(grid[index]))
-                return self._proposal(values, index, handle)
-            refusal = reason
+                values, handle = self._ask(RandomSampler(seed=0), self.space.labels(setting))
+                return self._proposal(values, self.next_index, handle)
+            self._refused[key] = reason
+        refusal = next(reversed(self._refused.values()), None)
         ending = f"; the last one was refused: {refusal}" if refusal is not None else ""
         self.exhausted = f"every combination of the grid has been proposed{ending}"
         return None
@@ -207,7 +210,7 @@ class Proposer:
         trials = self._memory.get_trials(deepcopy=False)
         curves = {
             number: {epoch: self._with_log_costs(values) for epoch, values in curve.items()}
-            for number, curve in self._observed.items()
+            for number, curve in list(self._observed.items())  # in one step: trials end meanwhile, in another thread
         }
         finished = [
             (curves[past.number], self._with_log_costs(past.values))

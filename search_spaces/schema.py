@@ -40,18 +40,19 @@ MAX_GRID = 1_000_000
 COST_METRICS = ("flops", "flops_p5", "flops_p95", "params", "routing_ratio", "train_seconds")
 """Objectives that measure cost; the others measure the task."""
 
-_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?$")
+_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?$")
 
 
 def parse_duration(value: Any) -> float:
     """Return seconds of ``90``, ``"90s"``, ``"10m"``, ``"1h30m"``; ``ValueError`` for anything else."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"a duration is written 90s, 10m or 1h30m, not {value!r}")
-    if isinstance(value, (int, float)):
-        seconds = float(value)
+    text = str(value).replace(" ", "")
+    if isinstance(value, (int, float)) or re.fullmatch(r"\d+(\.\d+)?", text):
+        seconds = float(text)
     else:
-        match = _DURATION.match(str(value).replace(" ", ""))
-        if not str(value).strip() or match is None:
+        match = _DURATION.match(text)
+        if not text or match is None:
             raise ValueError(f"a duration is written 90s, 10m or 1h30m, not {value!r}")
         hours, minutes, rest = (float(part) if part else 0.0 for part in match.groups())
         seconds = 3600 * hours + 60 * minutes + rest

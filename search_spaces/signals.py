@@ -11,13 +11,15 @@ from types import FrameType
 
 from routing.errors import RoutingError
 
+GO_ON = "go on with --resume"
+
 
 class SweepInterrupted(RoutingError):
     """A signal ended the sweep; everything finished is kept. ``exit_code`` is 130 (SIGINT) or 143 (SIGTERM)."""
 
     def __init__(self, number: int, out: Path) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; finished trials are kept in {out}, go on with --resume")
+        super().__init__(f"stopped by {name}; finished trials are kept in {out}, {GO_ON}")
         self.exit_code = 128 + number
 
 

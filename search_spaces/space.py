@@ -80,7 +80,7 @@ class Space:
     def labels(self, values: dict[str, Any]) -> dict[str, Any]:
         """Return the values as the ledger stores them: constants left out, lists as text."""
         return {
-            name: to_label(self.parameters[name], value)
+            name: to_label(value)
             for name, value in values.items()
             if name in self.parameters and not is_constant(self.parameters[name])
         }
@@ -88,7 +88,7 @@ class Space:
     def flattened(self, labels: dict[str, Any]) -> dict[str, Any]:
         """Return ledger values of all parameters, inactive ones at the middle of their range."""
         return {
-            name: labels[name] if name in labels else to_label(p, middle(p))
+            name: labels[name] if name in labels else to_label(middle(p))
             for name, p in self.parameters.items()
             if not is_constant(p)
         }

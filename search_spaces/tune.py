@@ -18,6 +18,7 @@ from search_spaces.plan import check_device, planned_trials
 from search_spaces.ray_session import check_address, cluster_address, local_concurrency
 from search_spaces.results import without_secrets
 from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
+from search_spaces.signals import GO_ON
 
 RESULTS_FOLDER = Path("results")
 """Where results go unless said otherwise."""
@@ -86,11 +87,11 @@ def sweep(
     except StorageInternalError as error:
         why = next(iter(str(error.__cause__ or error).strip().splitlines()), "no reason is given")
         where = without_secrets(storage or str(out))
-        raise RoutingError(f"{where}: the ledger cannot be written: {why}; go on with --resume") from None
+        raise RoutingError(f"{where}: the ledger cannot be written: {why}; {GO_ON}") from None
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise RoutingError(f"{out}: the disk is full; make room, then go on with --resume") from None
+        raise RoutingError(f"{out}: the disk is full; make room, then {GO_ON}") from None
 
 
 def _seconds(budget: float | str) -> float:

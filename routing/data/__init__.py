@@ -51,7 +51,7 @@ class DataInfo:
 
     def to_json(self) -> str:
         """Return it as JSON, to be kept beside the weights that were trained for it."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))  # escaped: the name of a folder need not be valid text
 
     @classmethod
     def from_json(cls, text: str) -> DataInfo:

@@ -7,6 +7,7 @@ epoch with the best validation; they are beside the last ones for who wants them
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from routing import plugins
 from routing.config import RunConfig
 from routing.data import ImageData
 from routing.errors import InputError
@@ -31,6 +33,7 @@ from routing.record import BEST_FILE, MODEL_FILE
 CHECKPOINT_FILE = "checkpoint.safetensors"
 DATA = "data"
 """Key of the metadata of weights under which ``DataInfo`` stands: what they were trained for."""
+_NO_ROOM = "No space left on device"
 T = TypeVar("T")
 
 
@@ -61,8 +64,10 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if _NO_ROOM in str(error) and not isinstance(error, OSError):  # safetensors says so in words only
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise
 
 
@@ -96,8 +101,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def identity(config: RunConfig, data: ImageData) -> str:
-    """Return a digest of the settings and data of a training; a checkpoint of another training is not resumed."""
+    """Return a digest of the settings, plugins and data of a training; a checkpoint of another one is not resumed."""
     content = {**config.model_dump(mode="json", exclude={"evaluation", "device"}), "data": data.identity()}
+    if config.plugins:
+        content["code"] = plugins.digest(config.plugins)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -134,7 +141,10 @@ def restore_checkpoint(
         if metadata.get("training") != training:
             return None
         progress = Progress(int(metadata["epoch"]), json.loads(metadata["history"]), _below("best.", tensors))
-        model.load_state_dict(_below("model.", tensors))
+        weights = _below("model.", tensors)
+        if not _fits(model, weights):  # asked beforehand: loading stops half-way
+            return None
+        model.load_state_dict(weights)
     except (InputError, KeyError, ValueError, RuntimeError):
         return None
     state: dict[int, dict[str, Any]] = {}
@@ -148,6 +158,11 @@ def restore_checkpoint(
     if "random.cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return progress
+
+
+def _fits(model: nn.Module, weights: dict[str, Tensor]) -> bool:
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    return shapes == {key: value.shape for key, value in weights.items()}
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

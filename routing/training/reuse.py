@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from routing import __version__
+from routing import __version__, plugins
 from routing.config import RunConfig
 from routing.data import ImageData
 from routing.data.cache import cache_folder
@@ -47,9 +46,7 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str
     digest.update(data.identity().encode())
     for tensor in model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    for name in config.plugins:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        digest.update(Path(file).read_bytes() if file else b"")
+    digest.update(plugins.digest(config.plugins).encode())
     return digest.hexdigest()[:24]
 
 

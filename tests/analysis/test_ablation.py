@@ -189,3 +189,15 @@ def test_the_answer_in_sentences():
         "The baseline reaches 0.9 validation SRCC, mean of 5 seeds.",
         "Worse: thin (-0.05).",
     ]
+
+
+@pytest.mark.parametrize("name", ["None", "NA", "null", "nan"])
+def test_an_arm_may_have_a_name_that_means_nothing_elsewhere(make_ablation, name):
+    folder = make_ablation()
+    for table in ("trials.csv", "points.csv"):
+        text = (folder / table).read_text()
+        assert ",mode=random," in text
+        (folder / table).write_text(text.replace(",mode=random,", f",{name},"))
+    results = read_results(folder)
+    assert results.trials["reason"].isna().all()
+    assert name in set(compare_arms(results)["arm"])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.comparison import _surface
-from analysis.indicators import Group, attainment, epsilon, same_seeds
+from analysis.indicators import Group, attainment, compare_groups, epsilon, same_seeds
 from analysis.objectives import Objective
 from analysis.report import analyze
 from analysis.table import read_results
@@ -81,6 +81,14 @@ def test_studies_are_compared_with_repeats(make_results):
         "report.html",
     }
     assert len(pd.read_csv(folder / "hypervolume.csv")) == 2
+
+
+def test_a_repeat_without_a_point_yet_does_not_count():
+    front = np.array([[-0.9, 1.0]])
+    alone, begun = Group("a", (front, front)), Group("b", (front, front, np.empty((0, 2))))
+    table = compare_groups([alone, begun], [0.0, 2.0], [])
+    assert table["n"].tolist() == [2, 2]
+    assert table["hypervolume_mean"].tolist() == pytest.approx([0.9, 0.9])
 
 
 def test_a_folder_given_twice_is_no_repeat(make_results, monkeypatch):

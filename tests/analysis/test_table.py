@@ -48,6 +48,18 @@ def test_trial_finished_after_the_tables_were_written(make_results):
     assert 20 in set(results.points["trial"])
 
 
+def test_a_failed_trial_has_no_point_whatever_its_folder_holds(make_results):
+    folder = make_results(unfinished=False)
+    before = read_results(folder)
+    for name, number in (("trials.csv", 0), ("points.csv", 0)):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        kept = [line for line in lines if name == "trials.csv" or not line.startswith(f"{number},")]
+        (folder / name).write_text("".join(kept).replace(f"{number},COMPLETE", f"{number},FAIL", 1))
+    after = read_results(folder)
+    assert after.trials.loc[after.trials["number"] == 0, "state"].item() == "FAIL"
+    assert set(before.points["trial"]) - set(after.points["trial"]) == {0}
+
+
 def test_a_trial_listed_twice_counts_once(make_results):
     folder = make_results(unfinished=False)
     path = folder / "trials.csv"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from routing.config import RunConfig
 from routing.data import ImageData, Split
@@ -24,7 +26,8 @@ from routing.training.checkpoint import (
     save_checkpoint,
     save_tensors,
 )
-from routing.training.loop import make_optimizer
+from routing.training.loop import make_optimizer, train_epoch
+from routing.training.phases import Turn
 
 ALTERNATING = {"model.name": "aacn", "training.schedule": "alternating", "training.num_epochs": 5}
 TWO_PHASES = {
@@ -61,7 +64,7 @@ def test_a_run_interrupted_inside_a_phase_ends_as_the_whole_one(
         run(config, kill, folder / "resumed")
     seen: list[int] = []
     resumed = run(config, lambda row: seen.append(row["epoch"]), folder / "resumed")
-    assert seen == list(range(last + 1, 6))
+    assert seen == list(range(last, 6))  # the last one again: whoever asked may not have heard of it
     weights, _ = load_tensors(folder / "whole" / "model.safetensors")
     again, _ = load_tensors(folder / "resumed" / "model.safetensors")
     assert all(torch.equal(weights[key], again[key]) for key in weights)
@@ -77,7 +80,9 @@ def test_a_run_interrupted_after_its_last_epoch_only_evaluates(tiny: dict[str, A
 
     with pytest.raises(Killed):
         run(config, kill, folder)
-    record = run(config, lambda row: pytest.fail("an epoch was trained again"), folder)
+    seen: list[int] = []
+    record = run(config, lambda row: seen.append(row["epoch"]), folder)
+    assert seen == [2]
     assert timeless(record.history) == timeless(run(config).history)
 
 
@@ -122,6 +127,43 @@ def test_identity_ignores_what_only_evaluation_reads(tiny: dict[str, Any]) -> No
     assert identity(config, data) != identity(config.replace(**{"training.schedule": "alternating"}), data)
 
 
+def test_a_training_under_other_code_is_not_gone_on_with(
+    tiny: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = folder / "plugin_that_changes.py"
+    plugin.write_text("")
+    monkeypatch.syspath_prepend(str(folder))
+    config = RunConfig.from_dict({**tiny, "plugins": ["plugin_that_changes"]})
+    data = config.dataset.load()
+    before = identity(config, data)
+    assert identity(config, data) == before
+    plugin.write_text("CHANGED = True")
+    assert identity(config, data) != before
+
+
+def test_weights_that_fit_in_part_are_not_loaded_in_part(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict({**tiny, "model.name": "cheap_compute"})
+    info = config.dataset.info()
+    narrow, wide = (build_model(config.replace(**{"model.experts.small": [width]}).model, info) for width in (4, 8))
+    save_checkpoint(folder, "same", narrow, make_optimizer(narrow, config.training), Progress(1, [{"epoch": 1}]))
+    before = {key: value.clone() for key, value in wide.state_dict().items()}
+    assert restore_checkpoint(folder, "same", wide, make_optimizer(wide, config.training)) is None
+    assert all(torch.equal(value, before[key]) for key, value in wide.state_dict().items())
+
+
+def test_no_room_for_weights_is_an_error_of_the_file_system(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors raises an error of its own for it, which says so in words only."""
+
+    def full(*_: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("routing.training.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left") as raised:
+        save_tensors(folder / "x.safetensors", {}, {})
+    assert raised.value.errno == errno.ENOSPC
+    assert list(folder.iterdir()) == []
+
+
 def test_a_training_on_other_data_is_not_gone_on_with(tiny: dict[str, Any], folder: Path) -> None:
     data = RunConfig.from_dict(tiny).dataset.load()
     nameless = ImageData(data.info, data.splits)
@@ -132,7 +174,17 @@ def test_a_training_on_other_data_is_not_gone_on_with(tiny: dict[str, Any], fold
     assert identity(config, nameless) == identity(config, ImageData(data.info, dict(data.splits)))
 
 
-def test_images_that_were_added_start_a_run_anew(tiny: dict[str, Any], folder: Path) -> None:
+def test_images_that_were_added_start_a_run_anew(
+    tiny: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[int] = []
+
+    def noted(*args: Any, turn: Turn, **options: Any) -> dict[str, float]:
+        trained.append(turn.epoch)
+        return train_epoch(*args, turn=turn, **options)
+
+    monkeypatch.setattr("routing.run.train_epoch", noted)
+
     def paint(count: int) -> None:
         for name in ("dark", "light"):
             (folder / "data" / name).mkdir(parents=True, exist_ok=True)
@@ -148,14 +200,13 @@ def test_images_that_were_added_start_a_run_anew(tiny: dict[str, Any], folder: P
     paint(20)
     keys = {"dataset.name": "image_folder", "dataset.root": str(folder / "data"), "dataset.input_size": 16}
     config = RunConfig.from_dict({**keys, "training.num_epochs": 2, "model.name": "cheap_compute"})
-    seen: list[int] = []
     for count, epochs in ((20, [2]), (24, [1, 2])):
         with pytest.raises(Killed):
             run(config, kill, folder / str(count))
         paint(count)
-        seen.clear()
-        run(config, lambda row: seen.append(row["epoch"]), folder / str(count))
-        assert seen == epochs
+        trained.clear()
+        run(config, out=folder / str(count))
+        assert trained == epochs
 
 
 def test_writing_leaves_nothing_half_done(folder: Path) -> None:

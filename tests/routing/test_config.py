@@ -9,6 +9,7 @@ import pytest
 
 from routing.config import RunConfig, json_schema, parse_overrides, valid_keys
 from routing.errors import InputError
+from routing.yaml_io import dump, load_text
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,15 @@ def test_every_valid_key_is_in_the_json_schema_and_documented() -> None:
         if "description" not in value and "$ref" not in value and "const" not in value
     ]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    "text", ["1e-05", "1e3", "-2E+4", "1.5e-3", "null", "NA", "yes", "0x1", "1_000", "1e-05x", "3:20"]
+)
+def test_text_that_looks_like_something_else_is_read_back_as_text(text: str) -> None:
+    """Levels of an ablation are named after their values; a study that was written must be the one that is read."""
+    value = {text: [text, 1e-05, {"a": text}]}
+    assert load_text(dump(value))[0] == value
 
 
 def test_parse_overrides_reads_yaml_values() -> None:

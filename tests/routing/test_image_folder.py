@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from routing.config import RunConfig
 from routing.data import ImageData
 from routing.errors import InputError
 from routing.run import run
+from routing.saved import load as load_run
+from search_spaces.collect import write_table
 
 
 def paint(path: Path, colour: tuple[int, int, int] = (200, 10, 30), size: tuple[int, int] = (20, 16)) -> None:
@@ -193,6 +196,26 @@ def test_a_run_on_images_of_any_size_and_grid(folder: Path, size: int, grid: int
     record = run(RunConfig.from_dict(keys))
     assert 0 <= record.metrics["val_accuracy"] <= 1
     assert record.metrics["flops"] < record.metrics["flops_dense"]
+
+
+def test_names_that_are_no_utf8_cost_neither_run_nor_table(folder: Path) -> None:
+    """As unpacked from an archive of another system: a class folder in Latin-1, and an image in it."""
+    name = os.fsdecode(b"M\xe4nner")
+    paint_class_folders(folder / "images", 10)
+    (folder / "images" / "dog").rename(folder / "images" / name)
+    config = RunConfig.from_dict(
+        {
+            "dataset": {"name": "image_folder", "root": str(folder / "images"), "input_size": 16, "patch_grid_size": 2},
+            "training.num_epochs": 1,
+        }
+    )
+    run(config, out=folder / "run")
+    assert load_run(folder / "run").info.class_names == (name, "cat")
+    (folder / "images" / name / "00.png").write_bytes(b"not an image")
+    with pytest.raises(InputError, match=r"M\\udce4nner.00\.png: not a readable image") as raised:
+        load(folder / "images")
+    write_table(folder / "trials.csv", [{"number": 0, "reason": str(raised.value), "dataset.root": name}])
+    assert "not a readable image" in (folder / "trials.csv").read_text(encoding="utf-8")
 
 
 def test_sixteen_bits_of_grey_keep_their_shades(folder: Path) -> None:

@@ -10,13 +10,14 @@ import pandas as pd
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
-from routing.record import METRICS_FILE, MODEL_FILE, read_metrics
+from routing.record import METRICS_FILE, MODEL_FILE, read_metrics, write_text
 from routing.yaml_io import load_text
 from search_spaces.collect import TEST_FILE, Collector, values_of, write_table
 from search_spaces.ledger import REASON, Ledger
-from search_spaces.load import parse_study
+from search_spaces.load import load_study, parse_study
 from search_spaces.plan import blueprint
-from search_spaces.results import drop_models, trial_folder
+from search_spaces.results import drop_models, former_studies, keep_former_study, trial_folder, write_study
+from search_spaces.resume import settle_running
 
 STUDY = parse_study(sweep_values())
 PLAN = blueprint(STUDY)
@@ -39,6 +40,45 @@ def finished(ledger: Ledger, out: Path, accuracy: float, flops: float) -> int:
 
 def collector(out: Path) -> Collector:
     return Collector(out, lambda labels: PLAN.configure(PLAN.space.restore(labels)), STUDY.objectives)
+
+
+def test_trials_of_before_a_force_keep_what_they_ran_with(tmp_path: Path) -> None:
+    """The temperature was searched, and is fixed now; the learning rate of all was another one."""
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    number = finished(ledger, tmp_path, 0.9, 1e6)
+    labels = {"model.router.threshold_init": 0.9, "model.router.temperature": 1.0}
+    ran = PLAN.configure(labels).replace(**{"training.learning_rate": 0.05, "seed": 5})
+    write_text(trial_folder(tmp_path, number) / "config.yaml", ran.to_yaml())
+    space = {"model.router.threshold_init": {"float": [-2.0, 2.0]}}
+    changed = parse_study(sweep_values(space=space, base={"model.router.temperature": 2.0}))
+    plan = blueprint(changed)
+    write_study(tmp_path, STUDY)
+    keep_former_study(tmp_path)
+    write_study(tmp_path, changed)
+    assert [load_study(path) for path in former_studies(tmp_path)] == [STUDY]
+    tables = Collector(tmp_path, lambda labels: plan.configure(plan.space.restore(labels)), changed.objectives)
+    tables.write(ledger.trials())
+    for name in ("trials.csv", "points.csv"):
+        row = pd.read_csv(tmp_path / name).iloc[0]
+        assert (row["training.learning_rate"], row["model.router.temperature"], row["seed"]) == (0.05, 1.0, 5)
+
+
+def test_a_result_of_before_a_force_is_still_the_trials_own(tmp_path: Path) -> None:
+    """Finished on disk when the driver died, and the study was changed before it went on."""
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", STUDY.objectives)
+    labels = {"model.router.threshold_init": 0.5, "model.router.temperature": 1.0}
+    ran = PLAN.configure(labels)
+    other = PLAN.configure({**labels, "model.router.temperature": 2.0})
+    for config in (ran, other):
+        number = ledger.start(labels, PLAN.space.distributions(), {})
+        folder = trial_folder(tmp_path, number)
+        write_text(folder / "config.yaml", config.to_yaml())
+        (folder / METRICS_FILE).write_text(json.dumps({"metrics": {"val_accuracy": 0.5, "flops": 1e6}}))
+    changed = parse_study(sweep_values(base={"training.num_epochs": 9}))
+    write_study(tmp_path, STUDY)
+    keep_former_study(tmp_path)
+    settle_running(ledger, tmp_path, changed.objectives, blueprint(changed))
+    assert [trial.state.name for trial in ledger.trials()] == ["COMPLETE", "FAIL", "WAITING"]
 
 
 def test_every_state_has_its_row_and_reason(tmp_path: Path) -> None:

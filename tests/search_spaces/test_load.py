@@ -58,13 +58,13 @@ def test_changes_name_the_key() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("10m", 600), ("10min", 600), ("1h30m", 5400), ("1.5h", 5400), (7, 7)],
+    [("90", 90), ("90s", 90), ("10m", 600), ("10min", 600), ("1h30m", 5400), ("1.5h", 5400), (7, 7), ("2.5", 2.5)],
 )
 def test_durations(text: Any, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-3", 0, True, None, "3 weeks"])
+@pytest.mark.parametrize("text", ["", "soon", "-3", 0, True, None, "3 weeks", "1h30", "5m10"])
 def test_no_durations(text: Any) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
@@ -292,9 +292,9 @@ def test_an_objective_is_something_that_the_runs_report() -> None:
     """It would be missed only when a trial has been trained to its end."""
     accuracy = {"metric": "val_accuracy", "goal": "maximize", "reference": 0.0}
     quality = {"dataset.name": "quality", "model.name": "hyperiqa"}
-    with pytest.raises(InputError, match=r"task is quality, reports no val_accuracy \(valid: val_srcc, val_plcc, "):
+    with pytest.raises(InputError, match=r"task is quality, report no val_accuracy \(valid: val_srcc, val_plcc, "):
         parse_study(sweep_values(base=quality, space={"seed": {"int": [0, 3]}}, objectives=[accuracy]))
-    with pytest.raises(InputError, match=r"reports no val_accuracy"):
+    with pytest.raises(InputError, match=r"report no val_accuracy"):
         parse_study(ablation_values(base=quality, factors={"training.num_epochs": [1, 2]}, objectives=[accuracy]))
     further = {**accuracy, "metric": "val_balanced_accuracy"}
     with pytest.raises(InputError, match=r"evaluation.metrics: \[balanced_accuracy\] in the base adds it"):

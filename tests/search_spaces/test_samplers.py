@@ -48,6 +48,28 @@ def test_same_seed_same_settings_inside_the_space(name: str) -> None:
     assert len({repr(s) for s in first}) == 14
 
 
+def test_a_grid_proposes_what_another_sampler_has_not() -> None:
+    """Proposals of the past count under any sampler; combinations that nobody tried are still to come."""
+    space = Space(parse_study(sweep_values(space={"seed": {"int": [0, 4]}})).space, {})  # type: ignore[union-attr]
+    sampler = proposer("grid", space)
+    for index, seed in enumerate((3, 1, 3)):
+        sampler.replay({"seed": seed}, TrialState.COMPLETE, [0.0, 1.0])
+        sampler.next_index = index + 1
+    asked = []
+
+    def accept(values: dict[str, Any]) -> str | None:
+        asked.append(values["seed"])
+        return "not on a Sunday" if values["seed"] == 2 else None
+
+    found = [sampler.propose(accept) for _ in range(3)]
+    assert [proposal and proposal.values["seed"] for proposal in found] == [0, 4, None]
+    assert [proposal and proposal.index for proposal in found] == [3, 4, None]
+    assert asked == [0, 2, 4]
+    assert sampler.exhausted == "every combination of the grid has been proposed; the last one was refused: " + (
+        "not on a Sunday"
+    )
+
+
 @pytest.mark.parametrize("name", ["random", "qmc", "grid"])
 def test_a_restart_goes_on_where_it_stopped(name: str) -> None:
     whole = run(proposer(name), 12)

@@ -8,7 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from routing.config import RunConfig
+from routing.errors import RoutingError
+from routing.mirror import Mirror
 from routing.record import METRICS_FILE
 from routing.trainable import RunTrainable
 
@@ -80,6 +84,27 @@ def test_the_traceback_reaches_the_mirror_of_a_node_that_shares_no_folder(tmp_pa
     assert worker.step()["failed"] == "ValueError: no luck with this one"
     assert "Traceback" in (mirror / "trials" / "0" / "error.txt").read_text()
     assert not out.parent.exists()
+
+
+def test_a_mirror_that_does_not_answer_for_a_while_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, mirror, pauses = tmp_path / "elsewhere" / "trials" / "0", tmp_path / "mirror", []
+    silent = iter([True, False, True, True])  # first epoch, second epoch, twice at the end
+    push = Mirror.push
+
+    def sometimes(self: Mirror, *args: Any, **options: Any) -> None:
+        if next(silent, False):
+            raise RoutingError(f"{self.url} does not answer")
+        push(self, *args, **options)
+
+    monkeypatch.setattr(Mirror, "push", sometimes)
+    monkeypatch.setattr("routing.trainable.time.sleep", pauses.append)
+    worker = RunTrainable({**trial(out), "mirror": f"file://{mirror}"})
+    assert [worker.step().get("epoch") for _ in range(2)] == [1, 2]
+    assert "final" in worker.step()
+    assert pauses == [1, 5]
+    assert {"metrics.json", "history.csv"} <= {path.name for path in (mirror / "trials" / "0").iterdir()}
 
 
 def test_no_room_on_the_disk_is_told_apart(tmp_path: Path) -> None:
