@@ -30,7 +30,10 @@ def importances(results: Results) -> pd.DataFrame:
     of a warm start. A ledger that cannot be read adds a line to ``results.problems``.
     """
     ledger = results.folder / LEDGER_FILE
-    if results.kind != "sweep" or not ledger.is_file() or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
+    if results.kind != "sweep" or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
+        return pd.DataFrame()
+    if not ledger.is_file():
+        results.problems.append(f"{ledger}: no such file (a sweep with --storage has none); no parameter importance")
         return pd.DataFrame()
     try:
         found = _from_ledger(ledger, [objective.metric for objective in results.objectives])

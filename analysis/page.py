@@ -20,6 +20,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from analysis.configs import knob_value
+from analysis.cost import cost_table
 from analysis.headline import cards, chart_label, headline
 from analysis.importance import NOTE as IMPORTANCE_NOTE
 from analysis.importance import split_estimated
@@ -31,6 +32,7 @@ from analysis.words import axis_label, shown
 from routing import __version__
 
 MAX_PICTURES = 8
+MODEL_FIGURES = "figures"
 PICTURE_WIDTH = 1400
 CAPTIONS = {
     "front": "All operating points, the front, the dense baselines and the knee.",
@@ -97,6 +99,7 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str
         "figures": [figure_picture(path) for path in figures if path.suffix == ".png"],
         "pictures": model_pictures(summary),
         "commands": commands(results),
+        "cost": cost_table(results),
         "environment": environment_table(results),
         "problems": results.problems,
         **_frame(),
@@ -236,14 +239,19 @@ def figure_picture(path: Path) -> Picture:
     return Picture(path.stem, _uri(path.read_bytes()), caption)
 
 
+def pictured_trials(summary: Summary) -> list[Path]:
+    """Return the folders of the trials on the front, those that are looked at first in front: the knee's, the best."""
+    first = [row["trial"] for row in (summary.knee_row, summary.best_row) if row is not None]
+    numbers = dict.fromkeys([*first, *summary.front["trial"]])
+    return [summary.results.trial_folder(int(number)) for number in numbers]
+
+
 def model_pictures(summary: Summary) -> list[Picture]:
-    """Return pictures that the trials on the front left in their figures folder, the knee's first."""
-    numbers = list(dict.fromkeys(summary.front["trial"]))
-    if summary.knee_row is not None:
-        numbers.sort(key=lambda number: number != summary.knee_row["trial"])  # type: ignore[index]
+    """Return pictures that the trials on the front left in their figures folder, see ``pictured_trials``."""
     found: list[Picture] = []
-    for number in numbers:
-        for path in sorted((summary.results.trial_folder(int(number)) / "figures").glob("*.png")):
+    for folder in pictured_trials(summary):
+        number = folder.name
+        for path in sorted((folder / MODEL_FIGURES).glob("*.png")):
             if len(found) < MAX_PICTURES and (uri := _shrunk(path)):
                 found.append(Picture(path.stem, uri, f"trial {number}: {path.stem.replace('_', ' ')}"))
     return found

@@ -14,20 +14,21 @@ from analysis.table import default_points
 from analysis.words import axis_label, scale
 
 MAX_CHART_POINTS = 20_000
+LATENCY = "ms_per_image"
 AXES = (
     "val_accuracy", "val_srcc", "val_plcc", "val_rmse", "val_loss", "test_accuracy", "flops", "flops_p5", "flops_p95",
-    "params", "routing_ratio", "train_seconds",
+    "params", LATENCY, "routing_ratio", "train_seconds",
 )  # fmt: skip
 """Columns to choose from first; every other column of numbers follows."""
 NO_AXES = ("trial", "knob", "knob_value", "is_default", "arm")
 TABLE_METRICS = (
-    "arm", "routing_ratio", "params", "router_state", "gap_closed", "recall", "epochs", "train_seconds",
+    "arm", "routing_ratio", "params", "ms_per_image", "router_state", "gap_closed", "recall", "epochs", "train_seconds",
 )  # fmt: skip
 
 
 def page_data(summary: Summary) -> dict[str, Any]:
     """Return the page's data: axes, operating points, trials with their configuration, table columns."""
-    points = _chart_points(summary)
+    points = _with_latency(_chart_points(summary), summary.results.trials)
     others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
     axes = [name for name in dict.fromkeys([*AXES, *others]) if name in points and _has_numbers(points[name])]
     objectives = [objective.metric for objective in summary.results.objectives]
@@ -64,6 +65,14 @@ def _chart_points(summary: Summary) -> pd.DataFrame:
         return points
     every = np.linspace(0, len(points) - 1, MAX_CHART_POINTS).astype(int)
     return points.loc[points.index[every].union(summary.front.index)]
+
+
+def _with_latency(points: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the points with the inference time of their trial; it was measured at the default value of the knob."""
+    if LATENCY not in trials or LATENCY in points:
+        return points
+    measured = trials.set_index("number")[LATENCY].reindex(points["trial"])
+    return points.assign(**{LATENCY: measured.where(default_points(points).to_numpy()).to_numpy()})
 
 
 def _table(summary: Summary) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,16 +17,17 @@ from analysis.drawing import FORMATS, WIDTHS, ColumnWidth
 from analysis.figures import draw_all
 from analysis.importance import importances
 from analysis.objectives import Objective
-from analysis.page import Findings, render
+from analysis.page import MODEL_FIGURES, Findings, pictured_trials, render
 from analysis.summary import Summary, summarise
 from analysis.table import FRONT_FILE, read_results
 from analysis.tables import to_latex, to_markdown
 from routing.errors import InputError, choices, nearest
-from routing.record import write_text
+from routing.record import MODEL_FILE, write_text
 
 REPORT_FILE = "report.html"
 FIGURES_FOLDER = "figures"
 TABLES_FOLDER = "tables"
+_DRAWN_MODELS = 2
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Analysis:
 
 
 def analyze(
-    results: Sequence[str | Path], *, formats: Sequence[str] = ("png",), width: ColumnWidth = "double"
+    results: Sequence[str | Path],
+    *,
+    formats: Sequence[str] = ("png",),
+    width: ColumnWidth = "double",
+    draw_model: Callable[[Path], None] | None = None,
 ) -> Analysis:
     """Write front.csv, figures/ and report.html into each results folder.
 
@@ -59,6 +64,8 @@ def analyze(
         results: results folders; a sweep may still be running in them. One that is named twice counts once.
         formats: of the figures: png, svg, pdf; PNG is always drawn too, for the page.
         width: single or double, the column of a paper that the figures fill.
+        draw_model: draws a trained model into the ``figures`` of its trial's folder; called for the knee and for the
+            best point of a front where there are weights and no pictures yet.
 
     Raises:
         InputError: no folder given, not a results folder, an unknown format or width.
@@ -70,6 +77,10 @@ def analyze(
         raise InputError("analyze needs at least one results folder")
     distinct = {Path(folder).resolve(): folder for folder in results}
     summaries = [summarise(read_results(folder)) for folder in distinct.values()]
+    for summary in summaries if draw_model is not None else ():
+        for folder in pictured_trials(summary)[:_DRAWN_MODELS]:
+            if (folder / MODEL_FILE).is_file() and not (folder / MODEL_FIGURES).exists():
+                draw_model(folder)
     first, *others = [_write(summary, formats, width) for summary in summaries]
     if not others:
         return first

@@ -62,12 +62,33 @@ def train(config_file: str | None, out: Path | None, figures: bool, overrides: t
 
 
 def _draw_run(folder: Path) -> None:
+    from routing.console import say
+    from routing.evaluation.inspection import inspect_run
+
+    try:
+        from analysis.run_figures import draw_run
+    except ModuleNotFoundError as error:
+        say(_no_figures(error))
+        return
+    for path in draw_run(inspect_run(folder), folder / "figures"):
+        say(f"wrote {path}")
+
+
+def _no_figures(error: ModuleNotFoundError) -> str:
+    """Say what figures need: a machine that only trains has neither pandas nor matplotlib."""
+    return f"no figures: {error.name} is not installed"
+
+
+def _draw_model(folder: Path) -> None:
+    """Draw a model of a front for the report; its data may be on another machine."""
     from analysis.run_figures import draw_run
     from routing.console import say
     from routing.evaluation.inspection import inspect_run
 
-    for path in draw_run(inspect_run(folder), folder / "figures"):
-        say(f"wrote {path}")
+    try:
+        draw_run(inspect_run(folder), folder / "figures")
+    except (RoutingError, OSError) as error:
+        say(f"no pictures of {folder}: {error}")
 
 
 COMPARE_COLUMNS = {
@@ -94,7 +115,6 @@ COMPARE_COLUMNS = {
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def compare(config_file: str | None, models: str, seeds: int, out: Path | None, overrides: tuple[str, ...]) -> None:
     """Train a routed model and its baselines alike: one table, one figure. What is trained already is kept."""
-    from analysis.compare_plot import draw_comparison
     from routing.comparison import compare as compare_models
     from routing.config import RunConfig
     from routing.console import say, table
@@ -104,7 +124,13 @@ def compare(config_file: str | None, models: str, seeds: int, out: Path | None, 
     names = [name.strip() for name in models.split(",") if name.strip()]
     compared = compare_models(config, names, seeds, folder, say)
     table(compared.rows, COMPARE_COLUMNS, title=f"{compared.title}, validation split")
-    for path in (folder / "compare.csv", *draw_comparison(compared, folder)):
+    say(f"wrote {folder / 'compare.csv'}")
+    try:
+        from analysis.compare_plot import draw_comparison
+    except ModuleNotFoundError as error:
+        say(_no_figures(error))
+        return
+    for path in draw_comparison(compared, folder):
         say(f"wrote {path}")
 
 
@@ -165,7 +191,7 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
         say(search_spaces.dry_run(study, options["trials"]))
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
-    states = _analyze([results]).states
+    states = _analyze([results], draw_model=_draw_model).states
     if out is not None and is_url(out):
         mirror = Mirror(out)
         mirror.push(results, deep=False)
@@ -188,7 +214,7 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
     import search_spaces
 
     search_spaces.confirm(results, seeds, **options)
-    _analyze([results])
+    _analyze([results], draw_model=_draw_model)
 
 
 @cli.command()
@@ -209,12 +235,12 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
             say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
 
 
-def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double") -> Any:
+def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double", draw_model: Any = None) -> Any:
     from analysis.configs import knob_value
     from analysis.report import analyze as analyze_results
     from routing.console import say, table
 
-    found = analyze_results(list(results), formats=formats, width=column)
+    found = analyze_results(list(results), formats=formats, width=column, draw_model=draw_model)
     for analysis in (found, *found.others):
         front = analysis.front.astype(object).where(analysis.front.notna(), None)
         if "knob_value" in front:
@@ -323,7 +349,7 @@ def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
 @click.option("--compare", is_flag=True, help="Run every batch without and with pruning.")
 @click.option("--extract-attention", type=click.Path(path_type=Path), help="Save the attention as safetensors.")
 @click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Images of that file.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here as well.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here and print a table.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: Path | None, overrides: Any) -> None:
     """Zero-shot classification with open_clip: --model ViT-B-32 --pretrained openai --dataset.name cifar10

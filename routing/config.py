@@ -109,7 +109,11 @@ class EvaluationSection(Section):
 
     batch_size: int = Field(default=256, ge=1, le=65536, description="Images per forward pass.")
     operating_points: bool = Field(default=True, description="Evaluate the trained model along its compute knob.")
-    metrics: tuple[MetricName, ...] = Field(default=(), description="Further metrics, each reported as val_<name>.")
+    metrics: tuple[MetricName, ...] = Field(
+        default=(),
+        description="Further metrics, each reported as val_<name>: top5_accuracy, balanced_accuracy, "
+        "calibration_error, or one of a plugin.",
+    )
     knob_value: float | str | None = Field(
         default=None, description="Evaluate the trained model at this value of its knob instead of the trained one."
     )

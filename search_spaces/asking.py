@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,12 +47,15 @@ class Asker:
         proposer: the sampler.
         check: builds the run of a setting.
         limit: proposals to hand out in all.
-        ahead: proposals to have ready before the first trial runs; one is enough from then on.
+        ahead: trials that run at once. So many proposals are ready before the first of them; from then on as many as
+            are taken while the sampler thinks of one, so that it knows as much as it can.
     """
 
     def __init__(self, ledger: Ledger, proposer: Proposer, check: Check, limit: int, ahead: int) -> None:
         self._ledger, self._proposer, self._check = ledger, proposer, check
-        self._left, self._ahead = limit, ahead
+        self._left, self._most, self._ahead = limit, ahead, ahead
+        self._taken: deque[float] = deque(maxlen=ahead + 1)  # a round of all workers
+        self._asking_seconds = 0.0
         self._ready: deque[Ready] = deque()
         self._claimed: set[int] = set()
         self._condition = threading.Condition()
@@ -70,7 +74,8 @@ class Asker:
             if not self._ready:
                 return None
             self._left -= 1
-            self._ahead = 1
+            self._taken.append(time.monotonic())
+            self._ahead = enough_ahead(self._taken, self._asking_seconds, self._most)
             self._condition.notify_all()
             return self._ready.popleft()
 
@@ -97,8 +102,10 @@ class Asker:
     def _work(self) -> None:
         try:
             while self._wait_for_demand():
+                started = time.monotonic()
                 ready = self._ask()
                 with self._condition:
+                    self._asking_seconds = time.monotonic() - started
                     if ready is not None:
                         self._ready.append(ready)
                     self._condition.notify_all()
@@ -142,6 +149,20 @@ class Asker:
             self._claimed.add(waiting.number)
         config, flops = (None, 0.0) if proposal.refused is not None else accepted["last"]
         return Ready(proposal, config, flops, waiting)
+
+
+def enough_ahead(taken: Sequence[float], asking_seconds: float, workers: int) -> int:
+    """Return how many proposals to have ready: one, and one for each that is taken while another is thought of.
+
+    Args:
+        taken: when the last ones were taken; fewer than a round of all workers tell no pace, the first come at once.
+        asking_seconds: what it took to think of one.
+        workers: trials at once, the most that makes sense.
+    """
+    if len(taken) <= workers:
+        return 1
+    between = (taken[-1] - taken[0]) / (len(taken) - 1)
+    return min(1 + int(asking_seconds / max(between, 1e-3)), workers)
 
 
 def _is_first_time(trial: FrozenTrial) -> bool:

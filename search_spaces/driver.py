@@ -13,12 +13,13 @@ from typing import Any
 from optuna.trial import TrialState
 
 from routing.config import RunConfig
+from routing.console import duration
 from routing.errors import InputError, RoutingError
 from routing.mirror import Mirror
 from search_spaces.collect import Collector, values_of
 from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
 from search_spaces.plan import Blueprint, blueprint, broken_constraint
-from search_spaces.progress import Progress, duration
+from search_spaces.progress import Progress
 from search_spaces.ray_session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
 from search_spaces.results import (
     ID_FILE,

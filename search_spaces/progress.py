@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import moocore
 import numpy as np
 
+from routing.console import duration
+
 if TYPE_CHECKING:
     from search_spaces.schema import Objective
 
@@ -27,16 +29,6 @@ def hypervolume(points: Iterable[list[float]], objectives: tuple[Objective, ...]
     if len(objectives) == 1:
         return float(reference[0] - losses.min())
     return float(moocore.hypervolume(losses, ref=reference))
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a person writes them: ``45 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Progress:

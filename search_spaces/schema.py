@@ -93,9 +93,10 @@ def _known_metric(name: str) -> str:
     return name
 
 
+_IN_EDITORS: dict[str, Any] = {"anyOf": [{"enum": list(METRICS)}, {"pattern": "^val_"}]}
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Condition = Annotated[tuple[Scalar, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-Metric = Annotated[str, AfterValidator(_known_metric), Field(json_schema_extra={"enum": list(METRICS)})]
+Metric = Annotated[str, AfterValidator(_known_metric), Field(json_schema_extra=_IN_EDITORS)]
 
 
 class Parameter(Section):

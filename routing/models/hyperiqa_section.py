@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 TINY_BACKBONE = "tiny4"
 NUM_STAGES = 4
+
+SWIN_HEAD = {"pool": 7, "hyper_channels": 112, "target_widths": (224, 112, 56)}
+"""Defaults of the head on Swin, those of HyperIQA on a backbone of its size; the others are for ``tiny4``."""
 
 Width = Annotated[int, Field(ge=1, le=8192)]
 
@@ -76,10 +79,13 @@ class FusionSection(Section):
 class HeadSection(Section):
     """The hyper-network and the per-image target network it writes."""
 
-    pool: int = Field(default=4, ge=1, le=32, description="Side of the grid all stages are pooled to.")
-    hyper_channels: int = Field(default=32, ge=1, le=2048, description="Channels the hyper-network reads.")
+    pool: int = Field(default=4, ge=1, le=32, description="Side of the grid all stages are pooled to; on Swin 7.")
+    hyper_channels: int = Field(default=32, ge=1, le=2048, description="Channels the hyper-network reads; on Swin 112.")
     target_widths: tuple[Width, ...] = Field(
-        default=(32, 16, 8), min_length=1, max_length=8, description="Input and hidden widths of the target network."
+        default=(32, 16, 8),
+        min_length=1,
+        max_length=8,
+        description="Input and hidden widths of the target network; on Swin 224, 112, 56.",
     )
 
     @model_validator(mode="after")
@@ -113,6 +119,15 @@ class HyperIqaSection(ModelSection):
     backbone: BackboneSection = BackboneSection()
     fusion: FusionSection = FusionSection()
     head: HeadSection = HeadSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _head_as_large_as_its_backbone(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        backbone, head = values.get("backbone"), values.get("head", {})
+        on_swin = isinstance(backbone, dict) and backbone.get("name", TINY_BACKBONE) != TINY_BACKBONE
+        return {**values, "head": {**SWIN_HEAD, **head}} if on_swin and isinstance(head, dict) else values
 
     def build(self, info: DataInfo) -> VisionModel:
         from routing.models.hyperiqa import HyperIqa

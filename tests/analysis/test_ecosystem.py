@@ -1,4 +1,4 @@
-"""Other programs read what is written: pandas, MLflow, optuna-dashboard's storage, TensorBoard's events."""
+"""Other programs read what is written: pandas, MLflow, optuna-dashboard's storage."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.mlflow_log import log_to_mlflow
+from routing.cli import main
 from routing.errors import InputError, RoutingError
 
 
@@ -24,6 +25,12 @@ def test_pandas_reads_a_results_folder_in_one_line(make_results):
 def store(tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
     return f"file:{tmp_path / 'mlruns'}"
+
+
+def test_the_command_that_analyzes_also_logs(make_results, store, capsys, only_the_front):
+    folder = make_results(trials=7)
+    assert main(["analyze", str(folder), "--mlflow", store]) == 0
+    assert f"logged 9 trials of {folder} to {store}" in capsys.readouterr().out
 
 
 def test_mlflow_gets_every_ended_trial_once(make_results, store):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from analysis import plots
 from analysis.compare_plot import _styles
 from analysis.drawing import look, new_figure
+from analysis.page import pictured_trials
 from analysis.page_data import page_data
 from analysis.report import analyze
 from analysis.summary import summarise
@@ -154,6 +156,43 @@ def test_every_measured_column_can_be_an_axis(make_results):
     assert "val_worst_class_accuracy" in names
     assert not {"note", "trial", "seed", "is_default", "knob_value", "dataset.patch_grid_size"} & set(names)
     assert "val_worst_class_accuracy" in {column["name"] for column in data["table"]}
+
+
+def test_inference_time_is_an_axis_at_the_default_setting_of_the_knob(make_results):
+    results = read_results(make_results(unfinished=False))
+    results.trials["ms_per_image"] = results.trials["number"] / 100
+    data = page_data(summarise(results))
+    assert "ms_per_image" in {axis["name"] for axis in data["axes"]}
+    points = data["points"]
+    shown = zip(points["trial"], points["is_default"], points["values"]["ms_per_image"], strict=True)
+    assert all(value == (trial / 100 if default else None) for trial, default, value in shown)
+    assert "ms_per_image" in {column["name"] for column in data["table"]}
+
+
+def test_models_of_the_front_are_drawn_once_for_the_page(make_results, only_the_front):
+    folder = make_results(unfinished=False)
+    summary = summarise(read_results(folder))
+    first = pictured_trials(summary)[:2]
+    assert first == [folder / "trials" / str(row["trial"]) for row in (summary.knee_row, summary.best_row)]
+    assert len(set(first)) == 2
+    drawn = []
+
+    def draw(trial):
+        drawn.append(trial)
+        (trial / "figures").mkdir()
+        Image.new("RGB", (4, 4)).save(trial / "figures" / "attention_heatmap.png")
+
+    weights = [trial / "model.safetensors" for trial in first]
+    for path in weights:
+        path.rename(path.with_suffix(".gone"))
+    analyze([folder], draw_model=draw)
+    assert drawn == []  # without weights there is nothing to draw
+    for path in weights:
+        path.with_suffix(".gone").rename(path)
+    for _ in range(2):
+        page = analyze([folder], draw_model=draw).report.read_text()
+    assert drawn == first
+    assert f"trial {first[0].name}: attention heatmap" in page
 
 
 def test_no_two_series_look_alike():

@@ -226,13 +226,19 @@ def test_weights_are_kept_and_logged() -> None:
 @pytest.fixture(scope="module")
 def swin() -> HyperIqa:
     torch.manual_seed(0)
-    head = {"pool": 7, "target_widths": [224, 112, 56], "hyper_channels": 112}
-    section = HyperIqaSection.model_validate({"backbone": {"name": "swin_t"}, "head": head})
+    section = HyperIqaSection.model_validate({"backbone": {"name": "swin_t"}})
     return HyperIqa(section, DataInfo("quality", 3, 224, 1, (0.5,) * 3, (0.2,) * 3)).eval()
 
 
 class TestSwin:
     """torchvision's Swin: shapes, compute, weights."""
+
+    def test_its_head_has_the_size_of_the_paper_unless_told(self) -> None:
+        keys = {"dataset.name": "quality", "model.name": "hyperiqa", "model.backbone.name": "swin_t"}
+        for changes, expected in (({}, [7, 112, [224, 112, 56]]), ({"model.head.pool": 4}, [4, 112, [224, 112, 56]])):
+            dotted = RunConfig.from_dict({**keys, **changes}).dotted()
+            assert [dotted[f"model.head.{key}"] for key in ("pool", "hyper_channels", "target_widths")] == expected
+        assert RunConfig.from_dict({**keys, "model.backbone.name": "tiny4"}).dotted()["model.head.pool"] == 4
 
     def test_stages(self, swin: HyperIqa) -> None:
         with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 HEAVY = ["torch", "sklearn", "ray", "pandas"]
 
@@ -26,3 +27,27 @@ def test_reading_a_study() -> None:
 
 def test_describing_the_embedded_data() -> None:
     assert heavy_imports("from routing.config import RunConfig\nRunConfig().dataset.info()") == []
+
+
+def test_a_machine_that_only_trains_needs_torch_only(tmp_path: Path) -> None:
+    """Without Ray, Optuna, pandas and matplotlib: train, compare and evaluate, and one line about the figures."""
+    program = """
+import sys
+
+sys.modules |= dict.fromkeys(("ray", "optuna", "pandas", "matplotlib"))  # None: cannot be imported
+from routing.cli import main
+
+tiny = "dataset.num_train=64 dataset.num_val=32 dataset.num_test=32 training.num_epochs=1".split()
+for words in (
+    ["train", "--out", "run", *tiny],
+    ["evaluate", "run", "--figures"],
+    ["compare", "--models", "attention_routing,cheap_compute", "--out", "compared", *tiny],
+):
+    assert main(words) == 0, words
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("no figures: ") == 3
+    assert (tmp_path / "compared" / "compare.csv").is_file()

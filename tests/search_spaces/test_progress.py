@@ -7,11 +7,12 @@ import io
 import pytest
 from small_studies import ablation_values, sweep_values
 
+from routing.console import duration
 from routing.errors import InputError
 from search_spaces import dry_run, load_study
 from search_spaces.load import parse_study
 from search_spaces.plan import planned_trials
-from search_spaces.progress import Progress, duration, hypervolume
+from search_spaces.progress import Progress, hypervolume
 from search_spaces.schema import Objective, json_schema
 
 OBJECTIVES = (

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
-from search_spaces.asking import Asker
+from search_spaces.asking import Asker, enough_ahead
 from search_spaces.driver import Driver
 from search_spaces.ledger import PROPOSAL, Ledger
 from search_spaces.load import parse_study
@@ -178,3 +178,17 @@ def test_nothing_is_proposed_any_more_when_the_asker_has_ended() -> None:
     asker.end()
     assert not asker._thread.is_alive()
     assert asker.take(wait=False) is None
+
+
+@pytest.mark.parametrize(
+    ("taken", "seconds", "ahead"),
+    [
+        ([], 9.0, 1),
+        ([0.0, 0.0, 0.0, 0.0], 9.0, 1),  # the first of all workers come at once
+        ([0.0, 0.0, 0.0, 0.0, 8.0], 1.0, 1),  # one in two seconds is taken
+        ([0.0, 2.0, 4.0, 6.0, 8.0], 5.0, 3),
+        ([0.0, 0.0, 0.0, 0.0, 0.0], 5.0, 4),
+    ],
+)
+def test_proposals_are_ready_at_the_pace_they_are_taken(taken: list[float], seconds: float, ahead: int) -> None:
+    assert enough_ahead(taken, seconds, workers=4) == ahead
