@@ -128,7 +128,8 @@ def _estimate(study: Study, total: int) -> list[str]:
             refused = refused or error
     if refused is not None and not flops:
         raise InputError(f"no setting of this study can run; the first: {refused}")
-    epochs = median(config.training.num_epochs for config in configs)
+    lengths = sorted(config.training.num_epochs for config in configs)
+    epochs, shown = median(lengths), f"{lengths[0]}" + (f" to {lengths[-1]}" if lengths[-1] > lengths[0] else "")
     lines = [
         f"compute: {min(flops):,.0f} to {max(flops):,.0f} multiply-adds per image, half of the settings below "
         f"{median(flops):,.0f}",
@@ -136,7 +137,7 @@ def _estimate(study: Study, total: int) -> list[str]:
     ]
     scheduler = study.scheduler
     levels = rungs(scheduler.grace_period, scheduler.reduction_factor, int(epochs)) if scheduler.name != "none" else []
-    text = f"training: {total} x {epochs:g} epochs"
+    text = f"training: {total} x {shown} epochs"
     if levels:
         ends, share, expected = [*levels, int(epochs)], 1.0, float(levels[0])
         for before, after in itertools.pairwise(ends):

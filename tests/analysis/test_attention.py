@@ -199,6 +199,22 @@ def test_patch_scores_are_attention_too(model: str, tiny: dict[str, Any], folder
     assert found.row["entropy_first"] == found.row["entropy_last"]
 
 
+def test_attention_of_a_conv_net_is_read_stage_by_stage(tiny: dict[str, Any], folder: Path) -> None:
+    keys = {"model.name": "aacn", "model.attention.stages": 2, "evaluation.operating_points": False}
+    run(RunConfig.from_dict({**tiny, **keys}), out=folder)
+    saved = load(folder)
+    images = saved.preprocess(saved.config.dataset.load()["val"].images[:3])
+    layers = read_attention(saved.model, images)
+    assert [layer.name for layer in layers] == list(saved.model.attention_maps(images))
+    assert len(layers) == 2
+    for layer in layers:
+        assert layer.grid[0] ** 2 == layer.maps.shape[3]
+        assert torch.allclose(layer.patches_BHN().sum(2), torch.ones(layer.maps.shape[:2]), atol=1e-5)
+    analyze_attention(folder, samples=1, images=16)
+    assert layers[0].name in (folder / "attention" / "attention_analysis_report.md").read_text()
+    assert (folder / "attention" / "attention_pattern_sample_0.png").is_file()
+
+
 def test_random_weights_are_only_looked_at_when_asked(vit_run: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()

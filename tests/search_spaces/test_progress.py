@@ -69,6 +69,8 @@ def test_dry_run_says_trials_cost_and_space() -> None:
     text = dry_run(parse_study(ablation_values()))
     assert "ablation 'parts': 10 trials" in text
     assert "mode=top_k: model.router.mode = top_k" in text
+    assert "training: 10 x 1 epochs" in text
+    assert "x 1 to 8 epochs" in dry_run(parse_study(ablation_values(factors={"training.num_epochs": [4, 8]})))
 
 
 def test_dry_run_says_when_settings_cost_more_than_the_reference() -> None:

@@ -86,9 +86,7 @@ def test_the_traceback_reaches_the_mirror_of_a_node_that_shares_no_folder(tmp_pa
     assert not out.parent.exists()
 
 
-def test_a_mirror_that_does_not_answer_for_a_while_costs_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mirror_that_is_silent_for_a_while_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, mirror, pauses = tmp_path / "elsewhere" / "trials" / "0", tmp_path / "mirror", []
     silent = iter([True, False, True, True])  # first epoch, second epoch, twice at the end
     push = Mirror.push
