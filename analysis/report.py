@@ -77,8 +77,8 @@ def analyze(
         raise InputError("analyze needs at least one results folder")
     distinct = {Path(folder).resolve(): folder for folder in results}
     summaries = [summarise(read_results(folder)) for folder in distinct.values()]
-    for summary in summaries if draw_model is not None else ():
-        for folder in pictured_trials(summary)[:_DRAWN_MODELS]:
+    if draw_model is not None:
+        for folder in (folder for summary in summaries for folder in pictured_trials(summary)[:_DRAWN_MODELS]):
             if (folder / MODEL_FILE).is_file() and not (folder / MODEL_FIGURES).exists():
                 draw_model(folder)
     first, *others = [_write(summary, formats, width) for summary in summaries]
