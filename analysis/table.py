@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,9 @@ _EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself fr
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
 ARM = "arm"
-_WITHOUT_POINTS = ("FAIL", "PRUNED")
 _NOTHING = ("", "nan", "NaN", "NA", "N/A", "null", "None")
 """Cells without a value. An arm may be called any of these but the first."""
+_WITHOUT_POINTS = ("FAIL", "PRUNED")
 TEXT_COLUMNS = ("state", "reason", ARM, "knob", "knob_value", "router_state")
 
 
@@ -143,7 +143,7 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
             header = next(csv.reader(file), [])
         if key not in header:
             raise ValueError(f"no column '{key}'")
-        texts: dict[Hashable, Any] = {column: str for column in TEXT_COLUMNS if column in header}
+        texts = {column: str for column in TEXT_COLUMNS if column in header}
         nothing = {column: list(_NOTHING[:1] if column == ARM else _NOTHING) for column in header}
         how: dict[str, Any] = {"dtype": texts, "keep_default_na": False, "na_values": nothing}
         try:
@@ -152,8 +152,9 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
             table = pd.read_csv(path, engine="python", on_bad_lines=skipped.append, **how)
         if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of rows longer than the header
             raise ValueError("rows have more fields than the header")
-    except (OSError, ValueError) as error:
-        problems.append(f"{path}: not readable: {str(error).splitlines()[0]}; the trial folders are read instead")
+    except (OSError, ValueError, AssertionError) as error:  # pandas asserts that such rows have no words for nothing
+        why = next(iter(str(error).splitlines()), "rows have more fields than the header")
+        problems.append(f"{path}: not readable: {why}; the trial folders are read instead")
         return pd.DataFrame({key: pd.Series(dtype=int)})
     if skipped:
         problems.append(f"{path}: {len(skipped)} damaged row(s) skipped")

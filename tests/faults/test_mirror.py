@@ -43,7 +43,7 @@ def test_another_node_goes_on_where_the_first_was_lost(tmp_path: Path, tiny: dic
     lost.stop()
     assert mirror.holds(f"trials/7/{CHECKPOINT_FILE}")
     found = RunTrainable(trial)
-    assert found.step()["epoch"] == 3
+    assert [found.step()["epoch"] for _ in range(2)] == [2, 3]  # 2 is only said again
     final = json.loads(found.step()["final"])
     found.stop()
     assert final["metrics"]["val_loss"] == run(config).metrics["val_loss"]
