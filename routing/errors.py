@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -28,6 +29,11 @@ class MissingPackage(InputError):
 
 class TrialFailed(RoutingError):
     """A run could not finish (NaN loss, say); a sweep records the reason and goes on."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a file could not be written for lack of room."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

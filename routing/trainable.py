@@ -7,7 +7,6 @@ while Ray takes note of its row.
 
 from __future__ import annotations
 
-import errno
 import gc
 import importlib
 import json
@@ -25,7 +24,7 @@ from typing import Any
 from ray import tune
 
 from routing.config import RunConfig
-from routing.errors import InputError, RoutingError
+from routing.errors import InputError, RoutingError, is_disk_full
 from routing.mirror import Mirror
 from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics, write_text
 from routing.scratch import scratch_folder
@@ -118,7 +117,7 @@ class _Handover:
         except RunStopped:
             return
         except BaseException as error:
-            self._end(failed=self._reason(error), disk_full=_is_disk_full(error))
+            self._end(failed=self._reason(error), disk_full=is_disk_full(error))
 
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again.
@@ -189,11 +188,6 @@ def _function(path: str) -> RunFunction:
 
 def _config(trial: dict[str, Any]) -> RunConfig:
     return RunConfig.from_dict(json.loads(trial["config"]))
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Return whether a file could not be written for lack of room."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_finished(out: Path, config: RunConfig) -> bool:

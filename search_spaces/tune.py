@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from optuna.exceptions import StorageInternalError
 
-from routing.errors import InputError, RoutingError
+from routing.errors import InputError, RoutingError, is_disk_full
 from routing.mirror import Mirror, is_url
 from search_spaces.driver import Driver
 from search_spaces.load import load_study
@@ -89,7 +88,7 @@ def sweep(
         where = without_secrets(storage or str(out))
         raise RoutingError(f"{where}: the ledger cannot be written: {why}; {GO_ON}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise RoutingError(f"{out}: the disk is full; make room, then {GO_ON}") from None
 
