@@ -21,7 +21,7 @@ from routing.data import batches
 from routing.errors import InputError, choices
 from routing.intervals import mean_interval
 from routing.models.hyperiqa import HyperIqa
-from routing.record import MODEL_FILE, write_text
+from routing.record import FIGURES_FOLDER, MODEL_FILE, write_text
 from routing.saved import load, read_config
 from routing.training.seeding import prepare_process
 
@@ -57,7 +57,7 @@ def analyze_fusion(
     """
     images = pd.concat([image_weights(run, split) for run in _runs(folders)], ignore_index=True)
     table = mean_weights(images)
-    out = out or folders[0] / "figures"
+    out = out or folders[0] / FIGURES_FOLDER
     write_text(out / f"{FILE}.csv", table.to_csv(index=False))
     return FusionSummary(table, [out / f"{FILE}.csv", *draw(table, out, formats)])
 

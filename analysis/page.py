@@ -30,9 +30,9 @@ from analysis.table import Results
 from analysis.tables import Column, Row, Table, table
 from analysis.words import axis_label, shown
 from routing import __version__
+from routing.record import FIGURES_FOLDER
 
 MAX_PICTURES = 8
-MODEL_FIGURES = "figures"
 PICTURE_WIDTH = 1400
 CAPTIONS = {
     "front": "All operating points, the front, the dense baselines and the knee.",
@@ -250,10 +250,9 @@ def model_pictures(summary: Summary) -> list[Picture]:
     """Return pictures that the trials on the front left in their figures folder, see ``pictured_trials``."""
     found: list[Picture] = []
     for folder in pictured_trials(summary):
-        number = folder.name
-        for path in sorted((folder / MODEL_FIGURES).glob("*.png")):
+        for path in sorted((folder / FIGURES_FOLDER).glob("*.png")):
             if len(found) < MAX_PICTURES and (uri := _shrunk(path)):
-                found.append(Picture(path.stem, uri, f"trial {number}: {path.stem.replace('_', ' ')}"))
+                found.append(Picture(path.stem, uri, f"trial {folder.name}: {path.stem.replace('_', ' ')}"))
     return found
 
 

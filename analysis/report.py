@@ -17,15 +17,14 @@ from analysis.drawing import FORMATS, WIDTHS, ColumnWidth
 from analysis.figures import draw_all
 from analysis.importance import importances
 from analysis.objectives import Objective
-from analysis.page import MODEL_FIGURES, Findings, pictured_trials, render
+from analysis.page import Findings, pictured_trials, render
 from analysis.summary import Summary, summarise
 from analysis.table import FRONT_FILE, read_results
 from analysis.tables import to_latex, to_markdown
 from routing.errors import InputError, choices, nearest
-from routing.record import MODEL_FILE, write_text
+from routing.record import FIGURES_FOLDER, MODEL_FILE, write_text
 
 REPORT_FILE = "report.html"
-FIGURES_FOLDER = "figures"
 TABLES_FOLDER = "tables"
 _DRAWN_MODELS = 2
 
@@ -78,14 +77,19 @@ def analyze(
     distinct = {Path(folder).resolve(): folder for folder in results}
     summaries = [summarise(read_results(folder)) for folder in distinct.values()]
     if draw_model is not None:
-        for folder in (folder for summary in summaries for folder in pictured_trials(summary)[:_DRAWN_MODELS]):
-            if (folder / MODEL_FILE).is_file() and not (folder / MODEL_FIGURES).exists():
-                draw_model(folder)
+        for summary in summaries:
+            _draw_models(summary, draw_model)
     first, *others = [_write(summary, formats, width) for summary in summaries]
     if not others:
         return first
     together = compare([summary.results for summary in summaries], _with_png(formats), width)
     return replace(first, others=tuple(others), comparison=together)
+
+
+def _draw_models(summary: Summary, draw_model: Callable[[Path], None]) -> None:
+    for folder in pictured_trials(summary)[:_DRAWN_MODELS]:
+        if (folder / MODEL_FILE).is_file() and not (folder / FIGURES_FOLDER).exists():
+            draw_model(folder)
 
 
 def _check(what: str, word: str, valid: Iterable[str]) -> None:

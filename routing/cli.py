@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -58,53 +59,38 @@ def train(config_file: str | None, out: Path | None, figures: bool, overrides: t
     folder = out or default_folder(config)
     train_run(config, folder, say)
     if figures:
-        _draw_run(folder)
+        _say_drawn(_draw_run, folder)
 
 
-def _draw_run(folder: Path) -> None:
+def _say_drawn(draw: Callable[..., list[Path]], *args: Any) -> None:
+    """Draw figures and name them; a machine that only trains has neither pandas nor matplotlib, and is told so."""
     from routing.console import say
-    from routing.evaluation.inspection import inspect_run
 
     try:
-        from analysis.run_figures import draw_run
+        paths = draw(*args)
     except ModuleNotFoundError as error:
-        say(_no_figures(error))
+        say(f"no figures: {error.name} is not installed")
         return
-    for path in draw_run(inspect_run(folder), folder / "figures"):
+    for path in paths:
         say(f"wrote {path}")
 
 
-def _no_figures(error: ModuleNotFoundError) -> str:
-    """Say what figures need: a machine that only trains has neither pandas nor matplotlib."""
-    return f"no figures: {error.name} is not installed"
+def _draw_run(folder: Path) -> list[Path]:
+    from analysis.run_figures import draw_run
+    from routing.evaluation.inspection import inspect_run
+    from routing.record import FIGURES_FOLDER
+
+    return draw_run(inspect_run(folder), folder / FIGURES_FOLDER)
 
 
 def _draw_model(folder: Path) -> None:
     """Draw a model of a front for the report; its data may be on another machine."""
-    from analysis.run_figures import draw_run
     from routing.console import say
-    from routing.evaluation.inspection import inspect_run
 
     try:
-        draw_run(inspect_run(folder), folder / "figures")
+        _draw_run(folder)
     except (RoutingError, OSError) as error:
         say(f"no pictures of {folder}: {error}")
-
-
-COMPARE_COLUMNS = {
-    "name": "model",
-    "val_accuracy": "val accuracy",
-    "val_accuracy_sd": "sd",
-    "val_srcc": "val SRCC",
-    "val_srcc_sd": "sd",
-    "flops": "multiply-adds",
-    "share_of_full": "of full",
-    "routing_ratio": "routing ratio",
-    "params": "parameters",
-    "ms_per_image": "ms/image",
-    "router_state": "router",
-    "seeds": "seeds",
-}
 
 
 @cli.command(context_settings=OVERRIDES)
@@ -115,6 +101,7 @@ COMPARE_COLUMNS = {
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def compare(config_file: str | None, models: str, seeds: int, out: Path | None, overrides: tuple[str, ...]) -> None:
     """Train a routed model and its baselines alike: one table, one figure. What is trained already is kept."""
+    from routing.comparison import COLUMNS
     from routing.comparison import compare as compare_models
     from routing.config import RunConfig
     from routing.console import say, table
@@ -123,15 +110,15 @@ def compare(config_file: str | None, models: str, seeds: int, out: Path | None, 
     folder = out or Path("runs") / f"compare-{config.dataset.name}-{config.model.name}"
     names = [name.strip() for name in models.split(",") if name.strip()]
     compared = compare_models(config, names, seeds, folder, say)
-    table(compared.rows, COMPARE_COLUMNS, title=f"{compared.title}, validation split")
+    table(compared.rows, COLUMNS, title=f"{compared.title}, validation split")
     say(f"wrote {folder / 'compare.csv'}")
-    try:
-        from analysis.compare_plot import draw_comparison
-    except ModuleNotFoundError as error:
-        say(_no_figures(error))
-        return
-    for path in draw_comparison(compared, folder):
-        say(f"wrote {path}")
+    _say_drawn(_draw_comparison, compared, folder)
+
+
+def _draw_comparison(compared: Any, folder: Path) -> list[Path]:
+    from analysis.compare_plot import draw_comparison
+
+    return draw_comparison(compared, folder)
 
 
 @cli.command()
@@ -158,7 +145,7 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
         keys = read_config(run).dotted()
         rows += [{"run": str(run), **keys, **point.row()} for point in points]
         if figures:
-            _draw_run(run)
+            _say_drawn(_draw_run, run)
     table(rows, {"run": "run", **FRONT_COLUMNS})
 
 

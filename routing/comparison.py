@@ -30,6 +30,21 @@ from routing.training.seeding import pick_device, prepare_process
 PATCH_ARMS = ("random", "full_compute", "dense_matched", "no_routing", "cheap_compute")
 TABLE_FILE, RUNS_FILE = "compare.csv", "compare_runs.csv"
 LATENCY_ROUNDS = 3
+COLUMNS = {
+    "name": "model",
+    "val_accuracy": "val accuracy",
+    "val_accuracy_sd": "sd",
+    "val_srcc": "val SRCC",
+    "val_srcc_sd": "sd",
+    "flops": "multiply-adds",
+    "share_of_full": "of full",
+    "routing_ratio": "routing ratio",
+    "params": "parameters",
+    "ms_per_image": "ms/image",
+    "router_state": "router",
+    "seeds": "seeds",
+}
+"""Columns of the table to print, each with its heading."""
 
 
 @dataclass(frozen=True)

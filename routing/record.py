@@ -23,6 +23,7 @@ HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
+FIGURES_FOLDER = "figures"
 
 
 @dataclass(frozen=True)
