@@ -22,7 +22,7 @@ AXES = (
 """Columns to choose from first; every other column of numbers follows."""
 NO_AXES = ("trial", "knob", "knob_value", "is_default", "arm")
 TABLE_METRICS = (
-    "arm", "routing_ratio", "params", "ms_per_image", "router_state", "gap_closed", "recall", "epochs", "train_seconds",
+    "arm", "routing_ratio", "params", LATENCY, "router_state", "gap_closed", "recall", "epochs", "train_seconds",
 )  # fmt: skip
 
 

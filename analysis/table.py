@@ -198,9 +198,8 @@ def _add_unlisted(
     point_rows: list[dict[str, Any]] = []
     for folder in _trial_folders(root):
         number = int(folder.name)
-        if number in without or (number in with_points and number in listed):
-            continue
-        if number in listed and not (folder / METRICS_FILE).exists():
+        has_all = number in without or number in with_points or not (folder / METRICS_FILE).exists()
+        if number in listed and has_all:
             continue
         trial, own_points = _read_trial(folder, problems)
         trial_rows += [] if number in listed else [trial]
