@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.compare_plots import Surface, draw_overlay
-from analysis.drawing import ColumnWidth
-from analysis.indicators import Group, attainment, compare_groups, group_studies, joint_reference, same_seeds
-from analysis.objectives import Objective, metrics
-from analysis.page import comparison_page, figure_picture
-from analysis.summary import cost_columns
-from analysis.table import Results
-from analysis.tables import Column, Table, table, to_latex, to_markdown
-from analysis.words import axis_label, shown
-from routing.record import write_text
+from analysis.figures.drawing import ColumnWidth
+from analysis.figures.overlay import Surface, draw_overlay
+from analysis.findings.indicators import Group, attainment, compare_groups, group_studies, joint_reference, same_seeds
+from analysis.findings.summary import cost_columns
+from analysis.page.page import comparison_page, figure_picture
+from analysis.read.objectives import Objective, metrics
+from analysis.read.results import Results
+from analysis.words.tables import Column, Table, table, to_latex, to_markdown
+from analysis.words.words import axis_label, shown
+from routing.files.atomic import write_text
 
 COMPARISON_FOLDER = "comparison"
 

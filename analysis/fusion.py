@@ -16,12 +16,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis.drawing import COLOURS, as_text, new_figure, paper_style, save
+from analysis.figures.drawing import COLOURS, as_text, new_figure, paper_style, save
 from routing.data import batches
 from routing.errors import InputError, choices
+from routing.files.atomic import write_text
+from routing.files.record import FIGURES_FOLDER, MODEL_FILE
 from routing.intervals import mean_interval
-from routing.models.hyperiqa import HyperIqa
-from routing.record import FIGURES_FOLDER, MODEL_FILE, write_text
+from routing.models.hyperiqa.model import HyperIqa
 from routing.saved import load, read_config
 from routing.training.seeding import prepare_process
 

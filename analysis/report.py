@@ -8,21 +8,22 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.ablation import ablation_table, answers, compare_arms
-from analysis.boundaries import boundary_warnings
-from analysis.certificates import certificate_table
 from analysis.comparison import Comparison, compare
-from analysis.confirmed import confirm_table, error_bars, read_confirmed
-from analysis.drawing import FORMATS, WIDTHS, ColumnWidth
-from analysis.figures import draw_all
-from analysis.importance import importances
-from analysis.objectives import Objective
-from analysis.page import Findings, pictured_trials, render
-from analysis.summary import Summary, summarise
-from analysis.table import FRONT_FILE, read_results
-from analysis.tables import to_latex, to_markdown
+from analysis.figures.drawing import FORMATS, WIDTHS, ColumnWidth
+from analysis.figures.which import draw_all
+from analysis.findings.ablation import ablation_table, answers, compare_arms
+from analysis.findings.boundaries import boundary_warnings
+from analysis.findings.certificates import certificate_table
+from analysis.findings.confirmed import confirm_table, error_bars, read_confirmed
+from analysis.findings.importance import importances
+from analysis.findings.summary import Summary, summarise
+from analysis.page.page import Findings, pictured_trials, render
+from analysis.read.objectives import Objective
+from analysis.read.results import FRONT_FILE, read_results
+from analysis.words.tables import to_latex, to_markdown
 from routing.errors import InputError, choices, nearest
-from routing.record import FIGURES_FOLDER, MODEL_FILE, write_text
+from routing.files.atomic import write_text
+from routing.files.record import FIGURES_FOLDER, MODEL_FILE
 
 REPORT_FILE = "report.html"
 TABLES_FOLDER = "tables"

@@ -14,8 +14,8 @@ import click
 
 from routing import __version__
 from routing.bench import GROUPS
+from routing.commands.guard import guarded
 from routing.errors import MissingPackage, RoutingError
-from routing.guard import guarded
 
 OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 
@@ -50,10 +50,10 @@ def cli() -> None:
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def train(config_file: str | None, out: Path | None, figures: bool, overrides: tuple[str, ...]) -> None:
     """Train and evaluate one run. Any key of `routing schema run` can follow: --model.router.mode top_k"""
-    from routing.config import RunConfig
-    from routing.console import say
-    from routing.training.command import default_folder
-    from routing.training.command import train as train_run
+    from routing.commands.console import say
+    from routing.commands.train import default_folder
+    from routing.commands.train import train as train_run
+    from routing.config.run import RunConfig
 
     config = RunConfig.from_yaml(config_file, overrides)
     folder = out or default_folder(config)
@@ -64,7 +64,7 @@ def train(config_file: str | None, out: Path | None, figures: bool, overrides: t
 
 def _say_drawn(draw: Callable[..., list[Path]], *args: Any) -> None:
     """Draw figures and name them; a machine that only trains has neither pandas nor matplotlib, and is told so."""
-    from routing.console import say
+    from routing.commands.console import say
 
     try:
         paths = draw(*args)
@@ -76,16 +76,16 @@ def _say_drawn(draw: Callable[..., list[Path]], *args: Any) -> None:
 
 
 def _draw_run(folder: Path) -> list[Path]:
-    from analysis.run_figures import draw_run
-    from routing.evaluation.inspection import inspect_run
-    from routing.record import FIGURES_FOLDER
+    from analysis.figures.run import draw_run
+    from routing.commands.inspection import inspect_run
+    from routing.files.record import FIGURES_FOLDER
 
     return draw_run(inspect_run(folder), folder / FIGURES_FOLDER)
 
 
 def _draw_model(folder: Path) -> None:
     """Draw a model of a front for the report; its data may be on another machine."""
-    from routing.console import say
+    from routing.commands.console import say
 
     try:
         _draw_run(folder)
@@ -101,10 +101,10 @@ def _draw_model(folder: Path) -> None:
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def compare(config_file: str | None, models: str, seeds: int, out: Path | None, overrides: tuple[str, ...]) -> None:
     """Train a routed model and its baselines alike: one table, one figure. What is trained already is kept."""
-    from routing.comparison import COLUMNS
-    from routing.comparison import compare as compare_models
-    from routing.config import RunConfig
-    from routing.console import say, table
+    from routing.commands.compare import COLUMNS
+    from routing.commands.compare import compare as compare_models
+    from routing.commands.console import say, table
+    from routing.config.run import RunConfig
 
     config = RunConfig.from_yaml(config_file, overrides)
     folder = out or Path("runs") / f"compare-{config.dataset.name}-{config.model.name}"
@@ -116,7 +116,7 @@ def compare(config_file: str | None, models: str, seeds: int, out: Path | None, 
 
 
 def _draw_comparison(compared: Any, folder: Path) -> list[Path]:
-    from analysis.compare_plot import draw_comparison
+    from analysis.figures.compare import draw_comparison
 
     return draw_comparison(compared, folder)
 
@@ -135,7 +135,7 @@ def _draw_comparison(compared: Any, folder: Path) -> list[Path]:
 @click.option("--figures", is_flag=True, help="Draw the figures of each run into its folder.")
 def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights: Any, figures: bool) -> None:
     """Evaluate saved runs side by side."""
-    from routing.console import say, table
+    from routing.commands.console import say, table
     from routing.saved import evaluate_saved, read_config, save_evaluation
 
     rows = []
@@ -170,8 +170,8 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
 def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> None:
     """Run a study (a file, or the name of a shipped one) and analyze it."""
     import search_spaces
-    from routing.console import say
-    from routing.mirror import Mirror, is_url
+    from routing.commands.console import say
+    from routing.files.mirror import Mirror, is_url
 
     study = search_spaces.load_study(study_file)
     if dry_run:
@@ -215,17 +215,17 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
     """Tables, figures and report.html; several results folders are compared."""
     _analyze(results, formats, column)
     if mlflow_uri is not None:
-        from analysis.mlflow_log import log_to_mlflow
-        from routing.console import say
+        from analysis.exports.mlflow_log import log_to_mlflow
+        from routing.commands.console import say
 
         for folder in results:
             say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
 
 
 def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double", draw_model: Any = None) -> Any:
-    from analysis.configs import knob_value
+    from analysis.read.configs import knob_value
     from analysis.report import analyze as analyze_results
-    from routing.console import say, table
+    from routing.commands.console import say, table
 
     found = analyze_results(list(results), formats=formats, width=column, draw_model=draw_model)
     for analysis in (found, *found.others):
@@ -256,8 +256,8 @@ def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "d
 @click.option("--torch-export", is_flag=True, help="Also model.pt2 of torch.export, checked on validation images.")
 def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, torch_export: bool) -> None:
     """Take points of a front away: config.yaml that reproduces, weights, card."""
-    from analysis.export import export as export_picks
-    from routing.console import say
+    from analysis.exports.export import export as export_picks
+    from routing.commands.console import say
 
     formats = [name for name, wanted in (("onnx", onnx), ("torch_export", torch_export)) if wanted]
     for folder in export_picks(results, picks, out, formats=formats):
@@ -272,7 +272,7 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, 
 def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[str, ...]) -> None:
     """What a fusion has learned: mean weight of every stage by kind of image. RUNS: runs of hyperiqa, or RESULTS."""
     from analysis.fusion import analyze_fusion
-    from routing.console import say, table
+    from routing.commands.console import say, table
 
     summary = analyze_fusion(runs, out, split=split, formats=formats)
     table(summary.rows(), {name: name for name in summary.table.columns})
@@ -288,7 +288,7 @@ def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[
 def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
     """Speed, as ratios measured side by side in one run; on a machine that does nothing else."""
     from routing.bench.tables import append_markdown, write_tables
-    from routing.console import say, table
+    from routing.commands.console import say, table
 
     tables = []
     for name in GROUPS if what == "all" else [what]:
@@ -319,7 +319,7 @@ def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
 def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Figures and a report of what trained models attend to."""
     from analysis.attention import COLUMNS, analyze_attention
-    from routing.console import say, table
+    from routing.commands.console import say, table
     from routing.saved import distinct_names
 
     rows = []
@@ -345,10 +345,10 @@ def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: P
     Keys that can follow: --model, --pretrained, --dataset.*, --split, --templates, --batch_size,
     --limit, --device, --precision, --threads, --seed, --pruning.* (any of them prunes tokens)
     """
-    from routing.console import table
-    from routing.record import write_json
-    from routing.zeroshot import COLUMNS, ZeroshotConfig, rows
-    from routing.zeroshot import zeroshot as classify
+    from routing.commands.console import table
+    from routing.commands.zeroshot import COLUMNS, ZeroshotConfig, rows
+    from routing.commands.zeroshot import zeroshot as classify
+    from routing.files.atomic import write_json
 
     config = ZeroshotConfig.from_overrides(overrides)
     records = classify(config, compare=compare, attention_file=extract_attention, samples=samples)
@@ -365,7 +365,7 @@ def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: P
 def studies(name: str | None) -> None:
     """The shipped studies: question, trials, cost; with NAME, the file of one, as a start for your own."""
     import search_spaces
-    from routing.console import table
+    from routing.commands.console import table
 
     if name is not None:
         click.echo(search_spaces.study_text(name), nl=False)
@@ -379,9 +379,9 @@ def studies(name: str | None) -> None:
 def schema(what: str) -> None:
     """Print the JSON Schema of a run or of a study, for completion in an editor."""
     if what == "run":
-        from routing.config import json_schema
+        from routing.config.run import json_schema
     else:
-        from search_spaces.schema import json_schema
+        from search_spaces.study.schema import json_schema
     click.echo(json.dumps(json_schema(), indent=2))
 
 

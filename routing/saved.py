@@ -9,15 +9,16 @@ from typing import Literal
 
 import torch
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo, ImageData, Split, normalise
 from routing.errors import InputError, choices
 from routing.evaluation.operating_points import knob_values, operating_points
+from routing.files.atomic import write_json
+from routing.files.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint
+from routing.files.tensors import DATA, load_weights, read_metadata
 from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
-from routing.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint, write_json
-from routing.run import autocast, make_evaluator
-from routing.training.checkpoint import DATA, load_weights, read_metadata
+from routing.runner import autocast, make_evaluator
 from routing.training.seeding import pick_device, prepare_process
 
 Weights = Literal["last", "best"]

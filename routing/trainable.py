@@ -23,11 +23,12 @@ from typing import Any
 
 from ray import tune
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError, is_disk_full
-from routing.mirror import Mirror
-from routing.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics, write_text
-from routing.scratch import scratch_folder
+from routing.files.atomic import write_text
+from routing.files.mirror import Mirror
+from routing.files.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics
+from routing.files.scratch import scratch_folder
 
 ERROR_FILE = "error.txt"
 _SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)

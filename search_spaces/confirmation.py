@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError
+from routing.files.atomic import write_json
+from routing.files.record import OperatingPoint, TrialRecord, read_metrics
 from routing.intervals import mean_interval
-from routing.record import OperatingPoint, TrialRecord, read_metrics, write_json
-from search_spaces.collect import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
-from search_spaces.load import load_study, parse_study
-from search_spaces.results import trial_folder
-from search_spaces.schema import MAX_NAME, Objective, Study
+from search_spaces.ledger.folder import trial_folder
+from search_spaces.ledger.tables import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
 from search_spaces.signals import GO_ON
+from search_spaces.study.load import load_study, parse_study
+from search_spaces.study.schema import MAX_NAME, Objective, Study
 from search_spaces.tune import sweep
 
 CONFIRM_FOLDER = "confirm"
@@ -132,7 +133,7 @@ def _config(folder: Path, number: int) -> RunConfig:
 
 def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None] | None, out: Path) -> TrialRecord:
     """Train a run and evaluate its operating points on the test split; the run of ``confirm``'s workers."""
-    from routing.run import run
+    from routing.runner import run
 
     def test(record: TrialRecord) -> None:
         write_json(out / TEST_FILE, {"points": [point.row() for point in points_on_test_split(out, record.points)]})
@@ -142,7 +143,7 @@ def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None]
 
 def points_on_test_split(out: Path, points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     """Return the operating points of a saved run on the test split, at the knob values of the validation split."""
-    from routing.run import make_evaluator
+    from routing.runner import make_evaluator
     from routing.saved import load
     from routing.training.seeding import pick_device
 

@@ -12,16 +12,11 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from routing.config import RunConfig
-from routing.console import duration
+from routing.commands.console import duration
+from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError
-from routing.mirror import Mirror
-from search_spaces.collect import Collector, values_of
-from search_spaces.ledger import LEDGER_FILE, Ledger, done, mend_journal
-from search_spaces.plan import Blueprint, blueprint, broken_constraint
-from search_spaces.progress import Progress
-from search_spaces.ray_session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
-from search_spaces.results import (
+from routing.files.mirror import Mirror
+from search_spaces.ledger.folder import (
     ID_FILE,
     MIRROR_FILE,
     STUDY_FILE,
@@ -38,7 +33,8 @@ from search_spaces.results import (
     write_environment,
     write_study,
 )
-from search_spaces.resume import (
+from search_spaces.ledger.ledger import LEDGER_FILE, Ledger, done, mend_journal
+from search_spaces.ledger.resume import (
     check_warm_source,
     drop_gone,
     enqueue_missing,
@@ -49,10 +45,14 @@ from search_spaces.resume import (
     total_trials,
     warm,
 )
-from search_spaces.samplers import Proposer
-from search_spaces.scheduler import Rule
-from search_spaces.schema import Study
+from search_spaces.ledger.tables import Collector, values_of
+from search_spaces.on_ray.session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
+from search_spaces.plan import Blueprint, blueprint, broken_constraint
+from search_spaces.progress import Progress
+from search_spaces.search.proposer import Proposer
+from search_spaces.search.rules import Rule
 from search_spaces.signals import SweepInterrupted, clean_stop
+from search_spaces.study.schema import Study
 
 _WORKER_LOSSES = 2
 """How often a trial is tried again when its worker or node dies."""
@@ -137,7 +137,7 @@ class Driver:
 
     def check(self, values: dict[str, Any]) -> tuple[RunConfig, float] | str:
         """Return the run of a setting and its expected FLOPs, or why it may not run."""
-        from routing.compute import expected_flops
+        from routing.evaluation.compute import expected_flops
 
         try:
             config = self.plan.configure(values)
@@ -316,8 +316,8 @@ class Driver:
         from ray.exceptions import RayError
 
         from routing.trainable import RunTrainable
-        from search_spaces.ray_parts import StopNow, StudyCallback, StudyScheduler
-        from search_spaces.searcher import LedgerSearch
+        from search_spaces.on_ray.parts import StopNow, StudyCallback, StudyScheduler
+        from search_spaces.on_ray.searcher import LedgerSearch
 
         changed = threading.Event()
 

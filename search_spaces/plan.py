@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
+from routing.config.section import dotted, nested
 from routing.errors import InputError
-from routing.section import dotted, nested
-from search_spaces.ablation import arms
-from search_spaces.parameters import at_quantile, extremes
-from search_spaces.scheduler import rungs
-from search_spaces.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
-from search_spaces.space import Space
+from search_spaces.search.rules import rungs
+from search_spaces.study.ablation import arms, planned_trials
+from search_spaces.study.parameters import at_quantile, extremes
+from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
+from search_spaces.study.space import Space
 
 _SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
 
@@ -71,22 +71,6 @@ def _placed(configure: Callable[[dict[str, Any]], RunConfig], study: Study) -> C
     return placed
 
 
-def planned_trials(study: Study, trials: int | None = None) -> int:
-    """Return how many trials a study runs, ``trials`` of them if given.
-
-    Raises:
-        InputError: fewer than one, or more than an ablation has.
-    """
-    declared = study.trials if isinstance(study, SweepStudy) else len(arms(study)) * len(study.seeds)
-    if trials is None:
-        return declared
-    if trials < 1:
-        raise InputError(f"trials must be at least 1, not {trials}")
-    if not isinstance(study, SweepStudy) and trials > declared:
-        raise InputError(f"this ablation has {declared} trials, every arm under every seed; {trials} are too many")
-    return trials
-
-
 def dry_run(study: Study, trials: int | None = None) -> str:
     """Return what would run, as text: trials, estimated cost, the space or the arms in words."""
     check_device(study)
@@ -116,7 +100,7 @@ def dry_run(study: Study, trials: int | None = None) -> str:
 
 def _estimate(study: Study, total: int) -> list[str]:
     """Return lines on epochs and FLOPs, from the closed form of settings spread over the space."""
-    from routing.compute import expected_flops
+    from routing.evaluation.compute import expected_flops
 
     configs = _spread(study)
     flops: list[float] = []

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 import moocore
 import numpy as np
 
-from routing.console import duration
+from routing.commands.console import duration
 
 if TYPE_CHECKING:
-    from search_spaces.schema import Objective
+    from search_spaces.study.schema import Objective
 
 _REFRESH_SECONDS = 0.5
 

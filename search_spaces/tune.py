@@ -10,18 +10,19 @@ from typing import Any
 from optuna.exceptions import StorageInternalError
 
 from routing.errors import InputError, RoutingError, is_disk_full
-from routing.mirror import Mirror, is_url
+from routing.files.mirror import Mirror, is_url
 from search_spaces.driver import Driver
-from search_spaces.load import load_study
-from search_spaces.plan import check_device, planned_trials
-from search_spaces.ray_session import check_address, cluster_address, local_concurrency
-from search_spaces.results import without_secrets
-from search_spaces.schema import AblationStudy, Study, SweepStudy, parse_duration
+from search_spaces.ledger.folder import without_secrets
+from search_spaces.on_ray.session import check_address, cluster_address, local_concurrency
+from search_spaces.plan import check_device
 from search_spaces.signals import GO_ON
+from search_spaces.study.ablation import planned_trials
+from search_spaces.study.load import load_study
+from search_spaces.study.schema import AblationStudy, Study, SweepStudy, parse_duration
 
 RESULTS_FOLDER = Path("results")
 """Where results go unless said otherwise."""
-DEFAULT_RUN = "routing.run:run"
+DEFAULT_RUN = "routing.runner:run"
 
 
 def sweep(
@@ -54,7 +55,7 @@ def sweep(
         force: resume although the study file changed.
         storage: ``sqlite:///file.db`` or ``postgresql://...`` instead of the journal in ``out``; a study in it belongs
             to one ``out``, which may move.
-        run: ``module:function`` (or an importable function) that trains a run, as ``routing.run.run`` does.
+        run: ``module:function`` (or an importable function) that trains a run, as ``routing.runner.run`` does.
 
     Raises:
         InputError: bad input, in one line; nothing has been written.

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.summary import summarise
-from analysis.table import read_results
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
 from routing.cli import main
 
 STUDY = """\

@@ -24,14 +24,14 @@ from analysis.attention.plots import PrunedView, SampleView, draw_hiding, draw_s
 from analysis.attention.report import AttentionFacts, PruningEffect, report, similarity_table, statistics_table
 from analysis.attention.source import AttentionLayer, read_attention
 from analysis.attention.statistics import entropy, statistics, successive_cosine
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import Split, normalise
 from routing.errors import InputError, choices
+from routing.files.atomic import write_text
 from routing.models import build_model
 from routing.models.base import VisionModel
-from routing.models.token_pruning import Pruning
-from routing.models.transformer_classifier import TransformerClassifier
-from routing.record import write_text
+from routing.models.vit.classifier import TransformerClassifier
+from routing.models.vit.token_pruning import Pruning
 from routing.saved import SavedRun, load, read_config
 from routing.training.seeding import prepare_process
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from analysis.attention.hiding import SHARES, HidingCurves
 from analysis.attention.statistics import LayerStatistics
-from analysis.drawing import COLOURS, GREY, as_text, new_figure, paper_style, save
+from analysis.figures.drawing import COLOURS, GREY, as_text, new_figure, paper_style, save
 
 Array = NDArray[np.float64]
 

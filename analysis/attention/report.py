@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.attention.hiding import HALF, SHARES, HidingCurves
 from analysis.attention.statistics import LayerStatistics
-from analysis.words import count as short_count
+from analysis.words.words import count as short_count
 from routing.intervals import Interval, mean_interval, share_interval
 
 MANY_HEADS = 8

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from routing.errors import InputError
 from routing.models.base import VisionModel
-from routing.models.patch_model import PatchModel
-from routing.models.token_pruning import Pruning, pruned_by
-from routing.models.transformer_classifier import TransformerClassifier
+from routing.models.patch.model import PatchModel
+from routing.models.vit.classifier import TransformerClassifier
+from routing.models.vit.token_pruning import Pruning, pruned_by
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ import torch
 from routing.bench.shapes import CIFAR, config_of
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, interleaved, ratio
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import Split, batches
 from routing.data.cache import cached_splits
+from routing.evaluation.tasks import task_of
 from routing.models import build_model
-from routing.models.patch_model import PatchModel
-from routing.tasks import task_of
+from routing.models.patch.model import PatchModel
 from routing.training.loop import make_augment, make_optimizer, train_epoch
 from routing.training.phases import make_schedule
 from routing.training.seeding import epoch_order, prepare_process

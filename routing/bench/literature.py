@@ -22,9 +22,9 @@ from routing.bench.pruning import COLUMNS as PRUNING_COLUMNS
 from routing.bench.pruning import DTYPES, SELECTION, START_LAYER, UNPRUNED, Way, over_batches, plan, run_pruned
 from routing.bench.tables import BenchTable
 from routing.errors import MissingPackage
-from routing.models.token_merging import merge_once, most_merges
-from routing.models.token_pruning import Pruning
-from routing.models.token_selection import attention_rows
+from routing.models.attention import attention_rows
+from routing.models.vit.token_merging import merge_once, most_merges
+from routing.models.vit.token_pruning import Pruning
 
 STAGES = (3, 6, 9)
 """Blocks, from 0, at which EViT and DynamicViT drop tokens of a ViT of 12 blocks."""

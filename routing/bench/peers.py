@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from routing.models.patch_model import PatchModel
+from routing.models.patch.model import PatchModel
 
 Peer = Callable[[PatchModel, Tensor, Tensor, Tensor], Tensor]
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, devices, interleaved, ratio, runs_bf16
 from routing.data import DataInfo
-from routing.models.token_pruning import METHODS, Pruning, pruned_by
-from routing.models.token_selection import Selection
-from routing.models.vit_models import Vit
-from routing.models.vit_section import VitSection
+from routing.models.vit.model import Vit
+from routing.models.vit.section import VitSection
+from routing.models.vit.token_pruning import METHODS, Pruning, pruned_by
+from routing.models.vit.token_selection import Selection
 from routing.training.seeding import prepare_process
 
 SELECTION = Selection(k_anchors=10, top_m=50, alpha=0.5)

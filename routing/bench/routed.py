@@ -23,12 +23,12 @@ from routing.bench.peers import PEERS, Peer
 from routing.bench.shapes import patch_model, random_images
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, REALISED_COLUMNS, devices, interleaved, ratio, runs_bf16
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models.base import ModelOutput
-from routing.models.patch_model import PatchModel
-from routing.models.patch_parts import Encoded
-from routing.models.routers import RoutingDecision
+from routing.models.patch.model import PatchModel
+from routing.models.patch.parts import Encoded
+from routing.models.patch.routers import RoutingDecision
 from routing.training.seeding import prepare_process
 
 # 14 x 14 patches of 16 x 16 RGB pixels: 768 values each, N = 196

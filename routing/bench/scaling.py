@@ -22,14 +22,14 @@ from routing.bench.shapes import CIFAR, SHAPES, config_of, patch_model, random_i
 from routing.bench.synthetic import write_results
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, exponent, interleaved, ratio
-from routing.compute import measure
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import Split
+from routing.evaluation.compute import measure
 from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.operating_points import knob_values, operating_points
-from routing.models.patch_model import PatchModel
-from routing.tasks import task_of
-from routing.training.loop import make_optimizer, total_loss
+from routing.evaluation.tasks import task_of, total_loss
+from routing.models.patch.model import PatchModel
+from routing.training.loop import make_optimizer
 from routing.training.seeding import prepare_process
 
 BASE: dict[str, Any] = {  # 64 images of 16 patches, a quarter of them on the big branch

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
-from routing.models.patch_model import PatchModel
+from routing.models.patch.model import PatchModel
 
 DIGITS: dict[str, Any] = {"dataset.name": "digits"}
 CIFAR: dict[str, Any] = {  # of search_spaces/sweeps/routing_cifar10.yaml

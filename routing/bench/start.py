@@ -12,8 +12,9 @@ from typing import Any
 from routing.bench.tables import BenchTable
 from routing.bench.timing import band
 from routing.errors import RoutingError
-from routing.record import METRICS_FILE, read_metrics, write_text
-from routing.yaml_io import dump
+from routing.files.atomic import write_text
+from routing.files.record import METRICS_FILE, read_metrics
+from routing.files.yaml_io import dump
 
 STUDY: dict[str, Any] = {
     "kind": "sweep",

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from routing.config import RunConfig
-from routing.record import write_text
-from routing.yaml_io import dump
+from routing.config.run import RunConfig
+from routing.files.atomic import write_text
+from routing.files.yaml_io import dump
 
 MODELS: tuple[dict[str, Any], ...] = (
     {"model.name": "full_compute"},

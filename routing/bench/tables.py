@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from routing.console import text
-from routing.record import write_json, write_text
+from routing.commands.console import text
+from routing.files.atomic import write_json, write_text
 
 NoneType = type(None)
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from routing.bench.shapes import SHAPES, config_of, patch_model, random_images
 from routing.bench.tables import BenchTable
 from routing.bench.timing import REALISED_COLUMNS, devices, interleaved, ratio
-from routing.compute import measure
-from routing.models.patch_model import PatchModel
+from routing.evaluation.compute import measure
+from routing.models.patch.model import PatchModel
 from routing.training.seeding import prepare_process
 
 BATCHES = (32, 256)

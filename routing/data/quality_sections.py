@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from routing.section import DatasetSection, Section
-
-if TYPE_CHECKING:
-    from routing.data import DataInfo, ImageData
+from routing.config.section import DatasetSection, Section
 
 
 class QualityDatasetSection(DatasetSection):
@@ -22,21 +19,13 @@ class QualityDatasetSection(DatasetSection):
 class QualitySection(QualityDatasetSection):
     """Embedded default of the task: crops of scikit-learn's two photographs, distorted at five severities."""
 
+    reader: ClassVar[str] = "routing.data.quality"
+
     name: Literal["quality"] = "quality"
     input_size: int = Field(default=48, ge=16, le=64, description="Height and width of a crop in pixels.")
     num_train: int = Field(default=16_000, ge=20, le=1_000_000, description="Training images drawn.")
     num_val: int = Field(default=2_000, ge=20, le=1_000_000, description="Validation images drawn.")
     num_test: int = Field(default=2_000, ge=20, le=1_000_000, description="Test images drawn.")
-
-    def load(self) -> ImageData:
-        from routing.data import quality
-
-        return quality.load(self)
-
-    def info(self) -> DataInfo:
-        from routing.data import quality
-
-        return quality.info(self)
 
 
 class ScoredFolder(Section):
@@ -60,6 +49,8 @@ class ScoredFolder(Section):
 class Koniq10kSection(QualityDatasetSection, ScoredFolder):
     """KonIQ-10k with its official split (arXiv:1910.06180), or any data in the same CSV form."""
 
+    reader: ClassVar[str] = "routing.data.koniq"
+
     name: Literal["koniq10k"] = "koniq10k"
     input_size: int = Field(default=384, ge=32, le=1024, description="Images are resized once to this height.")
     input_width: int = Field(default=512, ge=32, le=2048, description="And to this width, in pixels.")
@@ -68,16 +59,6 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder):
         default=None, description="Second data set in the same form, tested after training (cross_* metrics)."
     )
 
-    def load(self) -> ImageData:
-        from routing.data import koniq
-
-        return koniq.load(self)
-
     def check(self) -> None:
         """Read the images once, into the cache: what they would say is known without them."""
         self.load()
-
-    def info(self) -> DataInfo:
-        from routing.data import koniq
-
-        return koniq.info(self)

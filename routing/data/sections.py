@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from routing.section import DatasetSection
-
-if TYPE_CHECKING:
-    from routing.data import DataInfo, ImageData
+from routing.config.section import DatasetSection
 
 
 class DigitsSection(DatasetSection):
     """Embedded default: scikit-learn's real 8x8 digits, enlarged, somewhere on a cluttered canvas."""
+
+    reader: ClassVar[str] = "routing.data.digits"
 
     name: Literal["digits"] = "digits"
     input_size: int = Field(default=40, ge=16, le=256, description="Height and width of the canvas in pixels.")
@@ -34,16 +33,6 @@ class DigitsSection(DatasetSection):
             )
         return self
 
-    def load(self) -> ImageData:
-        from routing.data import digits
-
-        return digits.load(self)
-
-    def info(self) -> DataInfo:
-        from routing.data import digits
-
-        return digits.info(self)
-
 
 class FoundImagesSection(DatasetSection):
     """What data sets of images found on disk share: where they are, and how training images are split."""
@@ -58,6 +47,8 @@ class FoundImagesSection(DatasetSection):
 
 class ImageFolderSection(FoundImagesSection):
     """Any folder of class folders: ``root/train/<class>/*``, ``val`` and ``test`` if given; or the classes alone."""
+
+    reader: ClassVar[str] = "routing.data.image_folder"
 
     name: Literal["image_folder"] = "image_folder"
     root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/; or the classes.")
@@ -75,16 +66,6 @@ class ImageFolderSection(FoundImagesSection):
             )
         return self
 
-    def load(self) -> ImageData:
-        from routing.data import image_folder
-
-        return image_folder.load(self)
-
-    def info(self) -> DataInfo:
-        from routing.data import image_folder
-
-        return image_folder.info(self)
-
 
 class TorchvisionSection(FoundImagesSection):
     """What data sets through torchvision share."""
@@ -100,33 +81,17 @@ class TorchvisionSection(FoundImagesSection):
 class CifarSection(TorchvisionSection):
     """CIFAR-10 or CIFAR-100."""
 
+    reader: ClassVar[str] = "routing.data.cifar"
+
     name: Literal["cifar10", "cifar100"] = Field(default="cifar10", description="Which of the two.")
     input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
-
-    def load(self) -> ImageData:
-        from routing.data import cifar
-
-        return cifar.load(self)
-
-    def info(self) -> DataInfo:
-        from routing.data import cifar
-
-        return cifar.info(self)
 
 
 class MnistSection(TorchvisionSection):
     """MNIST or Fashion-MNIST."""
 
+    reader: ClassVar[str] = "routing.data.mnist"
+
     name: Literal["mnist", "fashion_mnist"] = Field(default="mnist", description="Which of the two.")
     input_size: int = Field(default=28, ge=8, le=1024, description="Images are resized once to this size in pixels.")
     patch_margin: int = Field(default=3, ge=0, le=256, description="Context around each patch in pixels, every side.")
-
-    def load(self) -> ImageData:
-        from routing.data import mnist
-
-        return mnist.load(self)
-
-    def info(self) -> DataInfo:
-        from routing.data import mnist
-
-        return mnist.info(self)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from routing.data import Batch
 from routing.evaluation.evaluate import Evaluation, Evaluator
+from routing.evaluation.tasks import total_loss
 from routing.models.base import ModelOutput
-from routing.models.patch_routing import AttentionRouting, everywhere
-from routing.models.routers import RoutingDecision
-from routing.training.loop import total_loss
+from routing.models.patch.routed import AttentionRouting, everywhere
+from routing.models.patch.routers import RoutingDecision
 
 EXTREME_RATE = 0.01
 SATURATED = 0.01

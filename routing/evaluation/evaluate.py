@@ -13,9 +13,9 @@ from torch import Tensor
 
 from routing.data import Batch, DataInfo, Split, batches
 from routing.evaluation.metrics import Metric
+from routing.evaluation.tasks import Task
+from routing.files.record import OperatingPoint
 from routing.models.base import KnobValue, ModelOutput, VisionModel
-from routing.record import OperatingPoint
-from routing.tasks import Task
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Further metrics of an evaluation, asked for by name (``evaluation.metrics``).
 
-A metric is one class; ``routing.registry.METRICS`` names it. Shapes: M images, C classes.
+A metric is one class; ``routing.config.registry.METRICS`` names it. Shapes: M images, C classes.
 """
 
 from __future__ import annotations

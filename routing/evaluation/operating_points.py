@@ -8,8 +8,8 @@ from itertools import islice
 import torch
 
 from routing.evaluation.evaluate import Evaluation, Evaluator
+from routing.files.record import OperatingPoint
 from routing.models.base import KnobValue, VisionModel
-from routing.record import OperatingPoint
 
 CALIBRATION_IMAGES = 1024
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from routing.config.section import ModelSection
     from routing.data import DataInfo
     from routing.models.base import VisionModel
-    from routing.section import ModelSection
 
 
 def build_model(section: ModelSection, info: DataInfo) -> VisionModel:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
+
+if TYPE_CHECKING:
+    from routing.config.section import ModelSection
 
 KnobValue = float | str
 
@@ -70,6 +73,9 @@ class VisionModel(nn.Module):
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""
         raise TypeError(f"{type(self).__name__} has no forward pass")
+
+    def initialise(self, section: ModelSection) -> None:
+        """Load the weights that a training starts from, where the section names any."""
 
     def counted_parts(self) -> dict[str, CountedPart]:
         """Return every part that costs multiply-adds, by name."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from routing.errors import InputError, choices, nearest
-from routing.training.checkpoint import load_tensors
+from routing.files.tensors import load_tensors
 
 FILE_TYPES = (".safetensors", ".pth", ".pt")
 

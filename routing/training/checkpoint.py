@@ -7,34 +7,23 @@ epoch with the best validation; they are beside the last ones for who wants them
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
-import os
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from routing import plugins
-from routing.config import RunConfig
+from routing.config import plugins
+from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.errors import InputError
-from routing.record import BEST_FILE, MODEL_FILE
+from routing.files.tensors import load_tensors, save_tensors
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
-DATA = "data"
-"""Key of the metadata of weights under which ``DataInfo`` stands: what they were trained for."""
-_NO_ROOM = "No space left on device"
-T = TypeVar("T")
 
 
 @dataclass
@@ -53,51 +42,6 @@ class Progress:
         is_best = all(last > value for value in before if not math.isnan(value))  # the first of equals
         best = {key: value.detach().clone() for key, value in model.state_dict().items()} if is_best else self.best
         return Progress(int(row["epoch"]), history, best)
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Replace ``path`` in one step by a safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if _NO_ROOM in str(error) and not isinstance(error, OSError):  # safetensors says so in words only
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        raise
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of itself; a missing, truncated or foreign file is an ``InputError``."""
-    return _read(path, lambda file: file.metadata() or {})
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file; a missing, truncated or foreign file is an ``InputError``."""
-    return _read(path, lambda file: ({key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}))  # noqa: SIM118
-
-
-def _read(path: Path, what: Callable[[Any], T]) -> T:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return what(file)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: not a readable safetensors file: {str(error).splitlines()[0]}") from None
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load ``model.safetensors`` into a model of the same shapes."""
-    tensors, _ = load_tensors(path)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise InputError(f"{path}: the weights do not fit this model: {' '.join(str(error).split())[:200]}") from None
 
 
 def identity(config: RunConfig, data: ImageData) -> str:
@@ -167,16 +111,3 @@ def _fits(model: nn.Module, weights: dict[str, Tensor]) -> bool:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-
-def save_models(folder: Path, model: nn.Module, best: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Save the last weights, and the best ones where they are known; one file is both where they are the same."""
-    last = model.state_dict()
-    save_tensors(folder / MODEL_FILE, last, metadata)
-    (folder / BEST_FILE).unlink(missing_ok=True)
-    if best and all(torch.equal(value, last[key].to(value.device)) for key, value in best.items()):
-        with suppress(OSError):  # without links there are two files
-            os.link(folder / MODEL_FILE, folder / BEST_FILE)
-            return
-    if best:
-        save_tensors(folder / BEST_FILE, best, metadata)

@@ -8,14 +8,13 @@ import time
 import torch
 from torch import Tensor
 
-from routing.config import TrainingSection
+from routing.config.training import AugmentSection, TrainingSection
 from routing.data import Batch, DataInfo, Split, batches, num_steps
 from routing.data.augment import Augment
 from routing.errors import InputError, TrialFailed, choices
+from routing.evaluation.tasks import Task, total_loss
 from routing.models.base import ModelOutput, VisionModel
-from routing.tasks import Task
 from routing.training.phases import Phase, Turn, training_mode
-from routing.training.sections import AugmentSection
 from routing.training.seeding import epoch_generator, epoch_order
 
 
@@ -54,17 +53,6 @@ def learning_rate(settings: TrainingSection, step: int, total_steps: int) -> flo
         return settings.learning_rate
     progress = (step - warmup) / max(1, total_steps - warmup)
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def total_loss(
-    output: ModelOutput, task: Task, targets: Tensor, wanted: tuple[str, ...] | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the sum of the task's loss and the model's own terms (of those ``wanted``), and every term by name."""
-    terms = {"task": task.loss(output.prediction, targets), **output.losses}
-    for name, (weight, prediction) in output.auxiliary.items():
-        terms[name] = weight * task.loss(prediction, targets)
-    summed = [term.reshape(()) for name, term in terms.items() if wanted is None or name in wanted]
-    return torch.stack(summed).sum(), terms
 
 
 def train_epoch(

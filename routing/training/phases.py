@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from routing.config import TrainingSection
+from routing.config.training import TrainingSection
 from routing.errors import InputError, choices, nearest
+from routing.evaluation.tasks import Task
 from routing.models.base import VisionModel
-from routing.tasks import Task
 
 JOINT = "joint"
 

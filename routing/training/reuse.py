@@ -19,12 +19,13 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from routing import __version__, plugins
-from routing.config import RunConfig
+from routing import __version__
+from routing.config import plugins
+from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.data.cache import cache_folder
 from routing.errors import InputError, RoutingError
-from routing.training.checkpoint import load_tensors, save_tensors
+from routing.files.tensors import load_tensors, save_tensors
 
 KEPT_COLUMNS = ("epoch", "phase", "epoch_seconds", "train_seconds")
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import optuna
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from search_spaces.bench.plain_optuna import shared_study
 from search_spaces.bench.workload import WORKERS
-from search_spaces.load import load_study
-from search_spaces.schema import SweepStudy
-from search_spaces.space import Space
+from search_spaces.study.load import load_study
+from search_spaces.study.schema import SweepStudy
+from search_spaces.study.space import Space
 
 STUDY = "digits"
 OBJECTIVES = ["val_accuracy", "flops"]
@@ -43,7 +43,7 @@ def first_settings() -> list[dict[str, Any]]:
 
 def train(config: RunConfig, folder: Path) -> tuple[float, float]:
     """Train one run, note its objectives and when it ended, and return the objectives."""
-    from routing.run import run
+    from routing.runner import run
 
     metrics = run(config).metrics
     found = (metrics["val_accuracy"], metrics["flops"])

@@ -16,15 +16,15 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.record import CONFIG_FILE, HISTORY_FILE
-from search_spaces.collect import write_table
-from search_spaces.ledger import EXPECTED_FLOPS, LEDGER_FILE, Ledger
-from search_spaces.load import load_study
-from search_spaces.results import trial_folder
-from search_spaces.schema import SweepStudy
-from search_spaces.space import Space
+from routing.files.record import CONFIG_FILE, HISTORY_FILE
+from search_spaces.ledger.folder import trial_folder
+from search_spaces.ledger.ledger import EXPECTED_FLOPS, LEDGER_FILE, Ledger
+from search_spaces.ledger.tables import write_table
+from search_spaces.study.load import load_study
+from search_spaces.study.schema import SweepStudy
+from search_spaces.study.space import Space
 
 DIGITS = Path(__file__).parent / "recorded" / "digits.csv"
 _OWN = ("trial", "epoch", EXPECTED_FLOPS)

@@ -20,13 +20,13 @@ from optuna.trial import TrialState
 
 from routing.bench.tables import BenchTable
 from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded
-from search_spaces.load import load_study
-from search_spaces.parameters import is_constant
 from search_spaces.progress import hypervolume
-from search_spaces.samplers import Proposer
-from search_spaces.scheduler import Rule
-from search_spaces.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
-from search_spaces.space import Space
+from search_spaces.search.proposer import Proposer
+from search_spaces.search.rules import Rule
+from search_spaces.study.load import load_study
+from search_spaces.study.parameters import is_constant
+from search_spaces.study.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
+from search_spaces.study.space import Space
 
 RULES = ("moasha", "dominance", "similar_cost", "asha", "none")
 SAMPLERS = ("auto", "tpe", "nsga2", "qmc", "random")

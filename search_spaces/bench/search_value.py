@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from routing.bench.tables import BenchTable
-from routing.record import METRICS_FILE, read_metrics
+from routing.files.record import METRICS_FILE, read_metrics
 from search_spaces.bench.plain_optuna import shared_study
 from search_spaces.bench.plain_search import OBJECTIVES, STUDY, first_settings
 from search_spaces.bench.replay import Trace, quantile_within
 from search_spaces.bench.utilisation import fresh_process, wait
 from search_spaces.bench.workload import WORKERS
-from search_spaces.load import load_study
+from search_spaces.ledger.folder import STUDY_FILE, write_study
 from search_spaces.progress import hypervolume
-from search_spaces.results import STUDY_FILE, write_study
-from search_spaces.schema import Objective, SweepStudy
+from search_spaces.study.load import load_study
+from search_spaces.study.schema import Objective, SweepStudy
 
 SEEDS = 5
 QUICK_TRIALS = 4
@@ -103,7 +103,7 @@ def compare(
 
 def _draw(study: SweepStudy) -> None:
     """Have the data in the cache before anybody's time runs."""
-    from routing.config import RunConfig
+    from routing.config.run import RunConfig
 
     RunConfig.from_dict(study.base).dataset.load()
 

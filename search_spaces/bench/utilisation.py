@@ -22,10 +22,10 @@ from typing import Any
 
 from routing.bench.start import finish, run_started
 from routing.bench.tables import BenchTable
-from routing.yaml_io import dump
+from routing.files.yaml_io import dump
 from search_spaces.bench.workload import BASE, LONG, RANGE, SHORT, TARGET, WORKERS, Workload, config_of
-from search_spaces.ledger import LEDGER_FILE
-from search_spaces.results import trial_folder
+from search_spaces.ledger.folder import trial_folder
+from search_spaces.ledger.ledger import LEDGER_FILE
 
 COLUMNS = {
     "way": "way",
@@ -100,7 +100,7 @@ def notes(folder: Path) -> list[dict[str, float]]:
     import optuna
     import pandas as pd
 
-    from search_spaces.ledger import open_storage
+    from search_spaces.ledger.ledger import open_storage
 
     results = folder / "results"
     study = optuna.load_study(study_name=None, storage=open_storage(str(results / LEDGER_FILE)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 
 WORKERS = 2
 BASE: dict[str, Any] = {
@@ -55,7 +55,7 @@ def note(folder: Path, started: float, train_seconds: float) -> None:
 
 def timed_run(config: RunConfig, folder: Path) -> tuple[float, float]:
     """Train one configuration, note its times, and return its two objectives."""
-    from routing.run import run
+    from routing.runner import run
 
     started = time.time()
     metrics = run(config).metrics

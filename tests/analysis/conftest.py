@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from routing.config import RunConfig
-from routing.record import OperatingPoint, TrialRecord
-from routing.yaml_io import dump
+from routing.config.run import RunConfig
+from routing.files.record import OperatingPoint, TrialRecord
+from routing.files.yaml_io import dump
 
 MODELS = (
     ("full_compute", None),
@@ -181,8 +181,8 @@ def make_results(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def only_the_front(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have ``analyze`` draw no figure of parameters and knobs: they take most of its time."""
-    monkeypatch.setattr("analysis.figures._parameter_figures", lambda *_: [])
-    monkeypatch.setattr("analysis.figures.knob_curves", lambda _: {})
+    monkeypatch.setattr("analysis.figures.which._parameter_figures", lambda *_: [])
+    monkeypatch.setattr("analysis.figures.which.knob_curves", lambda _: {})
 
 
 @pytest.fixture

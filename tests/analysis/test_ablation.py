@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.ablation import (
+from analysis.figures.study import draw_front
+from analysis.findings.ablation import (
     ablation_table,
     answers,
     baseline_arm,
@@ -17,12 +18,11 @@ from analysis.ablation import (
     holm,
     paired_difference,
 )
-from analysis.objectives import Objective
-from analysis.plots import draw_front
+from analysis.findings.summary import summarise
+from analysis.read.objectives import Objective
+from analysis.read.results import read_results
 from analysis.report import analyze
-from analysis.summary import summarise
-from analysis.table import read_results
-from routing.yaml_io import dump, load_file
+from routing.files.yaml_io import dump, load_file
 
 
 def test_holm_by_hand():

@@ -18,11 +18,11 @@ from analysis.attention.hiding import HALF, SHARES, first_in_order, hide, hiding
 from analysis.attention.report import _verdict
 from analysis.attention.source import AttentionLayer, read_attention
 from analysis.attention.statistics import distances, entropy, statistics, successive_cosine
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.intervals import Interval
-from routing.models.transformer_classifier import TransformerClassifier
-from routing.run import run
+from routing.models.vit.classifier import TransformerClassifier
+from routing.runner import run
 from routing.saved import load
 
 VIT = {"model.name": "vit", "model.width": 16, "model.heads": 2, "model.depth": 3, "model.mlp": 32}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from analysis.report import analyze
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None

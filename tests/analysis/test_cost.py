@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis.cost import cost_table
-from analysis.objectives import Objective
-from analysis.table import Results
+from analysis.findings.cost import cost_table
+from analysis.read.objectives import Objective
+from analysis.read.results import Results
 
 TRIALS = pd.DataFrame(
     {

@@ -11,7 +11,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from analysis.mlflow_log import log_to_mlflow
+from analysis.exports.mlflow_log import log_to_mlflow
 from routing.cli import main
 from routing.errors import InputError, RoutingError
 

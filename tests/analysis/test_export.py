@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis.export import export
-from analysis.picks import choose
-from analysis.summary import summarise
-from analysis.table import read_results
-from routing.config import RunConfig
+from analysis.exports.export import export
+from analysis.findings.picks import choose
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.yaml_io import dump, load_file
+from routing.files.yaml_io import dump, load_file
 
 
 def test_trial_pick_writes_all_three_files(make_results):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.families import family, kinds, ownership, stretches
-from analysis.objectives import Objective
-from analysis.summary import summarise
-from analysis.table import Results
+from analysis.findings.families import family, kinds, ownership, stretches
+from analysis.findings.summary import summarise
+from analysis.read.objectives import Objective
+from analysis.read.results import Results
 
 OBJECTIVES = (Objective("val_accuracy", "maximize", 0.1), Objective("flops", "minimize", 2e6))
 

@@ -11,20 +11,20 @@ import optuna
 import pandas as pd
 import pytest
 
-from analysis.boundaries import boundary_warnings
-from analysis.certificates import certificate_table
-from analysis.configs import as_searched, searched_keys, varied_keys, yaml_value
-from analysis.confirmed import confirm_table, error_bars, read_confirmed
-from analysis.effects import finished, knob_curves, level_means, parallel_axes, slice_keys
-from analysis.export import export
-from analysis.headline import cards
-from analysis.importance import importances, split_estimated
-from analysis.page import commands, importance_table
+from analysis.exports.export import export
+from analysis.findings.boundaries import boundary_warnings
+from analysis.findings.certificates import certificate_table
+from analysis.findings.confirmed import confirm_table, error_bars, read_confirmed
+from analysis.findings.effects import finished, knob_curves, level_means, parallel_axes, slice_keys
+from analysis.findings.importance import importances, split_estimated
+from analysis.findings.summary import summarise
+from analysis.page.headline import cards
+from analysis.page.page import commands, importance_table
+from analysis.read.configs import as_searched, searched_keys, varied_keys, yaml_value
+from analysis.read.results import read_results
 from analysis.report import analyze
-from analysis.summary import summarise
-from analysis.table import read_results
-from analysis.tables import Column, latex, table, to_latex, to_markdown
-from routing.yaml_io import dump, load_file
+from analysis.words.tables import Column, latex, table, to_latex, to_markdown
+from routing.files.yaml_io import dump, load_file
 
 pytestmark = pytest.mark.usefixtures("only_the_front")  # what is tested stands in tables and pages
 

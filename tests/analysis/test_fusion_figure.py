@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from analysis.fusion import analyze_fusion, mean_weights
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.run import run
+from routing.runner import run
 
 
 def rows(run_name: str, weights: list[float], mode: str = "attention") -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from analysis.hypervolume import hypervolume, hypervolume_history
+from analysis.findings.hypervolume import hypervolume, hypervolume_history
 
 
 def cells(losses, reference):

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from analysis.comparison import _surface
-from analysis.indicators import Group, attainment, compare_groups, epsilon, same_seeds
-from analysis.objectives import Objective
+from analysis.findings.indicators import Group, attainment, compare_groups, epsilon, same_seeds
+from analysis.read.objectives import Objective
+from analysis.read.results import read_results
 from analysis.report import analyze
-from analysis.table import read_results
 from routing.errors import InputError
-from routing.yaml_io import dump, load_file
+from routing.files.yaml_io import dump, load_file
 
 pytestmark = pytest.mark.usefixtures("only_the_front")  # what is tested stands in tables and pages
 

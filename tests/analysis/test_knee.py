@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.knee import knee_index, scaled
+from analysis.findings.knee import knee_index, scaled
 
 
 def test_the_bend_is_found():

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.objectives import DEFAULT, Objective, losses, measured, metrics, objectives_of, reference_losses
+from analysis.read.objectives import DEFAULT, Objective, losses, measured, metrics, objectives_of, reference_losses
 from routing.errors import InputError
 
 ACCURACY, FLOPS = Objective("val_accuracy", "maximize", 0.1), Objective("flops", "minimize", 2e6)

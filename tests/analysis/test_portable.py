@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.portable import ExportFailed, RoutedModel, Verified, export_model, traceable
-from routing.config import RunConfig
+from analysis.exports.portable import ExportFailed, RoutedModel, Verified, export_model, traceable
+from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.models import build_model
 from routing.saved import SavedRun

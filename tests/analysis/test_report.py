@@ -6,17 +6,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis import plots
-from analysis.compare_plot import _styles
-from analysis.drawing import look, new_figure
-from analysis.page import pictured_trials
-from analysis.page_data import page_data
+from analysis.figures import study as plots
+from analysis.figures.compare import _styles
+from analysis.figures.drawing import look, new_figure
+from analysis.findings.summary import summarise
+from analysis.page.chart_data import page_data
+from analysis.page.page import pictured_trials
+from analysis.read.results import read_results
 from analysis.report import analyze
-from analysis.summary import summarise
-from analysis.table import read_results
 from routing.cli import main
 from routing.errors import InputError
-from routing.yaml_io import dump, load_file
+from routing.files.yaml_io import dump, load_file
 
 
 def test_analyze_writes_front_figures_and_report(make_results):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import run_figures
-from analysis.run_figures import draw_run
-from routing.config import RunConfig
-from routing.evaluation.inspection import Inspection, PatchSamples, inspect_run
-from routing.run import run
+from analysis.figures import run as run_figures
+from analysis.figures.run import draw_run
+from routing.commands.inspection import Inspection, PatchSamples, inspect_run
+from routing.config.run import RunConfig
+from routing.runner import run
 
 ALL = ["training_curves", "attention_heatmap", "routing_decisions", "patch_scores", "rate_histogram"]
 

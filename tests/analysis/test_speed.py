@@ -11,8 +11,8 @@ SCRIPT = """
 import re, sys, time
 start = time.process_time()
 from analysis.report import analyze
-from analysis.summary import summarise
-from analysis.table import read_results
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
 summarise(read_results(sys.argv[1]))
 tables = time.process_time() - start
 found = analyze([sys.argv[1]])

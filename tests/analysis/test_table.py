@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis.picks import choose
+from analysis.findings.picks import choose
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
 from analysis.report import analyze
-from analysis.summary import summarise
-from analysis.table import read_results
 from routing.errors import InputError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.words import axis_label, count, shown
+from analysis.words.words import axis_label, count, shown
 
 
 @pytest.mark.parametrize(

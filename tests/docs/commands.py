@@ -17,10 +17,10 @@ import click
 from pages import ROOT, files_shown
 
 from routing.cli import cli
-from routing.config import RunConfig
-from routing.registry import MODELS, ROUTERS
-from search_spaces.load import shipped
-from search_spaces.schema import parse_duration
+from routing.config.run import RunConfig
+from routing.config.registry import MODELS, ROUTERS
+from search_spaces.study.load import shipped
+from search_spaces.study.schema import parse_duration
 
 _ENDS = {"&&", ";", "|", "||"}
 
@@ -108,15 +108,15 @@ def _export(picks: tuple[str, ...], **_: Any) -> None:
 
 def _zeroshot(overrides: tuple[str, ...], **_: Any) -> None:
     if overrides:
-        from routing.zeroshot import ZeroshotConfig
+        from routing.commands.zeroshot import ZeroshotConfig
 
         ZeroshotConfig.from_overrides(overrides)
 
 
 def _attention(pruning: str | None, **_: Any) -> None:
     if pruning is not None:
-        from routing.models.token_pruning import Pruning
-        from routing.models.token_selection import Selection
+        from routing.models.vit.token_pruning import Pruning
+        from routing.models.vit.token_selection import Selection
 
         Pruning(Selection(k_anchors=1, top_m=1)).with_text(pruning)
 

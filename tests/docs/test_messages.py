@@ -16,9 +16,9 @@ from pages import CONSOLE, PAGES, blocks, files_shown
 from PIL import Image
 
 from routing.cli import main
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from search_spaces import load_study
-from search_spaces.results import locked, write_study
+from search_spaces.ledger.folder import locked, write_study
 
 WITHOUT_WHEN = """\
 kind: sweep

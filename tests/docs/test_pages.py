@@ -12,10 +12,10 @@ from commands import check, command_lines, inline_commands
 from pages import PAGES, ROOT, SHELL, anchors, blocks, inline_code, links
 from snippets import check as check_snippet
 
-from routing.config import RunConfig
-from routing.yaml_io import load_text
-from search_spaces.load import load_study, parse_study
-from search_spaces.schema import AblationStudy, SweepStudy
+from routing.config.run import RunConfig
+from routing.files.yaml_io import load_text
+from search_spaces.study.load import load_study, parse_study
+from search_spaces.study.schema import AblationStudy, SweepStudy
 
 STUDY: dict[str, Any] = {
     "kind": "sweep",

@@ -13,8 +13,8 @@ from commands import command_lines
 from pages import ROOT, SHELL, blocks
 
 from routing.cli import main
-from search_spaces.ray_session import session
-from search_spaces.schema import ResourcesSection
+from search_spaces.on_ray.session import session
+from search_spaces.study.schema import ResourcesSection
 
 PAGE = ROOT / "docs" / "tutorial.md"
 LESS = {

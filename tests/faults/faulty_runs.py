@@ -15,9 +15,9 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from routing.config import RunConfig
-from routing.record import TrialRecord
-from routing.run import run, train_epoch
+from routing.config.run import RunConfig
+from routing.files.record import TrialRecord
+from routing.runner import run, train_epoch
 from routing.training.checkpoint import CHECKPOINT_FILE
 
 EPOCHS_LOG = "epochs.log"
@@ -29,7 +29,7 @@ WHOLE, BUILD, EPOCH_1, EPOCH_3, NAN, KILLED, TRUNCATED, MEMORY, CLOCK = range(9)
 
 
 def spoilt(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
-    """Train as ``routing.run.run`` does, with the fault of this seed."""
+    """Train as ``routing.runner.run`` does, with the fault of this seed."""
     with _FAULTS.get(config.seed, _logged_only)(config.seed, out):
         return run(config, report, out)
 
@@ -64,7 +64,7 @@ def _at_epoch(seed: int, out: Path, act: Callable[[int, Any], None], after: Call
             after(epoch)
         return losses
 
-    return patch("routing.run.train_epoch", spoilt_epoch)
+    return patch("routing.runner.train_epoch", spoilt_epoch)
 
 
 def _logged_only(seed: int, out: Path) -> Any:
@@ -72,7 +72,7 @@ def _logged_only(seed: int, out: Path) -> Any:
 
 
 def _no_build(seed: int, out: Path) -> Any:
-    return patch("routing.run.build_model", side_effect=RuntimeError("the model cannot be built"))
+    return patch("routing.runner.build_model", side_effect=RuntimeError("the model cannot be built"))
 
 
 def _raises_in(wrong: int) -> Callable[[int, Path], Any]:

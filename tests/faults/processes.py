@@ -18,7 +18,7 @@ DRIVER = """
 import json, sys
 from routing.errors import RoutingError
 from search_spaces import sweep
-from search_spaces.load import parse_study
+from search_spaces.study.load import parse_study
 try:
     sweep(parse_study(json.loads(sys.argv[1])), sys.argv[2], run=sys.argv[3], resume=True, **json.loads(sys.argv[4]))
 except RoutingError as error:

@@ -8,12 +8,12 @@ from typing import Any
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
-from routing.run import run
-from search_spaces.collect import Collector
-from search_spaces.ledger import LEDGER_FILE, Ledger
-from search_spaces.load import parse_study
+from routing.runner import run
+from search_spaces.ledger.folder import trial_folder, write_environment, write_study
+from search_spaces.ledger.ledger import LEDGER_FILE, Ledger
+from search_spaces.ledger.tables import Collector
 from search_spaces.plan import blueprint
-from search_spaces.results import trial_folder, write_environment, write_study
+from search_spaces.study.load import parse_study
 
 SETTINGS: list[dict[str, Any]] = [{"model.router.threshold_init": 0.5}, {"model.router.threshold_init": -0.5}]
 

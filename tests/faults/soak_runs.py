@@ -12,9 +12,9 @@ from typing import Any
 
 from fake_runs import trivial
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import TrialFailed
-from routing.record import METRICS_FILE, TrialRecord
+from routing.files.record import METRICS_FILE, TrialRecord
 
 SHARES = {"killed": 0.05, "raised": 0.06, "diverged": 0.06, "hung": 0.01, "garbage": 0.04}
 """How often each fault happens; the rest of the attempts are whole."""

@@ -15,14 +15,14 @@ from loopback_cluster import LoopbackCluster
 from processes import DRIVER, start_driver, wait_until
 from small_studies import sweep_values
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.record import METRICS_FILE
+from routing.files.record import METRICS_FILE
 from routing.trainable import RunTrainable
 from search_spaces import sweep
-from search_spaces.load import parse_study
-from search_spaces.ray_session import cluster_concurrency
-from search_spaces.schema import ResourcesSection
+from search_spaces.on_ray.session import cluster_concurrency
+from search_spaces.study.load import parse_study
+from search_spaces.study.schema import ResourcesSection
 
 SEEDS = list(range(100, 110))
 

@@ -15,20 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_studies import ablation_values, sweep_values
 
-from analysis.boundaries import boundary_warnings
-from analysis.certificates import certificate_table
-from analysis.configs import as_searched, searched_keys
-from analysis.drawing import new_figure
-from analysis.effects import finished as finished_trials
-from analysis.effects import parallel_axes
-from analysis.page import Findings, render
-from analysis.plots import _front_points
-from analysis.summary import summarise
-from analysis.table import read_results
-from routing.config import RunConfig, valid_keys
+from analysis.figures.drawing import new_figure
+from analysis.figures.study import _front_points
+from analysis.findings.boundaries import boundary_warnings
+from analysis.findings.certificates import certificate_table
+from analysis.findings.effects import finished as finished_trials
+from analysis.findings.effects import parallel_axes
+from analysis.findings.summary import summarise
+from analysis.page.page import Findings, render
+from analysis.read.configs import as_searched, searched_keys
+from analysis.read.results import read_results
+from routing.config.run import RunConfig, valid_keys
 from routing.errors import InputError
-from routing.yaml_io import dump, load_text
-from search_spaces.load import parse_study
+from routing.files.yaml_io import dump, load_text
+from search_spaces.study.load import parse_study
 
 TIMES = int(os.environ.get("ROUTING_FUZZ", "1"))
 

@@ -13,10 +13,10 @@ from ray.exceptions import OutOfMemoryError
 from small_studies import sweep_values
 
 from search_spaces import sweep
-from search_spaces.ledger import LOSSES, RETRY_OF, Ledger, done
-from search_spaces.load import parse_study
+from search_spaces.ledger.ledger import LOSSES, RETRY_OF, Ledger, done
+from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.plan import blueprint
-from search_spaces.searcher import LedgerSearch
+from search_spaces.study.load import parse_study
 
 STUDY = parse_study(sweep_values(trials=2))
 

@@ -16,24 +16,24 @@ from loopback_cluster import LoopbackCluster
 from processes import start_driver
 from small_studies import sweep_values
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError
-from routing.mirror import Mirror
-from routing.record import MODEL_FILE
-from routing.run import run
+from routing.files.mirror import Mirror
+from routing.files.record import MODEL_FILE
+from routing.runner import run
 from routing.trainable import RunTrainable
 from routing.training.checkpoint import CHECKPOINT_FILE
 from search_spaces import sweep
 from search_spaces.driver import Driver
-from search_spaces.load import parse_study
-from search_spaces.results import write_study
+from search_spaces.ledger.folder import write_study
+from search_spaces.study.load import parse_study
 
 
 def test_another_node_goes_on_where_the_first_was_lost(tmp_path: Path, tiny: dict[str, Any]) -> None:
     config = RunConfig.from_dict({**tiny, "training.num_epochs": 3})
     mirror = Mirror(f"file://{tmp_path}/far")
     trial = {
-        "run": "routing.run:run",
+        "run": "routing.runner:run",
         "config": config.model_dump_json(),
         "out": str(tmp_path / "elsewhere" / "trials" / "7"),
         "mirror": mirror.url,

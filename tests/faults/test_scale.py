@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 from small_studies import sweep_values
 
-from search_spaces.ledger import Ledger, done
-from search_spaces.load import parse_study
+from search_spaces.ledger.ledger import Ledger, done
+from search_spaces.study.load import parse_study
 
 TRIALS = int(os.environ.get("ROUTING_SCALE", "60"))
 
@@ -25,7 +25,7 @@ DRIVER = """
 import json, resource, sys, threading, time
 from pathlib import Path
 from search_spaces import sweep
-from search_spaces.load import parse_study
+from search_spaces.study.load import parse_study
 
 def watch():
     while True:

@@ -13,18 +13,18 @@ import pytest
 import torch
 from small_studies import sweep_values
 
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
 from analysis.report import analyze
-from analysis.summary import summarise
-from analysis.table import read_results
 from routing.cli import main
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.record import read_metrics
-from routing.training.checkpoint import load_tensors
-from routing.yaml_io import dump, load_file, load_text
-from search_spaces.ledger import Ledger, mend_journal
-from search_spaces.load import load_study, parse_study
-from search_spaces.results import ENVIRONMENT_FILE, without_secrets, write_environment
+from routing.files.record import read_metrics
+from routing.files.tensors import load_tensors
+from routing.files.yaml_io import dump, load_file, load_text
+from search_spaces.ledger.folder import ENVIRONMENT_FILE, without_secrets, write_environment
+from search_spaces.ledger.ledger import Ledger, mend_journal
+from search_spaces.study.load import load_study, parse_study
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for name in ("routing", "search_spaces", "analysis") for path in (ROOT / name).rglob("*.py"))

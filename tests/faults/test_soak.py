@@ -22,9 +22,9 @@ from optuna.trial import FrozenTrial, TrialState
 from processes import start_driver, tagged, wait_until
 from small_studies import sweep_values
 
-from routing.record import read_metrics
-from search_spaces.ledger import REPLACES, Ledger, done, mend_journal, setting_of
-from search_spaces.load import parse_study
+from routing.files.record import read_metrics
+from search_spaces.ledger.ledger import REPLACES, Ledger, done, mend_journal, setting_of
+from search_spaces.study.load import parse_study
 
 TRIALS = int(os.environ.get("ROUTING_SOAK", "40"))
 LIVES = 2 if TRIALS <= 40 else 8
@@ -33,7 +33,7 @@ READERS = 10
 READER = """
 import json, sys, threading, time
 from pathlib import Path
-from analysis.table import read_results
+from analysis.read.results import read_results
 out, stop, readers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 looks = []
 

@@ -13,13 +13,13 @@ from faulty_runs import BUILD, CLOCK, EPOCH_1, EPOCH_3, KILLED, MEMORY, NAN, TRU
 from processes import LOOPBACK, listening, tagged
 from small_studies import sweep_values
 
-from routing.config import RunConfig
-from routing.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE, read_metrics
-from routing.run import run
-from routing.scratch import scratch_folder
+from routing.config.run import RunConfig
+from routing.files.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE, read_metrics
+from routing.files.scratch import scratch_folder
+from routing.runner import run
 from search_spaces import sweep
-from search_spaces.load import parse_study
-from search_spaces.results import trial_folder
+from search_spaces.ledger.folder import trial_folder
+from search_spaces.study.load import parse_study
 
 SEEDS = [KILLED, WHOLE, TRUNCATED, BUILD, EPOCH_1, EPOCH_3, NAN, MEMORY, CLOCK]
 EXPECTED = {

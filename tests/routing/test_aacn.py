@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from routing.compute import count_module, expected_flops, measure
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
+from routing.evaluation.compute import count_module, expected_flops, measure
 from routing.models import build_model
-from routing.models.aacn import (
+from routing.models.aacn.model import (
     AttentionAugmentedNet,
     Heads,
     PositionExpert,
@@ -22,9 +22,9 @@ from routing.models.aacn import (
     keep_largest,
     num_kept,
 )
-from routing.models.aacn_section import TORCHVISION_BACKBONES
+from routing.models.aacn.section import TORCHVISION_BACKBONES
 from routing.models.backbones import TorchvisionBackbone
-from routing.run import run
+from routing.runner import run
 
 IMAGE = (4, 1, 40, 40)
 
@@ -257,7 +257,7 @@ class TestTorchvisionBackbone:
             }
         )
         model = build_model(config.model, config.dataset.info())
-        config.model.initialise(model)
+        model.initialise(config.model)
         assert torch.equal(model.get_parameter("backbone.layers.conv1.weight"), trained.conv1.weight)
         assert model.alternation()["decision"] == ("decision",)
 

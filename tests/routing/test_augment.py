@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data.augment import Augment
 from routing.errors import InputError
-from routing.run import run
+from routing.runner import run
 
 
 def augment(crop: int, flip: bool, seed: int = 0) -> Augment:

@@ -10,10 +10,10 @@ from routing.bench import whole_model
 from routing.bench.peers import PEERS
 from routing.bench.shapes import CIFAR, config_of, patch_model, random_images
 from routing.bench.timing import Band, interleaved, ratio
-from routing.compute import measure
 from routing.data import DataInfo
-from routing.models.routers import RoutingDecision
-from search_spaces.load import load_study
+from routing.evaluation.compute import measure
+from routing.models.patch.routers import RoutingDecision
+from search_spaces.study.load import load_study
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from analysis.table import read_results
+from analysis.read.results import read_results
 from routing.bench import scaling as bench
 from routing.bench import start
 from routing.bench.synthetic import write_results
 from routing.bench.timing import exponent
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import RoutingError
-from routing.run import run
-from search_spaces.load import parse_study
+from routing.runner import run
+from search_spaces.study.load import parse_study
 
 
 def test_exponent_of_a_power_and_of_a_constant() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from routing import run as run_module
-from routing.config import RunConfig
+from routing import runner as run_module
+from routing.config.run import RunConfig
 from routing.evaluation.certificate import certify, router_state
 from routing.evaluation.evaluate import Evaluator
 from routing.models.base import VisionModel
-from routing.models.patch_routing import AttentionRouting
-from routing.run import make_evaluator, run
+from routing.models.patch.routed import AttentionRouting
+from routing.runner import make_evaluator, run
 
 # One small digit on an empty canvas: one or few of 16 patches hold all there is to know.
 SPARSE_DIGITS: dict[str, Any] = {

@@ -11,21 +11,13 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import ImageData, Split
 from routing.errors import InputError
+from routing.files.tensors import load_tensors, load_weights, save_tensors
 from routing.models import build_model
-from routing.run import run
-from routing.training.checkpoint import (
-    CHECKPOINT_FILE,
-    Progress,
-    identity,
-    load_tensors,
-    load_weights,
-    restore_checkpoint,
-    save_checkpoint,
-    save_tensors,
-)
+from routing.runner import run
+from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
 from routing.training.loop import make_optimizer, train_epoch
 from routing.training.phases import Turn
 
@@ -157,7 +149,7 @@ def test_no_room_for_weights_is_an_error_of_the_file_system(folder: Path, monkey
     def full(*_: Any) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("routing.training.checkpoint.save_file", full)
+    monkeypatch.setattr("routing.files.tensors.save_file", full)
     with pytest.raises(OSError, match="No space left") as raised:
         save_tensors(folder / "x.safetensors", {}, {})
     assert raised.value.errno == errno.ENOSPC
@@ -183,7 +175,7 @@ def test_images_that_were_added_start_a_run_anew(
         trained.append(turn.epoch)
         return train_epoch(*args, turn=turn, **options)
 
-    monkeypatch.setattr("routing.run.train_epoch", noted)
+    monkeypatch.setattr("routing.runner.train_epoch", noted)
 
     def paint(count: int) -> None:
         for name in ("dark", "light"):

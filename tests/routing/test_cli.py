@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from routing.cli import cli, main
-from routing.guard import guarded
+from routing.commands.guard import guarded
 
 TINY = "--dataset.num_train 64 --dataset.num_val 32 --dataset.num_test 32 --training.num_epochs 1".split()
 

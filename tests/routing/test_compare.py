@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.compare_plot import draw_comparison
-from routing import comparison
+from analysis.figures.compare import draw_comparison
 from routing.cli import main
-from routing.comparison import arms, compare
-from routing.compute import expected_flops
-from routing.config import RunConfig
+from routing.commands import compare as comparison
+from routing.commands.compare import arms, compare
+from routing.config.run import RunConfig
 from routing.errors import InputError
+from routing.evaluation.compute import expected_flops
 
 ALL = ["learnable_threshold", "random", "full_compute", "dense_matched", "no_routing", "cheap_compute", "post_hoc"]
 

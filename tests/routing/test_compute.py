@@ -8,11 +8,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from routing.compute import ComputeError, count_module, expected_flops, measure
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
+from routing.evaluation.compute import ComputeError, count_module, expected_flops, measure
 from routing.models import build_model
-from routing.models.sections import FullComputeSection
+from routing.models.patch.section import FullComputeSection
 
 INFO = DataInfo("classification", 1, 40, 10, (0.1,), (0.2,), patch_grid_size=5, patch_margin=4)
 MODELS = {

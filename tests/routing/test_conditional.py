@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
-from routing.models.patch_routing import AttentionRouting, PatchModel
-from routing.models.routers import RoutingDecision
+from routing.models.patch.routed import AttentionRouting, PatchModel
+from routing.models.patch.routers import RoutingDecision
 
 INFO = DataInfo("classification", 2, 24, 5, (0.1, 0.2), (0.3, 0.4), patch_grid_size=4, patch_margin=3)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from routing.config import RunConfig, json_schema, parse_overrides, valid_keys
+from routing.config.overrides import parse_overrides
+from routing.config.run import RunConfig, json_schema, valid_keys
 from routing.errors import InputError
-from routing.yaml_io import dump, load_text
+from routing.files.yaml_io import dump, load_text
 
 
 @pytest.mark.parametrize(

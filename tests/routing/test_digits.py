@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.data.cache import Arrays, cached_splits
 from routing.data.digits import source_split
-from routing.data.patches import PatchGrid
 from routing.errors import InputError, RoutingError
+from routing.models.patch.grid import PatchGrid
 
 SMALL = {"num_train": 60, "num_val": 40, "num_test": 20}
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from routing.config import RunConfig
+from routing.config.plugins import import_plugins
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.plugins import import_plugins
-from routing.record import read_metrics
+from routing.files.record import read_metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
@@ -98,12 +98,16 @@ def test_a_study_of_plugins_on_ray(example: Path) -> None:
         (["broken_plugin"], r"'broken_plugin' cannot be imported: ZeroDivisionError: division by zero"),
         (["needs_more"], "'needs_more' cannot be imported: no module 'not_installed'"),
         (["taken"], "router mode 'top_k' is registered already"),
+        (["of_old"], "routing.registry is now routing.config.registry; import from there"),
+        (["of_old_too"], "routing.config is now routing.config.run; import from there"),
     ],
 )
 def test_plugins_that_cannot_be(plugins: object, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "broken_plugin.py").write_text("1 / 0\n")
     (folder / "needs_more.py").write_text("import not_installed\n")
-    (folder / "taken.py").write_text("from routing.registry import ROUTERS\nROUTERS.register('top_k')(object)\n")
+    (folder / "taken.py").write_text("from routing.config.registry import ROUTERS\nROUTERS.register('top_k')(object)\n")
+    (folder / "of_old.py").write_text("from routing.registry import ROUTERS\n")
+    (folder / "of_old_too.py").write_text("from routing.config import RunConfig\n")
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
     with pytest.raises(InputError, match=message) as error:

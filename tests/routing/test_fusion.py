@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from routing.compute import count_module
 from routing.errors import InputError
-from routing.models.fusion import Attention, Concat, CrossScale, Fusion, Spatial, Uniform
-from routing.models.hyperiqa import _Gathered, build_fusion
-from routing.models.hyperiqa_section import FusionSection
+from routing.evaluation.compute import count_module
+from routing.models.hyperiqa.fusion import Attention, Concat, CrossScale, Fusion, Spatial, Uniform
+from routing.models.hyperiqa.model import _Gathered, build_fusion
+from routing.models.hyperiqa.section import FusionSection
 
 CHANNELS = (4, 8, 12, 16)
 SWIN_T = (96, 192, 384, 768)
@@ -126,7 +126,7 @@ def test_closed_form_is_what_the_tracer_counts(mode: str, kept: int) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_several_scales_are_needed(mode: str) -> None:
-    from routing.config import RunConfig
+    from routing.config.run import RunConfig
 
     with pytest.raises(InputError, match=rf"'{mode}' weighs scales against each other and has only one, 4"):
         RunConfig.from_dict(

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from routing.compute import expected_flops, measure
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
+from routing.evaluation.compute import expected_flops, measure
 from routing.models import build_model
-from routing.models.hyper_head import HyperHead
-from routing.models.hyperiqa import CROP_PLACES, HyperIqa, crop, training_view
-from routing.models.hyperiqa_section import HyperIqaSection
+from routing.models.hyperiqa.hyper_head import HyperHead
+from routing.models.hyperiqa.model import CROP_PLACES, HyperIqa, crop, training_view
+from routing.models.hyperiqa.section import HyperIqaSection
 from routing.training.loop import make_optimizer
 
 MODES = ("single", "concat", "uniform", "attention", "spatial", "cross_scale")
@@ -86,7 +86,7 @@ def test_optimizer_holds_every_parameter() -> None:
 
 def test_every_parameter_moves_in_every_epoch(tiny_quality: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The public code of HyperIQA rebuilds its optimiser without the hyper-network after the first epoch."""
-    import routing.run as run_module
+    import routing.runner as run_module
 
     states: list[dict[str, Tensor]] = []
     original = run_module.train_epoch

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.errors import InputError
-from routing.run import run
+from routing.runner import run
 from routing.saved import load as load_run
-from search_spaces.collect import write_table
+from search_spaces.ledger.tables import write_table
 
 
 def paint(path: Path, colour: tuple[int, int, int] = (200, 10, 30), size: tuple[int, int] = (20, 16)) -> None:

@@ -18,7 +18,7 @@ def heavy_imports(program: str) -> list[str]:
 
 
 def test_checking_a_configuration() -> None:
-    assert heavy_imports("from routing.config import RunConfig\nRunConfig.from_dict({'model.name': 'vit'})") == []
+    assert heavy_imports("from routing.config.run import RunConfig\nRunConfig.from_dict({'model.name': 'vit'})") == []
 
 
 def test_reading_a_study() -> None:
@@ -26,7 +26,7 @@ def test_reading_a_study() -> None:
 
 
 def test_describing_the_embedded_data() -> None:
-    assert heavy_imports("from routing.config import RunConfig\nRunConfig().dataset.info()") == []
+    assert heavy_imports("from routing.config.run import RunConfig\nRunConfig().dataset.info()") == []
 
 
 def test_a_machine_that_only_trains_needs_torch_only(tmp_path: Path) -> None:

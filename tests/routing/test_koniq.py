@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.data.quality_sections import Koniq10kSection
 from routing.errors import InputError
-from routing.run import run
+from routing.runner import run
 
 COLUMNS = ["image_name", "c1", "c2", "c3", "c4", "c5", "c_total", "MOS", "SD", "set"]
 SETS = ["training"] * 8 + ["validation"] * 4 + ["test"] * 4

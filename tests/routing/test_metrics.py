@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from routing.config import RunConfig
+from routing.config.registry import METRICS
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.registry import METRICS
-from routing.run import run
+from routing.runner import run
 
 
 def logits(classes: list[int], count: int = 6) -> torch.Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from routing.errors import InputError, RoutingError
-from routing.mirror import Mirror, is_url
+from routing.files.mirror import Mirror, is_url
 
 
 @pytest.fixture(params=["file", "memory"])

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from routing.compute import expected_flops, measure
-from routing.config import RunConfig
+from routing.config.registry import AGGREGATORS, ROUTERS
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
+from routing.evaluation.compute import expected_flops, measure
 from routing.models import build_model
 from routing.models.base import VisionModel
-from routing.models.patch_parts import average_pool
-from routing.models.patch_routing import AttentionRouting
-from routing.models.training_forms import FORMS
-from routing.registry import AGGREGATORS, ROUTERS
-from routing.run import run
+from routing.models.patch.parts import average_pool
+from routing.models.patch.routed import AttentionRouting
+from routing.models.patch.training_forms import FORMS
+from routing.runner import run
 
 INFO = DataInfo("classification", 1, 40, 10, (0.1,), (0.2,), patch_grid_size=5, patch_margin=4, facts=("box",))
 

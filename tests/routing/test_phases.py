@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo, batches
 from routing.errors import InputError
+from routing.evaluation.tasks import Classification
 from routing.models import build_model
 from routing.models.base import VisionModel
-from routing.run import run
-from routing.tasks import Classification
+from routing.runner import run
 from routing.training.loop import learning_rate, make_optimizer, train_epoch
 from routing.training.phases import Phase, Schedule, Turn, make_schedule, training_mode
 from routing.training.seeding import epoch_order, prepare_process

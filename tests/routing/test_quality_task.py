@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy import stats
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.evaluation import correlation
 from routing.evaluation.correlation import agreement, logistic, logistic_mapping, rank_correlation
-from routing.run import run
-from routing.tasks import task_of
+from routing.evaluation.tasks import task_of
+from routing.runner import run
 
 
 def test_metrics_by_hand() -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from routing.cli import main
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.models import build_model
-from routing.run import run
+from routing.runner import run
 from routing.training.reuse import training_digest
 
 SMALL = {"model.name": "vit", "model.width": 16, "model.heads": 2, "model.depth": 3, "model.mlp": 32}
@@ -29,7 +29,7 @@ def test_arms_of_a_pruning_ablation_share_a_training(
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("routing.run.train_epoch", never)
+    monkeypatch.setattr("routing.runner.train_epoch", never)
     reports: list[dict[str, float]] = []
     arm = run(config.replace(**PRUNED), reports.append, folder)
     assert [row["epoch"] for row in reports] == [2]

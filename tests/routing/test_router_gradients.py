@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
-from routing.models.patch_parts import Encoded
-from routing.models.patch_routing import AttentionRouting
+from routing.models.patch.parts import Encoded
+from routing.models.patch.routed import AttentionRouting
 
 INFO = DataInfo("classification", 1, 12, 3, (0.1,), (0.3,), patch_grid_size=3, patch_margin=1)
 TARGETS = torch.tensor([0, 1, 2, 1])

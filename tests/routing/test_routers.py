@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from routing.config import RunConfig
+from routing.config.registry import ROUTERS
+from routing.config.run import RunConfig
 from routing.data import DataInfo
-from routing.data.patches import PatchGrid
 from routing.errors import InputError
 from routing.models import build_model
-from routing.models.patch_parts import Encoded
-from routing.models.routers import Router
-from routing.registry import ROUTERS
+from routing.models.patch.grid import PatchGrid
+from routing.models.patch.parts import Encoded
+from routing.models.patch.routers import Router
 
 GRID = PatchGrid(input_size=24, grid=4, margin=2)  # 16 patches of 6 pixels, cropped with 2 around
 THRESHOLDED = ("learnable_threshold", "sigmoid_gate", "gumbel", "quantile_threshold")
@@ -213,7 +213,7 @@ def test_knob_values_cover_the_routing_ratios(mode: str) -> None:
 
 @pytest.mark.parametrize("kind", ["squared", "hinge", "l1", "none"])
 def test_budget_losses_by_hand(kind: str) -> None:
-    from routing.training.budget import BudgetLoss
+    from routing.models.patch.budget import BudgetLoss
 
     loss = BudgetLoss(kind, weight=10.0, target=0.3)
     rate = torch.tensor([0.5, 0.1])

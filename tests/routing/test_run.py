@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import num_steps
 from routing.errors import InputError, TrialFailed
-from routing.record import TrialRecord, read_metrics
-from routing.run import run
+from routing.evaluation.tasks import Classification
+from routing.files.record import TrialRecord, read_metrics
+from routing.runner import run
 from routing.saved import evaluate_saved, load
-from routing.tasks import Classification
 from routing.training.checkpoint import CHECKPOINT_FILE
 
 

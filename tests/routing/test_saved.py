@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
-from routing.run import run
+from routing.runner import run
 from routing.saved import distinct_names, evaluate_saved, load
 
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from routing.compute import expected_flops
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.data.image_folder import MEAN, STD
 from routing.errors import InputError
+from routing.evaluation.compute import expected_flops
 from routing.models import build_model
-from routing.run import run
+from routing.runner import run
 from search_spaces import load_study
-from search_spaces.ablation import arms
-from search_spaces.load import shipped
-from search_spaces.schema import AblationStudy, SweepStudy
-from search_spaces.space import Space
+from search_spaces.study.ablation import arms
+from search_spaces.study.load import shipped
+from search_spaces.study.schema import AblationStudy, SweepStudy
+from search_spaces.study.space import Space
 
 ABLATIONS = (
     "threshold",

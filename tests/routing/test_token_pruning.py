@@ -11,13 +11,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from routing.compute import count_module
 from routing.errors import InputError
-from routing.models.attention_maps import attention_maps
-from routing.models.token_pruning import METHODS, Pruning, pruned, pruned_by, select_tokens
-from routing.models.token_selection import Selection
-from routing.models.transformer_hosts import host_of
-from routing.models.vit import VisionTransformer
+from routing.evaluation.compute import count_module
+from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.hosts import host_of
+from routing.models.vit.network import VisionTransformer
+from routing.models.vit.token_pruning import METHODS, Pruning, pruned, pruned_by, select_tokens
+from routing.models.vit.token_selection import Selection
 
 
 def own() -> VisionTransformer:
@@ -143,7 +143,7 @@ def test_only_anchor_rows_are_computed() -> None:
             return source
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("routing.models.token_pruning.host_of", lambda model: Spy(model))
+        patch.setattr("routing.models.vit.token_pruning.host_of", lambda model: Spy(model))
         with pruned(model, 3, 7, 0.5):
             logits(model)
         assert rows == [1, 3]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from routing.errors import InputError
-from routing.models.token_merging import merge_tokens, merged_pairs
-from routing.models.token_pruning import select_tokens
+from routing.models.vit.token_merging import merge_tokens, merged_pairs
+from routing.models.vit.token_pruning import select_tokens
 
 B, H, T, E, D = 3, 2, 12, 4, 8
 

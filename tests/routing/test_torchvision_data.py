@@ -14,7 +14,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import ImageData, mnist
 from routing.data.torchvision_data import resize
 from routing.errors import InputError, RoutingError

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo, Split
 from routing.errors import InputError
 from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.latency import MIN_REPEATS, measure_latency
+from routing.evaluation.tasks import task_of
+from routing.files.tensors import load_tensors
 from routing.models.base import ModelOutput, VisionModel
-from routing.run import run
+from routing.runner import run
 from routing.saved import evaluate_saved, load
-from routing.tasks import task_of
-from routing.training.checkpoint import CHECKPOINT_FILE, Progress, load_tensors
+from routing.training.checkpoint import CHECKPOINT_FILE, Progress
 
 
 class Killed(Exception):

@@ -11,17 +11,17 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from routing.compute import count_module, expected_flops, measure
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
+from routing.evaluation.compute import count_module, expected_flops, measure
 from routing.models import build_model
-from routing.models.attention_maps import attention_maps
-from routing.models.transformer_classifier import TransformerClassifier
-from routing.models.transformer_hosts import host_of
-from routing.models.vit import VisionTransformer
-from routing.models.vit_models import default_patch_size
-from routing.run import run
+from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.classifier import TransformerClassifier
+from routing.models.vit.hosts import host_of
+from routing.models.vit.model import default_patch_size
+from routing.models.vit.network import VisionTransformer
+from routing.runner import run
 from routing.saved import evaluate_saved, load
 
 SMALL = {"model.name": "vit", "model.width": 16, "model.heads": 2, "model.depth": 3, "model.mlp": 32}

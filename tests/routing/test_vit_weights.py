@@ -11,13 +11,13 @@ import pytest
 import torch
 import torchvision
 
-from routing.compute import measure
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.data import DataInfo, normalise
 from routing.errors import InputError
+from routing.evaluation.compute import measure
 from routing.models import build_model
-from routing.models.transformer_classifier import TransformerClassifier
-from routing.run import run
+from routing.models.vit.classifier import TransformerClassifier
+from routing.runner import run
 from routing.saved import load
 
 
@@ -49,11 +49,11 @@ def test_pretrained_weights_that_are_not_there(tmp_path: Path) -> None:
     ):
         section = config.replace(**{"model.weights": weights}).model
         with pytest.raises(InputError, match=message):
-            section.initialise(model)
+            model.initialise(section)
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     section = config.replace(**{"model.weights": str(tmp_path / "bad.pth")}).model
     with pytest.raises(InputError, match="not a readable file of weights"):
-        section.initialise(model)
+        model.initialise(section)
 
 
 def test_torchvision_weights_from_a_file_keep_a_new_head(tmp_path: Path) -> None:
@@ -65,12 +65,12 @@ def test_torchvision_weights_from_a_file_keep_a_new_head(tmp_path: Path) -> None
     section = config.replace(**{"model.weights": str(tmp_path / "donor.pth")}).model
     model = build_model(section, info(64))
     assert isinstance(model, TransformerClassifier)
-    section.initialise(model)
+    model.initialise(section)
     assert torch.equal(model.core.conv_proj.weight, donor.conv_proj.weight)
     assert model.core.encoder.pos_embedding.shape == (1, 5, 768)
     other = config.replace(**{"model.architecture": "vit_b_16", "model.weights": str(tmp_path / "donor.pth")}).model
     with pytest.raises(InputError, match="do not fit vit_b_16"):
-        other.initialise(build_model(other, info(64)))
+        build_model(other, info(64)).initialise(other)
 
 
 TIMM = {"model.name": "timm_vit", "model.architecture": "vit_tiny_patch16_224"}
@@ -148,16 +148,16 @@ def test_timm_weights_from_a_file_keep_a_new_head(tmp_path: Path) -> None:
     torch.save(donor.state_dict(), tmp_path / "donor.pth")
     section = RunConfig.from_dict({**TIMM, "model.weights": str(tmp_path / "donor.pth")}).model
     model = build_model(section, info(64))
-    section.initialise(model)
+    model.initialise(section)
     assert torch.equal(model.core.blocks[3].attn.qkv.weight, donor.blocks[3].attn.qkv.weight)
     assert model.core.pos_embed.shape == (1, 17, 192)
     assert model.untrained_parts == ("head",)
     larger = RunConfig.from_dict({**TIMM, "model.architecture": "vit_small_patch16_224", **_weights(tmp_path)}).model
     with pytest.raises(InputError, match="do not fit vit_small_patch16_224"):
-        larger.initialise(build_model(larger, info(64)))
+        build_model(larger, info(64)).initialise(larger)
     unknown = RunConfig.from_dict({**TIMM, "model.weights": "IMAGENET1K_V1"}).model
     with pytest.raises(InputError, match=r"model.weights 'IMAGENET1K_V1' \(valid: DEFAULT, a run, or a .safetensors"):
-        unknown.initialise(model)
+        model.initialise(unknown)
 
 
 def _weights(folder: Path) -> dict[str, str]:

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from routing.cli import main
+from routing.commands.zeroshot import ZeroshotConfig, accuracies, zeroshot
 from routing.errors import InputError
-from routing.models.clip import ClipModel, fill, load_clip, read_templates
-from routing.zeroshot import ZeroshotConfig, accuracies, zeroshot
+from routing.models.vit.clip import ClipModel, fill, load_clip, read_templates
 
 open_clip = pytest.importorskip("open_clip")
 

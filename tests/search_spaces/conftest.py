@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.load import parse_study
-from search_spaces.ray_session import session
-from search_spaces.schema import ResourcesSection, Study
+from search_spaces.on_ray.session import session
+from search_spaces.study.load import parse_study
+from search_spaces.study.schema import ResourcesSection, Study
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import TrialFailed
-from routing.record import METRICS_FILE, OperatingPoint, TrialRecord, write_history
+from routing.files.record import METRICS_FILE, OperatingPoint, TrialRecord, write_history
 
 Report = Callable[[dict[str, float]], None]
 LOG = "runs.log"

@@ -13,12 +13,12 @@ import pytest
 from optuna.trial import FixedTrial
 from small_studies import sweep_values
 
-from routing.config import RunConfig
-from routing.run import run
+from routing.config.run import RunConfig
+from routing.runner import run
 from search_spaces.bench import plain_search
 from search_spaces.bench import search_value as bench
-from search_spaces.load import load_study, parse_study
-from search_spaces.space import Space
+from search_spaces.study.load import load_study, parse_study
+from search_spaces.study.space import Space
 
 OBJECTIVES = parse_study(sweep_values()).objectives  # reference (0, 2e6)
 TINY = {"dataset.num_train": 32, "dataset.num_val": 16, "dataset.num_test": 16, "training.num_epochs": 1}

@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 from small_studies import sweep_values
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.record import METRICS_FILE, write_text
+from routing.files.atomic import write_text
+from routing.files.record import METRICS_FILE
 from search_spaces import confirm, sweep
 from search_spaces.confirmation import confirmation_study, distinct_configurations, match, write_confirmed
-from search_spaces.load import load_study, parse_study
+from search_spaces.ledger.folder import trial_folder, write_study
 from search_spaces.plan import planned_trials
-from search_spaces.results import trial_folder, write_study
+from search_spaces.study.load import load_study, parse_study
 
 
 def results(tmp_path: Path) -> Path:

@@ -14,13 +14,13 @@ from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError
-from routing.record import CONFIG_FILE, METRICS_FILE
+from routing.files.record import CONFIG_FILE, METRICS_FILE
 from search_spaces import sweep
-from search_spaces.ledger import GONE, REASON, RETRY_OF, Ledger, done, mend_journal, setting_of
-from search_spaces.load import parse_study
+from search_spaces.ledger.folder import trial_folder, write_study
+from search_spaces.ledger.ledger import GONE, REASON, RETRY_OF, Ledger, done, mend_journal, setting_of
+from search_spaces.ledger.resume import drop_gone, enqueue_missing, next_proposal, settle, total_trials, warm
 from search_spaces.plan import Blueprint, blueprint
-from search_spaces.results import trial_folder, write_study
-from search_spaces.resume import drop_gone, enqueue_missing, next_proposal, settle, total_trials, warm
+from search_spaces.study.load import parse_study
 
 STUDY = parse_study(sweep_values())
 PLAN: Blueprint = blueprint(STUDY)

@@ -9,14 +9,14 @@ import pytest
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError
-from routing.yaml_io import dump
+from routing.files.yaml_io import dump
 from search_spaces import dry_run, load_study, studies, study_text, sweep
-from search_spaces.load import parse_study, shipped
-from search_spaces.parameters import at_quantile
+from search_spaces.ledger.folder import changes, dump_study, write_study
 from search_spaces.plan import blueprint, check_device, planned_trials
-from search_spaces.results import changes, dump_study, write_study
-from search_spaces.schema import SweepStudy, parse_constraint, parse_duration
-from search_spaces.space import Space
+from search_spaces.study.load import parse_study, shipped
+from search_spaces.study.parameters import at_quantile
+from search_spaces.study.schema import SweepStudy, parse_constraint, parse_duration
+from search_spaces.study.space import Space
 
 SPACE = sweep_values()["space"]
 

@@ -16,8 +16,8 @@ from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from routing.errors import InputError
-from search_spaces.ledger import RETRY_OF, Ledger
-from search_spaces.load import parse_study
+from search_spaces.ledger.ledger import RETRY_OF, Ledger
+from search_spaces.study.load import parse_study
 
 STUDY = parse_study(sweep_values())
 X, Y = "model.router.threshold_init", "model.router.temperature"

@@ -7,13 +7,13 @@ import io
 import pytest
 from small_studies import ablation_values, sweep_values
 
-from routing.console import duration
+from routing.commands.console import duration
 from routing.errors import InputError
 from search_spaces import dry_run, load_study
-from search_spaces.load import parse_study
-from search_spaces.plan import planned_trials
 from search_spaces.progress import Progress, hypervolume
-from search_spaces.schema import Objective, json_schema
+from search_spaces.study.ablation import planned_trials
+from search_spaces.study.load import parse_study
+from search_spaces.study.schema import Objective, json_schema
 
 OBJECTIVES = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),

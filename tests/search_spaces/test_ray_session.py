@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from ray._private.node import Node
 
-from search_spaces.ray_session import worker_environment
-from search_spaces.ray_start import _SERVES_NO_SWEEP, _replaced
+from search_spaces.on_ray.session import worker_environment
+from search_spaces.on_ray.start import _SERVES_NO_SWEEP, _replaced
 
 
 def test_an_interpreter_whose_path_bash_would_split_is_quoted() -> None:

@@ -22,11 +22,11 @@ from search_spaces.bench.replay import (
     replay_rule,
     run_sampler,
 )
-from search_spaces.ledger import LEDGER_FILE, Ledger
-from search_spaces.load import parse_study
+from search_spaces.ledger.folder import trial_folder, write_study
+from search_spaces.ledger.ledger import LEDGER_FILE, Ledger
 from search_spaces.plan import blueprint
-from search_spaces.results import trial_folder, write_study
-from search_spaces.schema import SchedulerSection, SweepStudy
+from search_spaces.study.load import parse_study
+from search_spaces.study.schema import SchedulerSection, SweepStudy
 
 STUDY = parse_study(sweep_values())
 assert isinstance(STUDY, SweepStudy)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from small_studies import ablation_values, sweep_values
 
-from search_spaces.load import parse_study
-from search_spaces.results import ENVIRONMENT_FILE, write_environment
+from search_spaces.ledger.folder import ENVIRONMENT_FILE, write_environment
+from search_spaces.study.load import parse_study
 
 
 def environment(out: Path, values: dict[str, Any]) -> dict[str, Any]:

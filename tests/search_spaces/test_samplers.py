@@ -10,10 +10,10 @@ import pytest
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
-from search_spaces.load import load_study, parse_study
-from search_spaces.samplers import Proposer, at_the_end
-from search_spaces.schema import SamplerSection
-from search_spaces.space import Space
+from search_spaces.search.proposer import Proposer, at_the_end
+from search_spaces.study.load import load_study, parse_study
+from search_spaces.study.schema import SamplerSection
+from search_spaces.study.space import Space
 
 STUDY = parse_study(sweep_values())
 SPACE = Space(STUDY.space, STUDY.base)

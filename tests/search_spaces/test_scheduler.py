@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search_spaces.scheduler import (
+from search_spaces.search.rules import (
     Rule,
     crowding,
     dominated_by,
@@ -16,7 +16,7 @@ from search_spaces.scheduler import (
     rungs,
     similar,
 )
-from search_spaces.schema import Objective, SchedulerSection
+from search_spaces.study.schema import Objective, SchedulerSection
 
 OBJECTIVES = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),

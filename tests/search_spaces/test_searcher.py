@@ -15,15 +15,15 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
-from search_spaces.asking import Asker, enough_ahead
 from search_spaces.driver import Driver
-from search_spaces.ledger import PROPOSAL, Ledger
-from search_spaces.load import parse_study
+from search_spaces.ledger.ledger import PROPOSAL, Ledger
+from search_spaces.ledger.resume import enqueue_missing
+from search_spaces.on_ray.asking import Asker, enough_ahead
+from search_spaces.on_ray.parts import StopNow, StudyCallback
+from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.plan import blueprint
-from search_spaces.ray_parts import StopNow, StudyCallback
-from search_spaces.resume import enqueue_missing
-from search_spaces.samplers import Proposer
-from search_spaces.searcher import LedgerSearch
+from search_spaces.search.proposer import Proposer
+from search_spaces.study.load import parse_study
 
 STUDY = parse_study(sweep_values(trial_timeout="10s"))
 
@@ -69,8 +69,8 @@ def test_a_trial_is_late_by_the_time_its_worker_has_had_it(
     driver: Driver, search: LedgerSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("search_spaces.searcher.time", clock)
-    monkeypatch.setattr("search_spaces.ray_parts.time", clock)
+    monkeypatch.setattr("search_spaces.on_ray.searcher.time", clock)
+    monkeypatch.setattr("search_spaces.on_ray.parts.time", clock)
     housekeeping = StudyCallback(driver, search, progress=None, changed=None)  # type: ignore[arg-type]
     state = SimpleNamespace(ray_actor=None)
     trial: Any = SimpleNamespace(trial_id="a", status="PENDING", max_failures=2, temporary_state=state)

@@ -7,10 +7,10 @@ import pytest
 from optuna.trial import create_trial
 
 from routing.errors import InputError
-from search_spaces.load import load_study
-from search_spaces.parameters import at_quantile, contains, distribution, grid_values
-from search_spaces.schema import Parameter
-from search_spaces.space import Space
+from search_spaces.study.load import load_study
+from search_spaces.study.parameters import at_quantile, contains, distribution, grid_values
+from search_spaces.study.schema import Parameter
+from search_spaces.study.space import Space
 
 
 def parameter(**values: object) -> Parameter:

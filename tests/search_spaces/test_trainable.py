@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from routing.config import RunConfig
+from routing.config.run import RunConfig
 from routing.errors import RoutingError
-from routing.mirror import Mirror
-from routing.record import METRICS_FILE
+from routing.files.mirror import Mirror
+from routing.files.record import METRICS_FILE
 from routing.trainable import RunTrainable
 
 CONFIG = RunConfig.from_dict({"training.num_epochs": 2})

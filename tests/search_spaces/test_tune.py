@@ -18,18 +18,18 @@ from filelock import FileLock
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError, RoutingError
-from routing.yaml_io import dump
+from routing.files.yaml_io import dump
 from search_spaces import sweep
-from search_spaces.ledger import Ledger
-from search_spaces.load import parse_study
-from search_spaces.ray_session import machine_cpus
-from search_spaces.results import LOCK_FILE
+from search_spaces.ledger.folder import LOCK_FILE
+from search_spaces.ledger.ledger import Ledger
+from search_spaces.on_ray.session import machine_cpus
+from search_spaces.study.load import parse_study
 
 SCRIPT = """
 import sys, json
 from routing.errors import RoutingError
 from search_spaces import sweep
-from search_spaces.load import parse_study
+from search_spaces.study.load import parse_study
 try:
     sweep(parse_study(json.loads(sys.argv[1])), sys.argv[2], run=sys.argv[3], concurrency=2, resume=True)
 except RoutingError as error:

@@ -1,0 +1,130 @@
+"""The card of an exported model: what it is, how good, how dear, on what, and how to get it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.exports.latency import Latency
+from analysis.exports.portable import Verified
+from analysis.findings.certificates import WORDS
+from analysis.findings.confirmed import NO_SEEDS, confirmed_row, reached
+from analysis.findings.summary import Summary
+from analysis.words.words import SHARES_OF_IMAGES, axis_label, shown
+from routing.config.run import RunConfig
+from routing.errors import InputError
+from routing.files.atomic import write_text
+from routing.files.record import CONFIG_FILE, MODEL_FILE, read_metrics
+from routing.intervals import share_interval
+
+CARD_FILE = "card.md"
+
+LICENCES = {
+    "digits": "scikit-learn's copy of the UCI optical recognition of handwritten digits data set (CC BY 4.0)",
+    "quality": "crops of the two photographs that scikit-learn ships (CC BY 2.0)",
+}
+
+
+@dataclass
+class Card:
+    """What a card says; ``val_images`` and what follows are filled in as they become known."""
+
+    summary: Summary
+    pick: str
+    row: pd.Series
+    config: RunConfig
+    confirmed: pd.DataFrame
+    has_model: bool
+    val_images: int | None = None
+    latency: Latency | None = None
+    files: list[Verified] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write card.md."""
+    name = card.config.model.name
+    parts = [
+        f"# {name} on {card.config.dataset.name}: {card.pick} of {card.summary.results.name}",
+        str(card.summary.results.study.get("question") or ""),
+        "| what | value |\n|---|---|\n" + "\n".join(f"| {what} | {value} |" for what, value in _facts(card) if value),
+        "Compute is multiply-adds per image (one multiply-add counts as 1), the mean of what was executed over the "
+        "validation images.",
+        "## Use",
+        _usage(card),
+        "## Train it again",
+        f"`routing train --config {CONFIG_FILE}` trains the same model and reports the same validation value on the "
+        "same machine and thread count.",
+        "\n".join(f"* {note}" for note in [*(file.words() for file in card.files), *card.notes]),
+        "## Licence",
+        _licence(card),
+    ]
+    write_text(folder / CARD_FILE, "\n\n".join(part for part in parts if part) + "\n")
+
+
+def _facts(card: Card) -> list[tuple[str, str]]:
+    row, results = card.row, card.summary.results
+    facts = [("data", _data(card)), ("trial", str(int(row["trial"]))), ("seed", str(card.config.seed))]
+    for objective in results.objectives:
+        facts.append((axis_label(objective.metric), _value(card, objective.metric)))
+    facts += [(axis_label(key), shown(key, row.get(key))) for key in ("flops", "params", "routing_ratio")]
+    knob = card.config.evaluation.knob_value
+    facts.append(("knob", f"{row.get('knob')} = {knob:g}" if isinstance(knob, float) else str(knob or "")))
+    facts.append(("confirmed", _confirmed(card)))
+    facts.append(("latency", card.latency.words() if card.latency else ""))
+    facts.append(("router certificate", _certificate(card)))
+    return list(dict(facts).items())
+
+
+def _data(card: Card) -> str:
+    dataset = card.config.dataset
+    return f"{dataset.name}, {dataset.input_size} x {dataset.input_size} pixels"
+
+
+def _value(card: Card, metric: str) -> str:
+    """Return a metric of the point; a share of images with Wilson's interval."""
+    value = float(card.row[metric])
+    images = card.val_images
+    if metric not in SHARES_OF_IMAGES or images is None:
+        return shown(metric, value)
+    interval = share_interval(value, images)
+    sample = f"95 %, one seed; {images} images, on which it was chosen too"
+    return f"{shown(metric, value)} [{interval.low:.2%}, {interval.high:.2%}] ({sample})"
+
+
+def _confirmed(card: Card) -> str:
+    """Return what ``routing confirm`` found for this point, empty where it was not confirmed."""
+    found = confirmed_row(card.confirmed, card.row)
+    if found is None:
+        return ""
+    return NO_SEEDS if found.get("n") == 0 else reached(found, card.summary.results)
+
+
+def _certificate(card: Card) -> str:
+    try:
+        found: Any = read_metrics(card.summary.results.trial_folder(int(card.row["trial"]))).get("certificate")
+    except InputError:
+        return ""
+    if not isinstance(found, dict):
+        return ""
+    state, gap = str(found.get("state")), found.get("gap_closed")
+    closed = f"; gap closed {gap:.2f}" if isinstance(gap, (int, float)) else ""
+    return f"{state} ({WORDS.get(state, 'unknown state')}{closed}), at the trained setting of the knob"
+
+
+def _usage(card: Card) -> str:
+    if not card.has_model:
+        return "The sweep did not keep this trial's weights; train it again as below, into this folder with `--out .`."
+    return (
+        f"`{MODEL_FILE}` holds the weights. From Python:\n\n"
+        '```python\nimport routing\n\nrun = routing.load(".")  # this folder\n'
+        "prediction = run.predict(images).prediction  # uint8 (B, C, H, W); normalisation included\n```"
+    )
+
+
+def _licence(card: Card) -> str:
+    data = LICENCES.get(card.config.dataset.name, "the data it was trained on, whose own terms apply to the weights")
+    return f"Code: MIT. Trained on {data}."

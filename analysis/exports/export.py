@@ -1,0 +1,133 @@
+"""Take points of a results folder away: a config that reproduces each, the trained weights, a card, other formats."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from analysis.exports.card import Card, write_card
+from analysis.exports.latency import Latency, measure_latency
+from analysis.exports.portable import FILES, ExportFailed, Verified, export_model
+from analysis.findings.confirmed import read_confirmed
+from analysis.findings.picks import choose, knob_of
+from analysis.findings.summary import Summary, summarise
+from analysis.read.results import Results, read_results
+from routing.config.run import RunConfig
+from routing.errors import InputError
+from routing.files.atomic import write_text
+from routing.files.record import CONFIG_FILE, MODEL_FILE
+from routing.saved import SavedRun, load
+
+CHECKED_IMAGES = 200
+
+
+def export(
+    results: str | Path,
+    picks: Sequence[str] = ("knee",),
+    out: str | Path | None = None,
+    *,
+    formats: Sequence[str] = (),
+) -> list[Path]:
+    """Write one folder per pick: config.yaml, model.safetensors (if the trial kept it), card.md and other formats.
+
+    Args:
+        results: a results folder.
+        picks: ``knee``, ``best``, ``budget=FLOPS``, ``latency=MS``, ``trial=ID``; see ``findings.picks.choose``.
+        out: where the folders go; ``RESULTS/best`` when None.
+        formats: further files of the model: ``onnx``, ``torch_export``; each is checked on real validation images.
+
+    Raises:
+        InputError: an unknown pick, one that no point satisfies, or a format without what it needs.
+        ExportFailed: the model has no such format; the rest of its folder has been written.
+    """
+    summary = summarise(read_results(results))
+    chosen = {pick: choose(summary, pick, lambda row: _latency(summary, row)) for pick in dict.fromkeys(picks)}
+    target = summary.results.folder / "best" if out is None else Path(out)
+    return [_write(summary, pick, row, target / pick, formats) for pick, row in chosen.items()]
+
+
+def point_config(results: Results, row: pd.Series) -> RunConfig:
+    """Return the run that gives this point when trained again, its knob set to the point's value."""
+    config = RunConfig.from_yaml(results.trial_folder(int(row["trial"])) / CONFIG_FILE)
+    knob = knob_of(row)
+    return config if knob is None else config.replace(**{"evaluation.knob_value": knob})
+
+
+def load_point(results: Results, row: pd.Series) -> SavedRun:
+    """Return the trained model of a point, its knob set; ``InputError`` where the weights were not kept."""
+    saved = load(results.trial_folder(int(row["trial"])))
+    knob = knob_of(row)
+    if knob is not None:
+        saved.model.set_knob(knob)
+    return saved
+
+
+def _latency(summary: Summary, row: pd.Series) -> float:
+    saved = load_point(summary.results, row)
+    return _measure(saved, _validation_images(saved.config)[:CHECKED_IMAGES]).ms_p50
+
+
+def _validation_images(config: RunConfig) -> torch.Tensor:
+    """Return the validation images, uint8 (N, C, H, W)."""
+    return torch.as_tensor(config.dataset.load()["val"].images)
+
+
+def _measure(saved: SavedRun, images: torch.Tensor) -> Latency:
+    """Time a model with the threads its configuration names."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(saved.config.threads)
+    try:
+        return measure_latency(saved, images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: Sequence[str]) -> Path:
+    results = summary.results
+    config = point_config(results, row)
+    weights = results.trial_folder(int(row["trial"])) / MODEL_FILE
+    write_text(folder / CONFIG_FILE, config.to_yaml())
+    for name in (MODEL_FILE, *FILES.values()):
+        (folder / name).unlink(missing_ok=True)
+    declared = getattr(config.dataset, "num_val", None)
+    card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists(), val_images=declared)
+    if weights.exists():
+        shutil.copyfile(weights, folder / MODEL_FILE)
+        try:
+            saved = load_point(results, row)
+            images = _validation_images(config)
+            card.val_images, images = len(images), images[:CHECKED_IMAGES]
+            card.latency = _measure(saved, images)
+        except InputError as error:  # damaged weights, or data that is not on this machine: the rest is still of use
+            card.notes.append(f"Latency was not measured: {error}.")
+            if formats:
+                write_card(card, folder)
+                raise
+        else:
+            card.files, failed = _other_formats(saved, images, formats, folder)
+            card.notes += [f"{error}." for error in failed]
+            write_card(card, folder)
+            if failed:
+                raise failed[0]
+    elif formats:
+        raise InputError(f"{weights}: no weights to export as {' or '.join(formats)}: the sweep did not keep them")
+    write_card(card, folder)
+    return folder
+
+
+def _other_formats(
+    saved: SavedRun, images: torch.Tensor, formats: Sequence[str], folder: Path
+) -> tuple[list[Verified], list[ExportFailed]]:
+    """Write each format; return what was verified and what failed."""
+    verified: list[Verified] = []
+    failed: list[ExportFailed] = []
+    for kind in formats:
+        try:
+            verified.append(export_model(saved, images, kind, folder))
+        except ExportFailed as error:
+            failed.append(error)
+    return verified, failed

@@ -1,0 +1,263 @@
+"""Exported models as one file for other programs: ONNX and torch.export, each run against PyTorch before it is kept.
+
+The exported graph takes raw uint8 images (B, C, H, W), any B, and holds the normalisation. Patch routing keeps its
+conditional form: rows are gathered by data-dependent index, so that the big MLP still sees routed patches only.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from routing.data import DataInfo, normalise
+from routing.errors import InputError, RoutingError, choices
+from routing.models.base import VisionModel
+from routing.models.patch.baselines import UniformModel
+from routing.models.patch.routed import AttentionRouting
+from routing.saved import SavedRun
+
+FILES = {"onnx": "model.onnx", "torch_export": "model.pt2"}
+TOLERANCE = 1e-4
+AGREEMENT = 0.98
+BATCHES = (1, 7, 32)
+
+NOT_SHIPPED = {
+    "random": "draws patches by lot",
+    "permuted": "looks at the scores of another image",
+    "oracle": "is told where the object is",
+}
+
+Predict = Callable[[Tensor], Tensor]
+
+
+class ExportFailed(RoutingError):
+    """A model cannot be turned into this format; the text says why in one line."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How an exported file did against PyTorch on real validation images.
+
+    ``agreeing`` of ``images`` predictions are equal to within 1e-4; ``largest`` is the largest difference among them.
+    ``decides`` says that the model decides patch by patch, ``precision`` in what the run computes; the file has fp32.
+    """
+
+    path: Path
+    images: int
+    agreeing: int
+    largest: float
+    decides: bool = False
+    precision: str = "fp32"
+
+    def words(self) -> str:
+        """Return the check as one sentence."""
+        text = (
+            f"`{self.path.name}`: {self.agreeing} of {self.images} validation images predicted as by PyTorch "
+            f"(largest difference {self.largest:.1e})"
+        )
+        if self.precision != "fp32":
+            text += f", both in fp32 (the run computed in {self.precision})"
+        if self.decides and self.agreeing < self.images:
+            text += "; in the others a score lies within rounding of the threshold and its patch goes the other way"
+        return text + "."
+
+
+class WholeModel(nn.Module):
+    """Raw images to predictions, for models that always do the same work."""
+
+    def __init__(self, model: VisionModel, info: DataInfo) -> None:
+        super().__init__()
+        self.model, self.info = model, info
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
+        prediction: Tensor = self.model(normalise(images, self.info)).prediction
+        return prediction
+
+
+class DensePatchModel(nn.Module):
+    """Raw images to predictions for the baselines that send every patch through one branch."""
+
+    def __init__(self, model: UniformModel, info: DataInfo) -> None:
+        super().__init__()
+        self.model, self.info = model, info
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
+        model, pixels = self.model, normalise(images, self.info)
+        features = model.expert(model.branch)(model.grid.all(pixels))
+        prediction: Tensor = model.head(model.pool(features, model.encode(pixels).scores_BN))
+        return prediction
+
+
+class RoutedModel(nn.Module):
+    """Raw images to predictions with routing decided inside the graph, in the form that can be traced.
+
+    The same arithmetic as ``PatchModel.dispatch`` without its branch on an empty selection, and with the share or
+    threshold of the exported operating point as a constant.
+    """
+
+    def __init__(self, model: AttentionRouting, info: DataInfo) -> None:
+        super().__init__()
+        self.model, self.info = model, info
+        self.value = model.default_knob_value
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
+        model = self.model
+        encoded = model.encode(normalise(images, self.info))
+        hard_BN = model.router.at_knob(model.evidence(encoded), self.value).hard_BN
+        scores_BN = encoded.scores_BN
+        if "small" not in model.branches:
+            scores_BN = scores_BN.masked_fill(~hard_BN, -torch.inf)
+        features = scores_BN.new_zeros(scores_BN.shape[0] * scores_BN.shape[1], model.width)
+        for branch in model.branches:
+            taken = hard_BN if branch == "big" else ~hard_BN
+            rows = taken.flatten().nonzero().squeeze(1)
+            features = features.index_add(0, rows, model.expert(branch)(model.grid.crop(encoded.patches, rows)))
+        prediction: Tensor = model.head(model.pool(features, scores_BN))
+        return prediction
+
+
+def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Verified:
+    """Write the model as ``kind`` into ``folder`` and check it on these images; a file that fails is removed.
+
+    Args:
+        saved: a trained model at the operating point to export.
+        images: real validation images, uint8 (N, C, H, W), at least 40.
+        kind: ``onnx`` (needs the extra ``export``) or ``torch_export``.
+
+    Raises:
+        InputError: an unknown kind, or the packages it needs are missing.
+        ExportFailed: this model cannot be exported, or the file does not predict the same.
+    """
+    if kind not in FILES:
+        raise InputError(f"unknown export format '{kind}' (valid: {choices(FILES)})")
+    if kind == "onnx":
+        _need_onnx()
+    precision = saved.config.precision
+    saved = replace(saved, config=saved.config.replace(precision="fp32"))
+    module = traceable(saved).eval().cpu()
+    path = folder / FILES[kind]
+    with torch.no_grad(), _quiet():
+        try:
+            shapes = ({0: torch.export.Dim.DYNAMIC},)
+            # strict: reads the code, so that len(images) stays the batch dimension and scalar metrics drop out
+            program = torch.export.export(module, (images[:4],), dynamic_shapes=shapes, strict=True)
+            predict = _save_onnx(program, path) if kind == "onnx" else _save_program(program, path)
+        except Exception as error:  # torch.export fails in many ways; each means that this model has no such form
+            path.unlink(missing_ok=True)
+            raise ExportFailed(f"{saved.config.model.name} cannot be exported as {kind}: {_reason(error)}") from error
+        verified = _verify(saved, predict, images, path)
+    if verified.agreeing < AGREEMENT * verified.images:
+        path.unlink()
+        raise ExportFailed(
+            f"{path.name} was removed: it predicts only {verified.agreeing} of {verified.images} validation images "
+            "as PyTorch does"
+        )
+    return replace(verified, decides=isinstance(saved.model, AttentionRouting), precision=precision)
+
+
+def traceable(saved: SavedRun) -> nn.Module:
+    """Return the module to trace.
+
+    Raises:
+        ExportFailed: a control that needs more than the image is no model to ship.
+    """
+    if isinstance(saved.model, UniformModel):
+        return DensePatchModel(saved.model, saved.info)
+    if not isinstance(saved.model, AttentionRouting):
+        return WholeModel(saved.model, saved.info)
+    mode = saved.config.dotted()["model.router.mode"]
+    if mode in NOT_SHIPPED:
+        raise ExportFailed(f"router mode '{mode}' {NOT_SHIPPED[mode]}: it is a control, not a model to export")
+    return RoutedModel(saved.model, saved.info)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the first line of what an exporter's chain of errors began with."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
+def _need_onnx() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"--onnx needs {error.name}: pip install 'routing-sweeps[export]'") from None
+
+
+def _save_onnx(program: Any, path: Path) -> Predict:
+    import onnxruntime
+
+    exported = torch.onnx.export(
+        program,
+        input_names=["images"],
+        output_names=["prediction"],
+        dynamo=True,
+        verbose=False,
+        custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
+    )
+    assert exported is not None
+    exported.save(str(path))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """Translate a stable sort, which torch's exporter lacks: ONNX's TopK puts the lower of equal indices first."""
+    import onnxscript
+
+    op: Any = onnxscript.opset18
+    length = op.Gather(op.Shape(self), op.Constant(value_ints=[dim]))
+    return op.TopK(self, length, axis=dim, largest=int(descending), sorted=1)
+
+
+def _save_program(program: Any, path: Path) -> Predict:
+    torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
+    return lambda images: loaded(images)
+
+
+def _verify(saved: SavedRun, predict: Predict, images: Tensor, path: Path) -> Verified:
+    """Compare predictions batch by batch, in batches of several sizes."""
+    agreeing, largest, start = 0, 0.0, 0
+    while start < len(images):
+        for size in BATCHES:
+            batch = images[start : start + size]
+            start += size
+            if not len(batch):
+                break
+            ours = saved.predict(batch.to(next(saved.model.parameters()).device)).prediction.cpu()
+            apart = (predict(batch) - ours).abs().reshape(len(batch), -1).amax(1)
+            close = apart <= TOLERANCE
+            agreeing += int(close.sum())
+            largest = max(largest, float(apart[close].max()) if close.any() else 0.0)
+    return Verified(path, len(images), agreeing, largest)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' own notes (versions, missing torchvision operators) off the terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

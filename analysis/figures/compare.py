@@ -1,0 +1,65 @@
+"""The figure of ``routing compare``: every model's metric over its compute, with its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.figures.drawing import BASELINE_STYLES, log_ticks, look, new_figure, paper_style, save
+from analysis.words.words import axis_label, scale
+
+if TYPE_CHECKING:
+    from routing.commands.compare import Comparison
+
+OTHER_STYLES = (("o", "#0072B2"), ("v", "#D55E00"), ("X", "#56B4E9"), ("*", "#8C6D31"))  # what baselines do not use
+
+
+def draw_comparison(compared: Comparison, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+    """Draw compare.png: a large mark for the mean of a model, small ones for its seeds."""
+    styles = _styles([row["name"] for row in compared.rows])
+    factor = scale(compared.metric)
+    with paper_style():
+        figure = new_figure(6.6, 3.6)
+        ax = figure.subplots()
+        for depth, row in enumerate(compared.rows):
+            marker, colour = styles[row["name"]]
+            seeds = [run for run in compared.runs if run["name"] == row["name"]]
+            if len(seeds) > 1:
+                x, y = [run["flops"] for run in seeds], [factor * run[compared.metric] for run in seeds]
+                ax.scatter(x, y, marker=marker, s=9, color=colour, alpha=0.5, linewidths=0)
+            ax.errorbar(
+                row["flops"],
+                factor * row[compared.metric],
+                yerr=factor * (row[f"{compared.metric}_sd"] or 0.0),
+                marker=marker,
+                color=colour,
+                markersize=7,
+                alpha=0.9,
+                zorder=10 - depth / len(compared.rows),  # the first in front: it is what is asked about
+                capsize=2.5,
+                linestyle="none",
+                label=_label(row),
+            )
+        costs = pd.Series([row["flops"] for row in compared.rows])
+        log_ticks(ax, "x", float(costs.max() / costs.min()))
+        ax.set_xlabel(f"{axis_label('flops')}, log scale")
+        ax.set_ylabel(axis_label(compared.metric))
+        ax.set_title(compared.title)
+        figure.legend(loc="outside right upper", title="mean over seeds; bar: ± 1 sd", alignment="left")
+        return save(figure, folder, "compare", formats)
+
+
+def _styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return marker and colour: baselines as in every figure, the others in order."""
+    markers, colours = zip(*OTHER_STYLES, strict=True)
+    others = [name for name in names if name not in BASELINE_STYLES]
+    looks = {name: look(index, colours, markers) for index, name in enumerate(others)}
+    return {name: BASELINE_STYLES[name] if name in BASELINE_STYLES else looks[name][::-1] for name in names}
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    ratio = row.get("routing_ratio")
+    return row["name"] if ratio is None else f"{row['name']} ({ratio:.2f} routed)"

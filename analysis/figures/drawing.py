@@ -1,0 +1,94 @@
+"""What every figure shares: style, sizes, files, readable axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+from analysis.read.objectives import Objective
+from analysis.words.words import axis_label
+
+ColumnWidth = Literal["single", "double"]
+
+GREY, FRONT, KNEE, BLACK = "#B0B0B0", "#0072B2", "#D55E00", "#000000"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
+MARKERS = ("o", "s", "D", "^", "P", "X", "v", "*")
+BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for who sees none
+    "full_compute": ("s", "#000000"),
+    "dense_matched": ("P", "#CC79A7"),
+    "no_routing": ("^", "#009E73"),
+    "cheap_compute": ("D", "#E69F00"),
+}
+WIDTHS: dict[ColumnWidth, float] = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper
+FORMATS = ("png", "svg", "pdf")
+
+
+def look(index: int, colours: Sequence[str] = COLOURS, markers: Sequence[str] = MARKERS) -> tuple[str, str]:
+    """Return colour and marker of a series: after a round of colours the markers shift, so that no two look alike."""
+    turn, place = divmod(index, len(colours))
+    return colours[place], markers[(index + turn) % len(markers)]
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Draw with the style file that ships with the package."""
+    with as_file(files("analysis") / "paper.mplstyle") as path, mpl.style.context(["default", path]):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return a figure of that size in inches that needs no display and no global state."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
+    """Write a figure as ``folder/name.<format>`` for every format; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{kind}" for kind in formats]
+    for path in paths:
+        figure.savefig(path)
+    return paths
+
+
+def place_legend(figure: Figure, width: ColumnWidth) -> None:
+    """Put the legend beside a wide figure and below a narrow one: it never covers a point."""
+    if width == "double":
+        figure.legend(loc="outside right upper")
+    else:
+        figure.legend(loc="outside lower center", ncols=2)
+
+
+def cost_axis(axes: Axes, objective: Objective, values: pd.Series) -> None:
+    """Label the x axis; a positive cost is drawn on a logarithmic scale with readable ticks."""
+    log = objective.is_cost and len(values) > 0 and values.min() > 0
+    axes.set_xlabel(axis_label(objective.metric) + (", log scale" if log else ""))
+    if log:
+        log_ticks(axes, "x", float(values.max() / values.min()))
+
+
+def log_ticks(axes: Axes, which: Literal["x", "y"], span: float) -> None:
+    """Make an axis logarithmic with ticks that suit ``span`` = highest / lowest value, written 200 k or 1 M."""
+    getattr(axes, f"set_{which}scale")("log")
+    steps: Any = (1, 1.5, 2, 3, 5, 7) if span < 4 else (1, 2, 5) if span < 300 else (1,)
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(EngFormatter(sep=" "))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def as_text(text: str) -> str:
+    """Return text that matplotlib shows as it is: ``$`` would start a formula."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,85 @@
+"""The fronts of several studies over each other. Draws what it is given and computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.figures.drawing import (
+    WIDTHS,
+    ColumnWidth,
+    as_text,
+    cost_axis,
+    look,
+    new_figure,
+    paper_style,
+    place_legend,
+    save,
+)
+from analysis.read.objectives import Objective
+from analysis.words.words import axis_label, scale
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A study's front in metric values (columns named after the objectives), ordered by cost.
+
+    ``middle`` is what half of the ``repeats`` attained; ``best`` (any of them) and ``worst`` (all) are its band, None
+    for a single run.
+    """
+
+    name: str
+    repeats: int
+    middle: pd.DataFrame
+    best: pd.DataFrame | None
+    worst: pd.DataFrame | None
+
+
+def draw_overlay(
+    surfaces: Sequence[Surface],
+    objectives: Sequence[Objective],
+    formats: Iterable[str],
+    folder: Path,
+    width: ColumnWidth = "double",
+) -> list[Path]:
+    """Draw the front of every study, with the band between best and worst attainment where it was repeated."""
+    if not surfaces:
+        return []
+    task, cost = objectives[0], objectives[1]
+    factor = scale(task.metric)
+    everything = pd.concat([part for s in surfaces for part in (s.middle, s.best, s.worst) if part is not None])
+    right = everything[cost.metric].max()
+    with paper_style():
+        figure = new_figure(WIDTHS[width], 3.6 if width == "double" else 4.2)
+        axes = figure.add_subplot()
+        for index, surface in enumerate(surfaces):
+            colour, marker = look(index)
+            repeats = f" (by most of {surface.repeats})" if surface.repeats > 1 else ""
+            axes.plot(
+                surface.middle[cost.metric],
+                surface.middle[task.metric] * factor,
+                drawstyle="steps-post",
+                marker=marker,
+                markersize=4,
+                color=colour,
+                label=as_text(surface.name + repeats),
+            )
+            if surface.best is not None and surface.worst is not None:
+                upper, lower = _staircase(surface.best, cost, right), _staircase(surface.worst, cost, right)
+                x = sorted({*upper[cost.metric], *lower[cost.metric]})
+                high = upper.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor
+                low = lower.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor
+                axes.fill_between(x, low, high, step="post", color=colour, alpha=0.2, linewidth=0)
+        cost_axis(axes, cost, everything[cost.metric])
+        axes.set_ylabel(axis_label(task.metric))
+        place_legend(figure, width)
+        return save(figure, folder, "overlay", formats)
+
+
+def _staircase(front: pd.DataFrame, cost: Objective, right: float) -> pd.DataFrame:
+    """Return the front drawn on to the right edge, each cost once."""
+    last = front.iloc[-1:].assign(**{cost.metric: right})
+    return pd.concat([front, last]).drop_duplicates(cost.metric, keep="first")

@@ -1,0 +1,27 @@
+"""The dense models every routed point is compared with."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.read.objectives import losses
+from analysis.read.results import Results
+
+BASELINES = ("full_compute", "dense_matched", "no_routing", "cheap_compute")
+
+
+def is_baseline(table: pd.DataFrame) -> pd.Series:
+    """Return which rows are of a baseline model."""
+    if "model.name" not in table:
+        return pd.Series(False, index=table.index)
+    return table["model.name"].isin(BASELINES)
+
+
+def best_baselines(results: Results) -> pd.DataFrame:
+    """Return each baseline's best point by the first objective, the cheaper one when equal; one row a model."""
+    points = results.points[is_baseline(results.points)]
+    if points.empty:
+        return points
+    vectors = losses(points, results.objectives)
+    order = pd.DataFrame(vectors, index=points.index).sort_values(list(range(vectors.shape[1])), kind="stable").index
+    return points.loc[order].drop_duplicates("model.name")

@@ -1,0 +1,93 @@
+"""Everything a report says about one results folder, computed; nothing is drawn or written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.findings.baselines import best_baselines
+from analysis.findings.front import front_order
+from analysis.findings.hypervolume import hypervolume, hypervolume_history
+from analysis.findings.knee import knee_index
+from analysis.read.objectives import losses, reference_losses
+from analysis.read.results import Results
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The findings of one results folder.
+
+    ``front`` holds rows of ``results.points`` (same index) ordered by cost, equal points once; ``knee`` is the index
+    of one of them, None without a front; ``history`` has a row per finished trial: number, train_seconds
+    (cumulative), hypervolume.
+    """
+
+    results: Results
+    front: pd.DataFrame
+    knee: int | None
+    baselines: pd.DataFrame
+    hypervolume: float
+    reference: NDArray[np.float64]
+    history: pd.DataFrame
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many trials are in which state; those of a warm start are another study's and count for nothing."""
+        states = self.results.trials.loc[~self.results.warm_started, "state"]
+        return {str(state): int(n) for state, n in states.value_counts().items()}
+
+    @property
+    def knee_row(self) -> pd.Series | None:
+        """The knee's row of points.csv."""
+        return None if self.knee is None else self.front.loc[self.knee]
+
+    @property
+    def best_row(self) -> pd.Series | None:
+        """The front's best point by the first objective."""
+        if self.front.empty:
+            return None
+        return self.front.iloc[int(losses(self.front, self.results.objectives)[:, 0].argmin())]
+
+
+def cost_columns(results: Results) -> list[int]:
+    """Return which objectives are costs, compared and drawn by their logarithm."""
+    return [index for index, objective in enumerate(results.objectives) if objective.is_cost]
+
+
+def summarise(results: Results) -> Summary:
+    """Compute front, knee, baselines and hypervolume of a results folder."""
+    points = results.points
+    vectors = losses(points, results.objectives)
+    reference = reference_losses(vectors, results.objectives)
+    costs = cost_columns(results)
+    rows = front_order(vectors, by=next((index for index in costs if index), len(results.objectives) - 1))
+    front = points.iloc[rows]
+    knee = int(front.index[knee_index(vectors[rows], costs)]) if len(rows) else None
+    return Summary(
+        results=results,
+        front=front,
+        knee=knee,
+        baselines=best_baselines(results),
+        hypervolume=hypervolume(vectors, reference),
+        reference=reference,
+        history=_history(results, vectors, reference),
+    )
+
+
+def _history(results: Results, vectors: NDArray[np.float64], reference: NDArray[np.float64]) -> pd.DataFrame:
+    """Return hypervolume after each trial that has points, in order of trial numbers."""
+    trials = results.points["trial"].to_numpy(dtype=int)
+    numbers, starts = np.unique(trials, return_index=True)
+    batches = np.split(vectors, starts[1:]) if len(numbers) else []
+    seconds = results.trials.set_index("number").get("train_seconds", pd.Series(dtype=float))
+    spent = pd.to_numeric(seconds, errors="coerce").fillna(0.0).sort_index().cumsum()
+    return pd.DataFrame(
+        {
+            "number": numbers,
+            "train_seconds": spent.reindex(numbers).to_numpy(dtype=float),
+            "hypervolume": hypervolume_history(batches, reference),
+        }
+    )

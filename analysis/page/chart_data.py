@@ -1,0 +1,117 @@
+"""What the report page's chart and trial table show, as plain columns ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.findings.summary import Summary
+from analysis.read.configs import config_keys, knob_value, varied_keys, yaml_value
+from analysis.read.results import default_points
+from analysis.words.words import axis_label, scale
+
+MAX_CHART_POINTS = 20_000
+LATENCY = "ms_per_image"
+AXES = (
+    "val_accuracy", "val_srcc", "val_plcc", "val_rmse", "val_loss", "test_accuracy", "flops", "flops_p5", "flops_p95",
+    "params", LATENCY, "routing_ratio", "train_seconds",
+)  # fmt: skip
+"""Columns to choose from first; every other column of numbers follows."""
+NO_AXES = ("trial", "knob", "knob_value", "is_default", "arm")
+TABLE_METRICS = (
+    "arm", "routing_ratio", "params", LATENCY, "router_state", "gap_closed", "recall", "epochs", "train_seconds",
+)  # fmt: skip
+
+
+def page_data(summary: Summary) -> dict[str, Any]:
+    """Return the page's data: axes, operating points, trials with their configuration, table columns."""
+    points = _with_latency(_chart_points(summary), summary.results.trials)
+    others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
+    axes = [name for name in dict.fromkeys([*AXES, *others]) if name in points and _has_numbers(points[name])]
+    objectives = [objective.metric for objective in summary.results.objectives]
+    axes = list(dict.fromkeys([*(name for name in objectives if name in points), *axes]))
+    trials = summary.results.trials
+    front = set(summary.front.index)
+    return {
+        "objectives": objectives,
+        "axes": [{"name": name, "label": axis_label(name), "scale": scale(name)} for name in axes],
+        "points": {
+            "trial": points["trial"].tolist(),
+            "knob": _dictionary(points["knob"]),
+            "knob_value": _dictionary(points["knob_value"].map(knob_value, na_action="ignore")),
+            "is_default": [bool(value) for value in default_points(points)],
+            "front": [bool(index in front) for index in points.index],
+            "knee": [bool(index == summary.knee) for index in points.index],
+            "values": {name: numbers(points[name]) for name in axes},
+        },
+        "dropped": len(summary.results.points) - len(points),
+        "trials": {
+            "number": trials["number"].tolist(),
+            "keys": {key: _dictionary(trials[key]) for key in config_keys(trials)},
+            "arm": _dictionary(trials["arm"]) if "arm" in trials else None,
+            "varied": varied_keys(trials),
+        },
+        "table": _table(summary),
+    }
+
+
+def _chart_points(summary: Summary) -> pd.DataFrame:
+    """Return the points to draw: all, or the front and evenly chosen others where a browser would choke."""
+    points = summary.results.points
+    if len(points) <= MAX_CHART_POINTS:
+        return points
+    every = np.linspace(0, len(points) - 1, MAX_CHART_POINTS).astype(int)
+    return points.loc[points.index[every].union(summary.front.index)]
+
+
+def _with_latency(points: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the points with the inference time of their trial; it was measured at the default value of the knob."""
+    if LATENCY not in trials or LATENCY in points:
+        return points
+    measured = trials.set_index("number")[LATENCY].reindex(points["trial"])
+    return points.assign(**{LATENCY: measured.where(default_points(points).to_numpy()).to_numpy()})
+
+
+def _table(summary: Summary) -> list[dict[str, Any]]:
+    """Return the columns of the trial table: a numeric one as numbers, another as text."""
+    trials = summary.results.trials
+    wanted = ["number", "state", "model.name", "model.router.mode"]
+    wanted += [objective.metric for objective in summary.results.objectives]
+    wanted += [
+        name for name in map(str, trials.columns) if name.startswith(("val_", "cross_")) and _has_numbers(trials[name])
+    ]
+    wanted += [*TABLE_METRICS, *varied_keys(trials), "seed", "reason"]
+    columns = []
+    for name in dict.fromkeys(wanted):
+        if name not in trials or (trials[name].isna().all() and name != "reason"):
+            continue
+        values = pd.to_numeric(trials[name], errors="coerce")
+        numeric = bool(values.notna().sum() == trials[name].notna().sum() and values.notna().any())
+        label = axis_label(name) if "." not in name else name
+        column: dict[str, Any] = {"name": name, "label": label, "numeric": numeric, "scale": scale(name)}
+        columns.append(column | {"cells": numbers(values) if numeric else _dictionary(trials[name])})
+    return columns
+
+
+def _has_numbers(values: pd.Series) -> bool:
+    return bool(pd.to_numeric(values, errors="coerce").notna().any())
+
+
+def numbers(values: Iterable[Any]) -> list[float | int | None]:
+    """Return numbers with seven digits, None for NaN: a page is read by people, the tables keep every digit."""
+    cleaned = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=float)
+    return [_short(value) if np.isfinite(value) else None for value in cleaned]
+
+
+def _short(value: float) -> float | int:
+    rounded = float(f"{value:.7g}")
+    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
+
+
+def _dictionary(values: pd.Series) -> dict[str, list[Any]]:
+    """Return a column as its distinct YAML texts and an index into them per row, -1 where empty."""
+    codes, distinct = pd.factorize(values.astype(object), use_na_sentinel=True)
+    return {"values": [yaml_value(value) for value in distinct], "codes": codes.tolist()}

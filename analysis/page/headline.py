@@ -1,0 +1,157 @@
+"""The findings of a study in a few sentences and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.findings.confirmed import confirmed_row, reached
+from analysis.findings.families import ownership
+from analysis.findings.summary import Summary
+from analysis.read.objectives import Objective
+from analysis.words.words import name, shown
+
+ONE_POINT = 0.01
+"""One percentage point of accuracy."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number of the page's head: what it is, the number, and what to know about it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def cards(summary: Summary) -> list[Card]:
+    """Return the numbers a reader looks for first."""
+    objectives = summary.results.objectives
+    found = []
+    for label, row in (("Best", summary.best_row), ("Knee", summary.knee_row)):
+        if row is not None:
+            first, *rest = (_value(o, row) for o in objectives)
+            found.append(Card(label, first, "; ".join([*rest, _who(row)])))
+    match = _as_good_as_full(summary)
+    if match is not None:
+        note = f"{_point(match.row, objectives)}; full_compute: {_point(match.full, objectives)}"
+        found.append(Card("As good as full_compute, within 1 point", f"{match.share:.0%} of its compute", note))
+    states = summary.states
+    others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != "COMPLETE")
+    taken_over = int(summary.results.warm_started.sum())
+    others = "; ".join(
+        [others or "none stopped or failed", *([f"{taken_over} more of a warm start"] * (taken_over > 0))]
+    )
+    found.append(Card("Trials", f"{states.get('COMPLETE', 0)} finished", others))
+    found.append(Card("Hypervolume", f"{summary.hypervolume:.5g}", f"against {_reference(summary)}"))
+    return found
+
+
+def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFrame | None = None) -> list[str]:
+    """Return the findings as sentences, what an ablation answers first; ``confirmed`` is confirm.csv where it is."""
+    best, knee = summary.best_row, summary.knee_row
+    if best is None or knee is None:
+        return ["No trial has finished with every objective measured: there is no front yet."]
+    objectives = summary.results.objectives
+    lines = [*answers, f"The best {name(objectives[0].metric)} is {_point(best, objectives)}."]
+    lines.append(f"The knee of the front, where more cost stops paying, is {_point(knee, objectives)}.")
+    match = _as_good_as_full(summary)
+    if match is not None:
+        lines.append(
+            f"The best full_compute reaches {_point(match.full, objectives)}; the cheapest point within 1 point of it "
+            f"needs {match.share:.1%} of its compute: {_point(match.row, objectives)}."
+        )
+    lines += ownership(summary)
+    if summary.hypervolume == 0:
+        lines.append(
+            f"The hypervolume is 0: no point is better than the study's reference ({_reference(summary)}) in both. "
+            "Longer training, or a reference that chance just misses and no model exceeds in cost, gives a search "
+            "something to tell points apart by."
+        )
+    picked = {"the best point": best, "the knee": knee}
+    if match is not None:
+        picked["the cheapest within 1 point of full_compute"] = match.row
+    lines.append(_confirmation(picked, summary, confirmed))
+    return lines
+
+
+def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.DataFrame | None) -> str:
+    """Return what became of the picked points under fresh seeds, or that nobody has tried."""
+    parts = []
+    for what, point in picked.items():
+        found = None if confirmed is None else confirmed_row(confirmed, point)
+        words = "" if found is None else reached(found, summary.results)
+        parts += [f"{what}: {words}"] if words else []
+    if parts:
+        return f"Trained again and read on the test split once: {'; '.join(parts)}."
+    return (
+        "Points of the front are validation values of the best of many trials, one seed each, so they flatter: "
+        "routing confirm trains the front again under fresh seeds and reads the test split once."
+    )
+
+
+def chart_label(summary: Summary) -> str:
+    """Return what the chart shows, for readers who cannot see it."""
+    if summary.front.empty:
+        return "Chart of all operating points; none has been measured yet."
+    objectives = summary.results.objectives
+    first, last = summary.front.iloc[0], summary.front.iloc[-1]
+    return (
+        f"Chart of {len(summary.results.points)} operating points. The front has {len(summary.front)} points, from "
+        f"{_point(first, objectives)} to {_point(last, objectives)}. The table below holds its values."
+    )
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The cheapest point of the front that is as good as the best full_compute; ``share`` is of its FLOPs."""
+
+    row: pd.Series
+    full: pd.Series
+    share: float
+
+
+def _as_good_as_full(summary: Summary) -> _Match | None:
+    """Return the cheapest point of the front within one percentage point of full_compute; None without either."""
+    baselines, objectives = summary.baselines, summary.results.objectives
+    metric = next((o.metric for o in objectives if o.metric.endswith("_accuracy")), None)
+    if metric is None or summary.front.empty or baselines.empty or "flops" not in baselines:
+        return None
+    full = baselines[baselines["model.name"] == "full_compute"]
+    if full.empty or not full.iloc[0]["flops"] > 0:
+        return None
+    close = summary.front[summary.front[metric] >= full.iloc[0][metric] - ONE_POINT]
+    if close.empty:
+        return None
+    row = close.loc[close["flops"].idxmin()]
+    return _Match(row, full.iloc[0], float(row["flops"] / full.iloc[0]["flops"]))
+
+
+def _who(row: pd.Series) -> str:
+    model = row.get("model.name")
+    mode = row.get("model.router.mode")
+    words = [f"trial {int(row['trial'])}", *(word for word in (model, mode) if isinstance(word, str) and word)]
+    return " ".join(words)
+
+
+def _value(objective: Objective, row: pd.Series) -> str:
+    """Return a value with its unit, and with its name where it has none: ``95.80 %``, ``944 k multiply-adds``."""
+    text = shown(objective.metric, row[objective.metric])
+    if objective.metric == "flops":
+        return f"{text} multiply-adds"
+    return text if text.endswith("%") else f"{text} {name(objective.metric)}"
+
+
+def _point(row: pd.Series, objectives: tuple[Objective, ...]) -> str:
+    return f"{' at '.join(_value(o, row) for o in objectives)} ({_who(row)})"
+
+
+def _reference(summary: Summary) -> str:
+    from analysis.read.objectives import metrics
+
+    values = metrics(summary.reference, summary.results.objectives)
+    return ", ".join(
+        f"{name(o.metric)} {shown(o.metric, v)}" for o, v in zip(summary.results.objectives, values, strict=True)
+    )

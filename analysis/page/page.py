@@ -1,0 +1,274 @@
+"""The report page: findings in words and tables, put into the templates with everything they need to stand alone."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from analysis.findings.cost import cost_table
+from analysis.findings.importance import NOTE as IMPORTANCE_NOTE
+from analysis.findings.importance import split_estimated
+from analysis.findings.summary import Summary
+from analysis.page.chart_data import page_data
+from analysis.page.headline import cards, chart_label, headline
+from analysis.read.configs import knob_value
+from analysis.read.results import Results
+from analysis.words.tables import Column, Row, Table, table
+from analysis.words.words import axis_label, shown
+from routing import __version__
+from routing.files.record import FIGURES_FOLDER
+
+MAX_PICTURES = 8
+PICTURE_WIDTH = 1400
+CAPTIONS = {
+    "front": "All operating points, the front, the dense baselines and the knee.",
+    "hypervolume": "Hypervolume after each trial, and over the seconds spent training.",
+    "forest": "Every arm against the baseline: paired difference with its 95 % interval; filled where it is clear.",
+    "slices": "Every finished trial at its own setting, against each searched parameter.",
+    "grid_size": "Mean over trials per grid size, with 95 % interval where there are several.",
+    "parallel": "Every finished trial as a line across its parameters and results.",
+    "sensitivity": "What moving the {} of a trained model does, without training again.",
+    "importance": "Estimated importance of the searched parameters; not an ablation.",
+    "overlay": "The front of each study; bands reach from the best to the worst repeat.",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image inside the page: a data URI, and what it shows in words."""
+
+    name: str
+    uri: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the page shows beside the summary; empty where a study has none."""
+
+    certificates: Table
+    ablations: tuple[Table, ...] = ()
+    confirmed: pd.DataFrame | None = None
+    confirm: Table | None = None
+    importance: pd.DataFrame | None = None
+    warnings: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+
+
+def templates() -> jinja2.Environment:
+    """Return the package's templates: everything put in is escaped, a missing name is an error."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("analysis", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str:
+    """Return the report page as one HTML text that needs no other file and no network."""
+    results = summary.results
+    context: dict[str, Any] = {
+        "name": results.name,
+        "question": str(results.study.get("question") or ""),
+        "cards": cards(summary),
+        "headline": headline(summary, findings.answers, findings.confirmed),
+        "warnings": findings.warnings,
+        "chart_label": chart_label(summary),
+        "front": front_table(summary),
+        "confirm": findings.confirm,
+        "ablations": findings.ablations,
+        "failures": failure_table(results),
+        "certificates": findings.certificates,
+        "importance": importance_table(findings.importance),
+        "figures": [figure_picture(path) for path in figures if path.suffix == ".png"],
+        "pictures": model_pictures(summary),
+        "commands": commands(results),
+        "cost": cost_table(results),
+        "environment": environment_table(results),
+        "problems": results.problems,
+        **_frame(),
+        "script": _asset("report.js"),
+        "data": _packed(json.dumps(page_data(summary), allow_nan=False, separators=(",", ":"))),
+        "library": _chart_library(),
+    }
+    context["sections"] = _sections(context)
+    return templates().get_template("report.html.j2").render(context)
+
+
+def comparison_page(names: Sequence[str], content: Table, pictures: Sequence[Picture], problems: Sequence[str]) -> str:
+    """Return the page of several studies as one HTML text."""
+    context = {"names": names, "table": content, "pictures": pictures, "problems": problems, **_frame()}
+    return templates().get_template("comparison.html.j2").render(context)
+
+
+def _frame() -> dict[str, Any]:
+    """Return what every page has: style, version, date."""
+    written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return {"css": _asset("report.css"), "version": __version__, "written": written}
+
+
+def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return id and title of the sections that the page has, in its order."""
+    named = [
+        ("front", "Front", True),
+        ("confirm", "Confirmed", context["confirm"]),
+        ("ablation", "Ablation", context["ablations"]),
+        ("trials", "Trials", True),
+        ("failures", "Stopped and failed", context["failures"].rows),
+        ("certificates", "Routers", context["certificates"].rows),
+        ("importance", "Importance", context["importance"]),
+        ("figures", "Figures", True),
+        ("pictures", "Pictures", context["pictures"]),
+        ("reproduce", "Reproduce", True),
+    ]
+    return [(name, title) for name, title, there in named if there]
+
+
+def _asset(name: str) -> Markup:
+    """Return one of the package's own files, which may stand in the page as it is."""
+    return Markup((files("analysis") / "templates" / name).read_text(encoding="utf-8"))
+
+
+def _packed(text: str) -> str:
+    """Return text gzipped in base64: a fifth of its size, and nothing in it can end the element it stands in."""
+    return base64.b64encode(gzip.compress(text.encode("utf-8"), compresslevel=9, mtime=0)).decode("ascii")
+
+
+@cache
+def _chart_library() -> str:
+    """Return plotly.js from the plotly package, 4.8 MB packed to 2 MB."""
+    from plotly.offline import get_plotlyjs
+
+    return _packed(get_plotlyjs())
+
+
+def front_table(summary: Summary) -> Table:
+    """Return the front, one row per point, ordered by cost; the knee is marked."""
+    objectives = [o.metric for o in summary.results.objectives]
+    wanted = ["trial", "seed", "arm", "model.name", "model.router.mode", "knob", "knob_value", *objectives]
+    columns = [c for c in dict.fromkeys([*wanted, "routing_ratio", "params"]) if c in summary.front]
+    columns = [c for c in columns if summary.front[c].notna().any()]
+    texts = ("arm", "model.name", "model.router.mode", "knob", "knob_value")
+    rows = []
+    for index, row in summary.front.iterrows():
+        cells = [_cell(c, row[c]) for c in columns]
+        rows.append(Row(tuple(cells), "knee" if index == summary.knee else ""))
+    headings = [Column(axis_label(c) if "." not in c else c, c not in texts) for c in columns]
+    return table("The front, ordered by cost; the knee is shaded", headings, rows)
+
+
+def _cell(column: str, value: Any) -> str:
+    whole = pd.to_numeric(value, errors="coerce") if column in ("trial", "seed") else float("nan")
+    return shown(column, knob_value(value)) if pd.isna(whole) else str(int(whole))
+
+
+def failure_table(results: Results) -> Table:
+    """Return the trials that were stopped or failed, each with its reason."""
+    stopped = results.trials[results.trials["state"].isin(["FAIL", "PRUNED"])]
+    rows = [[str(int(r["number"])), str(r["state"]), shown("reason", r["reason"])] for _, r in stopped.iterrows()]
+    return table("Trials that did not finish", [Column("trial", True), "state", Column("reason", wrap=True)], rows)
+
+
+def importance_table(found: pd.DataFrame | None) -> Table | None:
+    """Return the importances as a table with its warning, None without any."""
+    if found is None or found.empty:
+        return None
+    metrics = [column for column in found.columns if column != "parameter"]
+    estimated, left_out = split_estimated(found)
+    rows = [[str(row["parameter"]), *(f"{row[metric]:.1%}" for metric in metrics)] for _, row in estimated.iterrows()]
+    headings = [Column("parameter"), *(Column(f"for {axis_label(metric)}", True) for metric in metrics)]
+    note = IMPORTANCE_NOTE + (
+        f" Left out, since only some trials have them: {', '.join(left_out)}." if left_out else ""
+    )
+    return table("Share of the variation over the trials of this search", headings, rows, note)
+
+
+def environment_table(results: Results) -> Table:
+    """Return what the study ran on."""
+    rows = [[str(key), _plain(value)] for key, value in results.environment.items()]
+    return table("Environment of the study", ["what", Column("value", wrap=True)], rows)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    if isinstance(value, list):
+        return shlex.join(str(item) for item in value)
+    return "" if value is None else str(value)
+
+
+def commands(results: Results) -> str:
+    """Return the commands that repeat the study and take its best points away."""
+    ran = results.environment.get("command")
+    first = shlex.join(str(word) for word in ran) if isinstance(ran, list) else str(ran or "routing sweep study.yaml")
+    folder = shlex.quote(str(results.folder))
+    again = results.folder.parent / f"{results.folder.resolve().name}_again"
+    lines = [
+        "# as it was run",
+        first,
+        "# the same study again, from the resolved study of this folder",
+        f"routing sweep {shlex.quote(str(results.folder / 'study.yaml'))} --out {shlex.quote(str(again))}",
+        "# train the front again under fresh seeds and read the test split once",
+        f"routing confirm {folder}",
+        "# config, weights and card of the knee",
+        f"routing export {folder} --pick knee",
+    ]
+    return "\n".join(lines)
+
+
+def figure_picture(path: Path) -> Picture:
+    """Return a figure file as a picture of the page."""
+    kind, _, what = path.stem.partition("_")
+    caption = CAPTIONS.get(path.stem) or CAPTIONS.get(kind, path.stem).format(what.replace("_", " "))
+    return Picture(path.stem, _uri(path.read_bytes()), caption)
+
+
+def pictured_trials(summary: Summary) -> list[Path]:
+    """Return the folders of the trials on the front, those that are looked at first in front: the knee's, the best."""
+    first = [row["trial"] for row in (summary.knee_row, summary.best_row) if row is not None]
+    numbers = dict.fromkeys([*first, *summary.front["trial"]])
+    return [summary.results.trial_folder(int(number)) for number in numbers]
+
+
+def model_pictures(summary: Summary) -> list[Picture]:
+    """Return pictures that the trials on the front left in their figures folder, see ``pictured_trials``."""
+    found: list[Picture] = []
+    for folder in pictured_trials(summary):
+        for path in sorted((folder / FIGURES_FOLDER).glob("*.png")):
+            if len(found) < MAX_PICTURES and (uri := _shrunk(path)):
+                found.append(Picture(path.stem, uri, f"trial {folder.name}: {path.stem.replace('_', ' ')}"))
+    return found
+
+
+def _shrunk(path: Path) -> str | None:
+    """Return a picture as a data URI no wider than the page needs, None when it is no readable image."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
+            buffer = io.BytesIO()
+            image.convert("P", palette=Image.Palette.ADAPTIVE).save(buffer, "PNG", optimize=True)
+    except (OSError, ValueError):
+        return None
+    return _uri(buffer.getvalue())
+
+
+def _uri(content: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

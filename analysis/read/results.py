@@ -1,0 +1,248 @@
+"""Read a results folder: finished, running, partly failed or damaged. What cannot be read is named, never fatal."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.read.objectives import Objective, measured, objectives_of
+from routing.config.section import dotted
+from routing.errors import InputError
+from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
+from routing.files.yaml_io import as_cell, load_file
+
+STUDY_FILE = "study.yaml"
+ENVIRONMENT_FILE = "environment.json"
+TRIALS_FILE = "trials.csv"
+POINTS_FILE = "points.csv"
+FRONT_FILE = "front.csv"
+TRIALS_FOLDER = "trials"
+WARM_START = "WARM_START"
+"""State of a trial that was taken over from another study; older folders say it in the reason only."""
+WARM_START_REASON = "warm start: "
+
+TRIAL_COLUMNS = ("number", "state", "reason", "seed")
+POINT_COLUMNS = ("trial", "seed", "knob", "knob_value", "is_default", "routing_ratio", "flops", "params")
+NUMBER_COLUMNS = ("routing_ratio", "flops", "params")
+"""Columns of points with numbers only: one damaged cell would make pandas read all of a column as text."""
+_EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself from 3.1 on
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
+ARM = "arm"
+_NOTHING = ("", "nan", "NaN", "NA", "N/A", "null", "None")
+"""Cells without a value. An arm may be called any of these but the first."""
+_WITHOUT_POINTS = ("FAIL", "PRUNED")
+TEXT_COLUMNS = ("state", "reason", ARM, "knob", "knob_value", "router_state")
+
+
+@dataclass
+class Results:
+    """A results folder in memory.
+
+    ``trials`` has a row per trial in every state, ``points`` a row per operating point with every objective measured;
+    ``problems`` says in one line each what was missing or damaged.
+    """
+
+    folder: Path
+    study: dict[str, Any]
+    environment: dict[str, Any]
+    objectives: tuple[Objective, ...]
+    trials: pd.DataFrame
+    points: pd.DataFrame
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The study's name; the folder's where the study has none."""
+        return str(self.study.get("name") or self.folder.resolve().name)
+
+    @property
+    def kind(self) -> str:
+        """``sweep`` or ``ablation``."""
+        return str(self.study.get("kind", "sweep"))
+
+    @property
+    def warm_started(self) -> pd.Series:
+        """Which rows of ``trials`` were taken over from another study."""
+        marked = self.trials["reason"].astype(str).str.startswith(WARM_START_REASON)
+        return (self.trials["state"] == WARM_START) | marked
+
+    def trial_folder(self, number: int) -> Path:
+        """Return where the files of a trial lie."""
+        return self.folder / TRIALS_FOLDER / str(number)
+
+
+def read_results(folder: str | Path) -> Results:
+    """Read a results folder.
+
+    Raises:
+        InputError: no such folder, nothing of a results folder in it, or objectives that cannot be understood.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such results folder")
+    if not any((root / name).exists() for name in (STUDY_FILE, TRIALS_FILE, TRIALS_FOLDER)):
+        raise InputError(f"{root}: not a results folder: it has no {STUDY_FILE}, {TRIALS_FILE} or {TRIALS_FOLDER}/")
+    problems: list[str] = []
+    study = _read_study(root / STUDY_FILE, problems)
+    objectives = objectives_of(study)
+    trials = _numbered(_read_csv(root / TRIALS_FILE, "number", problems), "number", TRIALS_FILE, problems)
+    points = _numbered(_read_csv(root / POINTS_FILE, "trial", problems), "trial", POINTS_FILE, problems)
+    trials = _one_row_each(trials, problems)
+    trials, points = _add_unlisted(root, trials, points, problems)
+    trials, points = _with_columns(trials, TRIAL_COLUMNS), _with_columns(points, POINT_COLUMNS)
+    points = _with_columns(points, [objective.metric for objective in objectives])
+    problems += _damaged(root, trials)
+    complete = measured(points, objectives)
+    for number in dict.fromkeys(points.loc[~complete, "trial"]):
+        problems.append(f"trial {number}: a point without {' or '.join(o.metric for o in objectives)} is left out")
+    points = points[complete].reset_index(drop=True)
+    numeric = dict.fromkeys([*(objective.metric for objective in objectives), *NUMBER_COLUMNS])
+    points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numeric})
+    environment = _read_json(root / ENVIRONMENT_FILE, problems)
+    return Results(root, study, environment, objectives, trials, points, problems)
+
+
+def default_points(points: pd.DataFrame) -> pd.Series:
+    """Return which points are their trial's own setting of the knob."""
+    return points["is_default"].astype(str).str.lower().isin(("true", "1", "1.0"))
+
+
+def _read_study(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        study = load_file(path)[0]
+    except InputError as error:
+        problems.append(f"{error}; objectives are taken to be val_accuracy and flops")
+        return {}
+    if isinstance(study, dict):
+        return study
+    problems.append(f"{path}: not a study: {type(study).__name__} instead of keys and values")
+    return {}
+
+
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        problems.append(f"{path}: not readable: {str(error).splitlines()[0]}")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
+    """Return the table; rows with too many fields are skipped and counted, a file that is no such table is empty."""
+    skipped: list[list[str]] = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header = next(csv.reader(file), [])
+        if key not in header:
+            raise ValueError(f"no column '{key}'")
+        texts = {column: str for column in TEXT_COLUMNS if column in header}
+        nothing = {column: list(_NOTHING[:1] if column == ARM else _NOTHING) for column in header}
+        how: dict[str, Any] = {"dtype": texts, "keep_default_na": False, "na_values": nothing}
+        try:
+            table = pd.read_csv(path, low_memory=False, **how, **_EXACT)
+        except pd.errors.ParserError:
+            table = pd.read_csv(path, engine="python", on_bad_lines=skipped.append, **how)
+        if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of rows longer than the header
+            raise ValueError("rows have more fields than the header")
+    except (OSError, ValueError, AssertionError) as error:  # pandas asserts that such rows have no words for nothing
+        why = next(iter(str(error).splitlines()), "rows have more fields than the header")
+        problems.append(f"{path}: not readable: {why}; the trial folders are read instead")
+        return pd.DataFrame({key: pd.Series(dtype=int)})
+    if skipped:
+        problems.append(f"{path}: {len(skipped)} damaged row(s) skipped")
+    return table
+
+
+def _with_columns(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    missing = [column for column in columns if column not in table]
+    return table.assign(**{column: pd.Series(None, index=table.index, dtype=object) for column in missing})
+
+
+def _numbered(table: pd.DataFrame, column: str, where: str, problems: list[str]) -> pd.DataFrame:
+    """Return the rows whose trial number is a number, as int; the others are counted."""
+    numbers = pd.to_numeric(table[column], errors="coerce")
+    if numbers.isna().any():
+        problems.append(f"{where}: {int(numbers.isna().sum())} row(s) without a trial number skipped")
+    return table[numbers.notna()].assign(**{column: numbers[numbers.notna()].astype(int)})
+
+
+def _one_row_each(trials: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    """Return the first row of every trial; further rows of one are damage, and counted."""
+    again = trials["number"].duplicated()
+    if again.any():
+        problems.append(f"{TRIALS_FILE}: {int(again.sum())} further row(s) of a trial listed already skipped")
+    return trials[~again]
+
+
+def _trial_folders(root: Path) -> Iterator[Path]:
+    folder = root / TRIALS_FOLDER
+    if folder.is_dir():
+        yield from sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+
+
+def _add_unlisted(
+    root: Path, trials: pd.DataFrame, points: pd.DataFrame, problems: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Add what trial folders hold and the tables do not yet: a sweep writes its tables from time to time only."""
+    listed, with_points = set(trials["number"]), set(points["trial"])
+    without = set(trials.loc[trials["state"].isin(_WITHOUT_POINTS), "number"]) if "state" in trials else set()
+    trial_rows: list[dict[str, Any]] = []
+    point_rows: list[dict[str, Any]] = []
+    for folder in _trial_folders(root):
+        number = int(folder.name)
+        has_all = number in without or number in with_points or not (folder / METRICS_FILE).exists()
+        if number in listed and has_all:
+            continue
+        trial, own_points = _read_trial(folder, problems)
+        trial_rows += [] if number in listed else [trial]
+        point_rows += [] if number in with_points else own_points
+    return _extended(trials, trial_rows, "number"), _extended(points, point_rows, "trial")
+
+
+def _extended(table: pd.DataFrame, rows: list[dict[str, Any]], key: str) -> pd.DataFrame:
+    """Return the table with rows added, ordered by trial number."""
+    if rows:
+        added = pd.DataFrame(rows)
+        table = added if table.empty else pd.concat([table, added], ignore_index=True)
+    return table.sort_values(key, kind="stable").reset_index(drop=True)
+
+
+def _read_trial(folder: Path, problems: list[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the trial's row and its points' rows; unfinished or damaged trials have no points."""
+    number = int(folder.name)
+    keys: dict[str, Any] = {}
+    try:
+        loaded = load_file(folder / CONFIG_FILE)[0]
+        keys = {key: as_cell(value) for key, value in dotted(loaded).items()} if isinstance(loaded, dict) else {}
+    except InputError as error:
+        problems.append(f"trial {number}: {error}")
+    row: dict[str, Any] = {"number": number, "state": "RUNNING", "reason": None, "seed": keys.get("seed"), **keys}
+    if not (folder / METRICS_FILE).exists():
+        return row, []
+    try:
+        content = read_metrics(folder)
+    except InputError as error:
+        return {**row, "state": "FAIL", "reason": str(error)}, []
+    points = [{"trial": number, **point, **keys} for point in content.get("points") or [] if isinstance(point, dict)]
+    return {**row, "state": "COMPLETE", **content["metrics"]}, points
+
+
+def _damaged(root: Path, trials: pd.DataFrame) -> list[str]:
+    """Return a line for each complete trial whose folder has no readable metrics; warm-started ones have no folder."""
+    lines = []
+    for number in trials.loc[trials["state"] == "COMPLETE", "number"]:
+        folder = root / TRIALS_FOLDER / str(number)
+        try:
+            if folder.is_dir():
+                read_metrics(folder)
+        except InputError as error:
+            lines.append(f"trial {number}: {error}")
+    return lines

@@ -1,0 +1,208 @@
+"""A routed model beside its baselines and controls: same data, same seeds, one table.
+
+Every number is of the validation split; the test split is left to ``routing evaluate --split test``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from routing.commands.console import si
+from routing.config.registry import MODELS, ROUTERS
+from routing.config.run import RunConfig
+from routing.errors import InputError, choices, nearest
+from routing.evaluation.compute import expected_flops
+from routing.evaluation.latency import measure_latency
+from routing.evaluation.tasks import task_of
+from routing.files.atomic import write_text
+from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
+from routing.models.patch.routers import ShareRouter
+from routing.models.patch.section import AttentionRoutingSection, PatchSection
+from routing.runner import make_evaluator, run
+from routing.saved import load
+from routing.training.seeding import pick_device, prepare_process
+
+PATCH_ARMS = ("random", "full_compute", "dense_matched", "no_routing", "cheap_compute")
+TABLE_FILE, RUNS_FILE = "compare.csv", "compare_runs.csv"
+LATENCY_ROUNDS = 3
+COLUMNS = {
+    "name": "model",
+    "val_accuracy": "val accuracy",
+    "val_accuracy_sd": "sd",
+    "val_srcc": "val SRCC",
+    "val_srcc_sd": "sd",
+    "flops": "multiply-adds",
+    "share_of_full": "of full",
+    "routing_ratio": "routing ratio",
+    "params": "parameters",
+    "ms_per_image": "ms/image",
+    "router_state": "router",
+    "seeds": "seeds",
+}
+"""Columns of the table to print, each with its heading."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row per model in ``rows`` (mean over seeds), one per run in ``runs``; ``metric`` is the task's column."""
+
+    title: str
+    metric: str
+    rows: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+
+
+def arms(config: RunConfig, names: Sequence[str] = ()) -> dict[str, RunConfig]:
+    """Return what is compared, by name: the configuration itself first unless ``names`` say otherwise.
+
+    Args:
+        names: of models or router modes; by default the controls and baselines of patch routing.
+
+    Raises:
+        InputError: an unknown name, or one whose settings cannot be met.
+    """
+    first = _label(config)
+    if not names:
+        names = [first]
+        if isinstance(config.model, PatchSection):
+            names += [*PATCH_ARMS, *(("post_hoc",) if config.model.aggregator == "score_weighted" else ())]
+    return {name: config if name == first else _arm(config, name) for name in dict.fromkeys(names)}
+
+
+def _label(config: RunConfig) -> str:
+    mode = config.model.router.mode if isinstance(config.model, AttentionRoutingSection) else None
+    return mode or config.model.name
+
+
+def _arm(config: RunConfig, name: str) -> RunConfig:
+    """Return the configuration with another model or mode; what belongs to the first one's threshold stays with it."""
+    config = config.replace(**{"evaluation.knob_value": None})
+    if name in ROUTERS:
+        changes: dict[str, Any] = {"model.name": "attention_routing", "model.router.mode": name}
+        if issubclass(ROUTERS.get(name), ShareRouter):  # it has no threshold to jitter
+            changes["model.router.threshold_jitter"] = 0.0
+        return config.replace(**changes)
+    if name not in MODELS:
+        known = [*MODELS, *ROUTERS]
+        raise InputError(
+            f"--models: unknown model or router mode '{name}'{nearest(name, known)} (models: {choices(MODELS)}; "
+            f"router modes: {choices(ROUTERS)})"
+        )
+    changes = {"model.name": name}
+    if name == "dense_matched":  # the same compute, spent evenly
+        full = expected_flops(config.replace(**{"model.name": "full_compute"}))
+        changes["model.budget.target"] = min(1.0, expected_flops(config) / full)
+    return config.replace(**changes)
+
+
+def compare(
+    config: RunConfig, names: Sequence[str], num_seeds: int, out: Path, say: Callable[[str], None]
+) -> Comparison:
+    """Train what is missing in ``out/<name>/seed<k>``, then put all side by side; writes compare.csv.
+
+    Args:
+        names: see ``arms``.
+        num_seeds: every model is trained under so many seeds, from ``seed`` upwards.
+
+    Raises:
+        InputError: a folder in ``out`` holds another configuration.
+    """
+    compared = arms(config, names)
+    for arm in compared.values():
+        expected_flops(arm)  # builds the model: what cannot be met is said before anything is trained
+    seeds = range(config.seed, config.seed + num_seeds)
+    planned = {
+        (name, seed): (arm.replace(seed=seed), out / name / f"seed{seed}")
+        for name, arm in compared.items()
+        for seed in seeds
+    }
+    for arm, folder in planned.values():
+        _check_folder(arm, folder)
+    runs, metric = [], _metric(config)
+    for index, ((name, seed), (arm, folder)) in enumerate(planned.items(), start=1):
+        metrics = _metrics(arm, folder)
+        runs.append({"name": name, "seed": seed, **arm.dotted(), **metrics})
+        cost = f"{si(metrics['flops'])} multiply-adds"
+        say(f"{index}/{len(planned)}  {name}, seed {seed}: {metric} {metrics[metric]:.4f}, {cost}")
+    first_seed = {name: out / name / f"seed{config.seed}" for name in compared}
+    rows = _rows(config, compared, runs, _latencies(config, first_seed))
+    _write_csv(out / TABLE_FILE, rows)
+    _write_csv(out / RUNS_FILE, runs)
+    title = f"{config.dataset.name}, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
+    return Comparison(title, metric, rows, runs)
+
+
+def _metric(config: RunConfig) -> str:
+    return f"val_{task_of(config.dataset.task).metric}"
+
+
+def _check_folder(config: RunConfig, folder: Path) -> None:
+    if (folder / CONFIG_FILE).is_file() and RunConfig.from_yaml(folder / CONFIG_FILE) != config:
+        raise InputError(f"{folder}: holds a run of another configuration; give another --out, or remove it")
+
+
+def _metrics(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Return the metrics of a run, trained now unless it is there already."""
+    if not (folder / METRICS_FILE).is_file():
+        run(config, out=folder)
+    metrics: dict[str, Any] = read_metrics(folder)["metrics"]
+    return metrics
+
+
+def _rows(
+    config: RunConfig, compared: dict[str, RunConfig], runs: list[dict[str, Any]], latencies: dict[str, float]
+) -> list[dict[str, Any]]:
+    metric = _metric(config)
+    if isinstance(config.model, PatchSection):
+        full = expected_flops(config.replace(**{"model.name": "full_compute"}))
+    else:
+        full = statistics.fmean(row["flops_dense"] for row in runs if row["name"] == runs[0]["name"])
+    rows = []
+    for name, arm in compared.items():
+        own = [row for row in runs if row["name"] == name]
+        flops = statistics.fmean(row["flops"] for row in own)
+        ratios = [row["routing_ratio"] for row in own if row.get("routing_ratio") is not None]
+        values = [row[metric] for row in own]
+        rows.append(
+            {
+                "name": name,
+                "model.name": arm.model.name,
+                metric: statistics.fmean(values),
+                f"{metric}_sd": statistics.stdev(values) if len(values) > 1 else None,
+                "flops": flops,
+                "share_of_full": flops / full,
+                "routing_ratio": statistics.fmean(ratios) if ratios else None,
+                "params": own[0]["params"],
+                "ms_per_image": latencies[name],
+                "router_state": ", ".join(dict.fromkeys(row["router_state"] for row in own if "router_state" in row)),
+                "seeds": len(own),
+            }
+        )
+    return rows
+
+
+def _latencies(config: RunConfig, folders: dict[str, Path]) -> dict[str, float]:
+    """Return milliseconds per image, all models taking turns, so that a busy moment of the machine hits all alike."""
+    prepare_process(config.seed, config.threads)
+    data = config.dataset.load()
+    evaluator = make_evaluator(config, data, "val", pick_device(config.device))
+    models = {name: load(folder).model for name, folder in folders.items()}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(LATENCY_ROUNDS):
+        for name, model in models.items():
+            times[name].append(measure_latency(model, evaluator).ms_per_image)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -1,0 +1,60 @@
+"""What ``routing train`` does around ``run``: the folder of the run, and words while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from routing.commands.console import si
+from routing.config.run import RunConfig
+from routing.errors import InputError
+from routing.files.record import CONFIG_FILE, METRICS_FILE, TrialRecord
+from routing.training.checkpoint import CHECKPOINT_FILE
+
+
+def default_folder(config: RunConfig) -> Path:
+    """Return where a run goes when nobody says."""
+    return Path("runs") / f"{config.dataset.name}-{config.model.name}-seed{config.seed}"
+
+
+def train(config: RunConfig, out: Path, say: Callable[[str], None]) -> TrialRecord:
+    """Run one configuration in its own folder; an interrupted one goes on after its last epoch.
+
+    Raises:
+        InputError: the folder holds a finished run, or another one.
+    """
+    _check_folder(config, out)
+    if (out / CHECKPOINT_FILE).is_file():
+        say(f"{out}: going on after the last finished epoch")
+    from routing.runner import run
+
+    epochs = config.training.num_epochs
+    record = run(config, lambda row: say(_epoch_line(row, epochs)), out)
+    metrics = record.metrics
+    say(f"{out}: {_words(metrics)}, {metrics['params']:,.0f} parameters, {len(record.points)} operating points")
+    if record.certificate is not None and record.certificate["gap_closed"] is not None:
+        certificate = record.certificate
+        say(f"router: {certificate['state']}, closes {certificate['gap_closed']:.2f} of the gap from random to full")
+    return record
+
+
+def _check_folder(config: RunConfig, out: Path) -> None:
+    if (out / METRICS_FILE).is_file():
+        raise InputError(f"{out}: holds a finished run already; give another --out, or remove it")
+    if (out / CONFIG_FILE).is_file() and RunConfig.from_yaml(out / CONFIG_FILE) != config:
+        raise InputError(f"{out}: holds an unfinished run of another configuration; give another --out, or remove it")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file, not a folder")
+
+
+def _epoch_line(row: dict[str, float], epochs: int) -> str:
+    loss = f"loss {row['train_loss']:.4f}  " if "train_loss" in row else ""  # a frozen model has none
+    return f"epoch {row['epoch']:.0f}/{epochs}  {loss}{_words(row)}  {row['train_seconds']:.1f} s"
+
+
+def _words(row: dict[str, float]) -> str:
+    names = [name for name in ("val_accuracy", "val_srcc") if name in row]
+    words = [f"{name} {row[name]:.4f}" for name in names] + [f"{si(row['flops'])} multiply-adds"]
+    if row.get("routing_ratio") is not None:
+        words.append(f"routing ratio {row['routing_ratio']:.3f}")
+    return "  ".join(words)

@@ -1,0 +1,129 @@
+"""The base of every configuration section: frozen, unknown keys are errors, every field says what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from routing.config.registry import resolve
+from routing.errors import InputError
+
+if TYPE_CHECKING:
+    from routing.data import DataInfo, ImageData
+    from routing.models.base import VisionModel
+
+
+class Section(BaseModel):
+    """A frozen group of settings; a key it does not declare is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+class DatasetSection(Section):
+    """What every data set is told. A data set is a subclass with its own fields and a ``reader``.
+
+    ``reader`` names the module whose ``load(section)`` and ``info(section)`` read it; a plugin may override ``load``
+    and ``info`` instead. ``task`` is what its targets ask for.
+    """
+
+    task: ClassVar[str] = "classification"
+    reader: ClassVar[str | None] = None
+
+    name: str = Field(description="Name of the data set.")
+    input_size: int = Field(ge=4, le=4096, description="Height and width of an image in pixels.")
+    patch_grid_size: int = Field(default=4, ge=1, le=256, description="Patches per side; must divide input_size.")
+    patch_margin: int = Field(default=0, ge=0, le=256, description="Context around each patch in pixels, every side.")
+    seed: int = Field(default=0, ge=0, description="Seed of what is drawn or split; apart from the run's seed.")
+
+    @model_validator(mode="after")
+    def _grid_divides_image(self) -> DatasetSection:
+        if self.input_size % self.patch_grid_size:
+            valid = [g for g in range(1, self.input_size + 1) if self.input_size % g == 0]
+            raise ValueError(
+                f"dataset.patch_grid_size {self.patch_grid_size} does not divide dataset.input_size "
+                f"{self.input_size} (valid: {', '.join(map(str, valid))})"
+            )
+        return self
+
+    def load(self) -> ImageData:
+        """Return the data, every split as uint8; raises ``InputError`` where it cannot be found."""
+        loaded: ImageData = self._read_by("load")(self)
+        return loaded
+
+    def info(self) -> DataInfo:
+        """Return what a model must know of the data (channels, classes, ...), without loading images."""
+        described: DataInfo = self._read_by("info")(self)
+        return described
+
+    def check(self) -> None:
+        """Raise ``InputError`` where the data cannot be found on this machine; by default where ``info`` does not."""
+        self.info()
+
+    def _read_by(self, function: str) -> Callable[[DatasetSection], Any]:
+        if self.reader is None:
+            raise InputError(f"data set '{self.name}' has no reader and no '{function}' of its own")
+        read: Callable[[DatasetSection], Any] = resolve(f"{self.reader}:{function}")
+        return read
+
+
+class ModelSection(Section):
+    """What every model is told. A model is a subclass with its own fields that says what it ``builds``.
+
+    ``builds`` names a class that is called with the section and a ``DataInfo``; a plugin may override ``build``
+    instead. ``tasks`` are what it can be trained for. ``after_training`` names the fields that act in evaluation only:
+    they do not tell one training from another.
+    """
+
+    builds: ClassVar[str | None] = None
+    tasks: ClassVar[tuple[str, ...]] = ("classification",)
+    after_training: ClassVar[tuple[str, ...]] = ()
+
+    name: str = Field(description="Name of the model.")
+
+    def build(self, info: DataInfo) -> VisionModel:
+        """Return the untrained module for data of this shape."""
+        if self.builds is None:
+            raise InputError(f"model '{self.name}' does not say what it builds")
+        model: VisionModel = resolve(self.builds)(self, info)
+        return model
+
+
+def dotted(section: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten a section to ``{"model.router.mode": "top_k", ...}``; lists stay values."""
+    items = section.model_dump(mode="json") if isinstance(section, BaseModel) else section
+    flat: dict[str, Any] = {}
+    for key, value in items.items():
+        if isinstance(value, dict):
+            flat.update(dotted(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Inverse of ``dotted``: ``{"a.b": 1}`` to ``{"a": {"b": 1}}``; deeper keys win over shallower ones."""
+    tree: dict[str, Any] = {}
+    for key, value in sorted(((str(key), value) for key, value in flat.items()), key=lambda item: item[0].count(".")):
+        node = tree
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise InputError(f"key '{key}' goes below '{parent}', which is a value: {child!r}")
+            node = child
+        if isinstance(value, dict) and isinstance(node.get(leaf), dict):
+            node[leaf].update(nested(value))
+        else:
+            node[leaf] = nested(value) if isinstance(value, dict) else value
+    return tree
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``change`` laid over it, both nested; neither is modified."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

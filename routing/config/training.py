@@ -1,0 +1,105 @@
+"""Configuration of training phases, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from routing.config.section import Section
+
+Word = Annotated[str, Field(min_length=1, max_length=80)]
+
+
+class AugmentSection(Section):
+    """How training images are varied; the whole batch at once, on the device."""
+
+    crop: int = Field(default=0, ge=0, le=64, description="Shift each image by up to so many pixels; 0 is off.")
+    flip: bool = Field(default=False, description="Mirror images left to right, each with probability one half.")
+
+
+class PhaseSection(Section):
+    """One phase of training: what is trained, on which terms of the loss, for how long. The rest is frozen."""
+
+    name: str = Field(default="", max_length=80, description="Name in the history; the trained parts where not given.")
+    parts: tuple[Word, ...] = Field(min_length=1, description="Trained parts of the model; all others are frozen.")
+    losses: tuple[Word, ...] | None = Field(
+        default=None, min_length=1, description="Terms of the loss this phase trains on (task, budget, ...); null: all."
+    )
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="The phase ends after so many epochs.")
+    patience: int | None = Field(
+        default=None, ge=1, le=10_000, description="The phase ends after so many epochs without a better validation."
+    )
+
+    @property
+    def label(self) -> str:
+        """The phase's name in the history."""
+        return self.name or "+".join(self.parts)
+
+
+def check_phases(phases: Sequence[PhaseSection], alternating: bool, num_epochs: int) -> None:
+    """Raise ``ValueError`` where declared phases cannot fill ``num_epochs`` as their order says.
+
+    In order, each phase must be reachable and all together must fill the run; phases that alternate must all end.
+    """
+    endless = [phase for phase in phases if phase.epochs is None and phase.patience is None]
+    if alternating:
+        if endless:
+            raise ValueError(
+                f"training.phases: '{endless[0].label}' never ends; a phase that alternates needs epochs or patience"
+            )
+        return
+    if endless and endless[0] is not phases[-1]:
+        raise ValueError(
+            f"training.phases: '{endless[0].label}' has neither epochs nor patience, so that no phase after it runs"
+        )
+    open_ended = [phase for phase in phases if phase.epochs is None or phase.patience is not None]
+    filled = sum(phase.epochs or 0 for phase in phases if phase not in open_ended)
+    if open_ended and filled >= num_epochs:
+        raise ValueError(
+            f"training.phases: {filled} fixed epochs of training.num_epochs {num_epochs} leave none for "
+            f"'{open_ended[0].label}'"
+        )
+    if phases and not open_ended and filled != num_epochs:
+        raise ValueError(f"training.phases last {filled} epochs in all, but training.num_epochs is {num_epochs}")
+
+
+class TrainingSection(Section):
+    """How a model is trained."""
+
+    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per step.")
+    num_epochs: int = Field(
+        default=4, ge=0, le=10_000, description="Passes over the training split; 0 evaluates model.weights as they are."
+    )
+    learning_rate: float = Field(default=3e-3, gt=0, le=10, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(default=1e-4, ge=0, le=10, description="Decoupled weight decay of AdamW.")
+    lr_schedule: Literal["cosine", "constant"] = Field(
+        default="cosine", description="cosine: linear warm-up, then cosine to zero, per step."
+    )
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
+    grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
+    loss: Literal["auto", "cross_entropy", "l1", "mse"] = Field(
+        default="auto", description="auto: cross_entropy for classes, l1 for quality, which can also have mse."
+    )
+    reuse: bool = Field(
+        default=False,
+        description="Take the weights of an identical training of this machine; evaluation settings do not count.",
+    )
+    patience: int | None = Field(
+        default=None, ge=1, le=10_000, description="Stop after so many epochs without a better validation; null: never."
+    )
+    augment: AugmentSection = AugmentSection()
+    schedule: Literal["joint", "alternating"] = Field(
+        default="joint",
+        description="joint: all parts at once, or the declared phases once and in order; alternating: the declared "
+        "phases, or else the model's own, again and again.",
+    )
+    phases: tuple[PhaseSection, ...] = Field(
+        default=(), max_length=64, description="Declared phases; num_epochs stays the limit of the whole run."
+    )
+
+    @model_validator(mode="after")
+    def _phases_fill_the_run(self) -> TrainingSection:
+        check_phases(self.phases, self.schedule == "alternating", self.num_epochs)
+        return self

@@ -1,0 +1,88 @@
+"""Tasks: the loss to train on and the metrics to report, with their directions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from routing.config.registry import TASKS
+from routing.models.base import ModelOutput
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": F.cross_entropy,
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+}
+
+
+class Task(Protocol):
+    """What a task must answer. ``metric`` is the one that studies optimise by default (its name without the split)."""
+
+    metric: str
+    higher_is_better: bool
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss (scalar) of one batch."""
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return every metric of a whole split."""
+
+
+class Classification:
+    """Cross-entropy and top-1 accuracy; predictions are logits (N, classes), targets class indices (N,)."""
+
+    metric = "accuracy"
+    higher_is_better = True
+
+    def __init__(self, loss: str = "auto") -> None:
+        self._loss = LOSSES["cross_entropy" if loss == "auto" else loss]
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy."""
+        return self._loss(predictions, targets)
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return accuracy in [0, 1] and the mean cross-entropy."""
+        correct = (predictions.argmax(dim=1) == targets).double().mean()
+        return {"accuracy": float(correct), "loss": float(F.cross_entropy(predictions.double(), targets))}
+
+
+class Quality:
+    """Quality of an image in [0, 1], 1 is best; predictions (N,), targets (N,)."""
+
+    metric = "srcc"
+    higher_is_better = True
+
+    def __init__(self, loss: str = "auto") -> None:
+        self._loss = LOSSES["l1" if loss == "auto" else loss]
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean absolute or squared error."""
+        return self._loss(predictions, targets)
+
+    def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
+        """Return SRCC, PLCC (raw, and after the logistic mapping) and RMSE of the raw predictions."""
+        from routing.evaluation.correlation import agreement
+
+        return agreement(predictions.double().cpu().numpy(), targets.double().cpu().numpy())
+
+
+def task_of(name: str, loss: str = "auto") -> Task:
+    """Return the task of a data set by name, trained on this loss."""
+    task: Task = TASKS.get(name)(loss)
+    return task
+
+
+def total_loss(
+    output: ModelOutput, task: Task, targets: Tensor, wanted: tuple[str, ...] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the sum of the task's loss and the model's own terms (of those ``wanted``), and every term by name."""
+    terms = {"task": task.loss(output.prediction, targets), **output.losses}
+    for name, (weight, prediction) in output.auxiliary.items():
+        terms[name] = weight * task.loss(prediction, targets)
+    summed = [term.reshape(()) for name, term in terms.items() if wanted is None or name in wanted]
+    return torch.stack(summed).sum(), terms

@@ -1,0 +1,43 @@
+"""Multi-head self-attention, and the rows of it that a score is made of.
+
+Shapes: B batch, H heads, T tokens, R rows, D width, E = D / H.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, tokens_BTD: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Attend; ``attn_mask`` as in ``scaled_dot_product_attention``: bool True attends, floats are added."""
+        batch, count, width = tokens_BTD.shape
+        qkv = self.in_proj(tokens_BTD).view(batch, count, 3, self.heads, width // self.heads)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=attn_mask, dropout_p=self.dropout if self.training else 0.0
+        )
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, count, width))
+        return out
+
+
+def attention_rows(queries_BHRE: Tensor, keys_BHTE: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return softmax(q k^T / sqrt(E) + bias) (B, H, R, T), in float32 at least: the rows that SDPA would use."""
+    scale = queries_BHRE.shape[-1] ** -0.5
+    logits_BHRT = wide((queries_BHRE * scale) @ keys_BHTE.transpose(-1, -2))
+    return (logits_BHRT if bias is None else logits_BHRT + bias).softmax(dim=-1)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Return half precision as float32; a rounded score would change decisions."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,0 +1,154 @@
+"""Backbones of ``hyperiqa``: stages that run one after another, so that the later ones can be left out.
+
+``tiny4`` for a CPU, torchvision's Swin for real images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from routing.errors import InputError
+from routing.models.backbones import ConvBackbone
+from routing.models.hyperiqa.section import TINY_BACKBONE, BackboneSection
+from routing.models.pretrained import one_line, pretrained_state
+
+SWIN_WINDOW = 7  # tokens per side of an attention window; torchvision's swin_t, swin_s, swin_b
+SWIN_PATCH = 4  # pixels per side of a token of the first stage
+SWIN_MLP_RATIO = 4
+
+
+class StagedBackbone(nn.Module):
+    """Stages run in order.
+
+    ``channels`` are their output widths; ``input_shapes`` the shape of what each is given, for one image;
+    ``multiply_adds`` the closed form of each, for one image.
+    """
+
+    channels: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    multiply_adds: tuple[int, ...]
+
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor, num_stages: int) -> list[Tensor]:
+        """Return the features (B, C_s, H_s, W_s) of the first ``num_stages`` stages; the others do not run."""
+        outputs = []
+        for index in range(num_stages):
+            images = self.stages[index](images)
+            outputs.append(self.as_map(index, images))
+        return outputs
+
+    def as_map(self, stage: int, output: Tensor) -> Tensor:
+        """Return what a stage (from 0) hands out as (B, C, H, W)."""
+        return output
+
+
+class Tiny4(StagedBackbone):
+    """Convolutional stages, each halving the map."""
+
+    def __init__(self, channels_in: int, input_size: int, widths: Sequence[int]) -> None:
+        conv = ConvBackbone(channels_in, input_size, widths)
+        super().__init__(list(conv.layers))
+        self.channels = tuple(widths)
+        inputs = [(channels_in, input_size), *((stage.channels, stage.size) for stage in conv.stages)]
+        self.input_shapes = tuple((1, channels, size, size) for channels, size in inputs[:-1])
+        self.multiply_adds = tuple(
+            9 * before * stage.channels * stage.size**2
+            for (before, _), stage in zip(inputs[:-1], conv.stages, strict=True)
+        )
+
+
+class Swin(StagedBackbone):
+    """torchvision's hierarchical transformer (arXiv:2103.14030); its maps are (B, H, W, C) inside.
+
+    Args:
+        name: swin_t, swin_s or swin_b.
+        num_stages: stages to keep, from the first.
+    """
+
+    def __init__(self, name: str, input_size: int, num_stages: int) -> None:
+        from torchvision.models import get_model
+
+        network = get_model(name, weights=None)
+        features, width = network.features, network.norm.normalized_shape[0]
+        count = len(features) // 2
+        super().__init__([nn.Sequential(features[2 * i], features[2 * i + 1]) for i in range(num_stages)])
+        self.name = name
+        self.channels = tuple(width // 2 ** (count - 1 - i) for i in range(num_stages))
+        norms = [nn.LayerNorm(channels) for channels in self.channels]
+        self.norms = nn.ModuleList(norms)  # of what is handed out; torchvision has one, after the last stage
+        sides = self._sides(input_size, num_stages)
+        self.input_shapes = (
+            (1, 3, input_size, input_size),
+            *((1, side, side, channels) for side, channels in zip(sides, self.channels, strict=True)),
+        )[:num_stages]
+        self.multiply_adds = tuple(
+            self._stage_multiply_adds(index, side, len(features[2 * index + 1])) for index, side in enumerate(sides)
+        )
+
+    def as_map(self, stage: int, output: Tensor) -> Tensor:
+        """Return (B, H, W, C), normalised over C, as (B, C, H, W)."""
+        normalised: Tensor = self.norms[stage](output)
+        return normalised.permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _sides(input_size: int, num_stages: int) -> list[int]:
+        """Return the tokens per side of every stage's output."""
+        sides = [input_size // SWIN_PATCH]
+        while len(sides) < num_stages:
+            sides.append((sides[-1] + 1) // 2)
+        return sides
+
+    def _stage_multiply_adds(self, stage: int, side: int, depth: int) -> int:
+        """Return the products of a stage: patch embedding or merging, then its blocks of windowed attention.
+
+        Attention runs on whole windows: its tokens are padded up to a multiple of the window.
+        """
+        width, tokens = self.channels[stage], side**2
+        windowed = (-(-side // SWIN_WINDOW) * SWIN_WINDOW) ** 2
+        entry = tokens * width * (3 * SWIN_PATCH**2 if stage == 0 else 2 * width)
+        projections = windowed * 4 * width**2
+        attention = windowed * SWIN_WINDOW**2 * 2 * width
+        mlp = tokens * 2 * SWIN_MLP_RATIO * width**2
+        return entry + depth * (projections + attention + mlp)
+
+    def load_pretrained(self, source: str) -> None:
+        """Load torchvision's weights by name or from a file, those of the classifier left out.
+
+        Raises:
+            InputError: weights that cannot be had, or of another model.
+        """
+        key = "model.backbone.weights"
+        state = pretrained_state(self.name, source, key)
+        renamed = {}
+        for name, value in state.items():
+            group, _, rest = name.partition(".")
+            index, _, rest = rest.partition(".") if group == "features" else ("", "", rest)
+            if group == "features" and int(index) // 2 < len(self.stages):
+                renamed[f"stages.{int(index) // 2}.{int(index) % 2}.{rest}"] = value
+            elif group == "norm" and len(self.stages) == 4:
+                renamed[f"norms.3.{rest}"] = value
+        try:
+            missing = self.load_state_dict(renamed, strict=False).missing_keys
+        except RuntimeError as error:
+            raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
+        missing = [name for name in missing if name.startswith("stages.")]
+        if missing:
+            raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
+
+
+def build_backbone(section: BackboneSection, channels_in: int, input_size: int, num_stages: int) -> StagedBackbone:
+    """Return the first ``num_stages`` stages of a configuration's backbone, untrained.
+
+    Raises:
+        InputError: Swin on other than 3 channels.
+    """
+    if section.name == TINY_BACKBONE:
+        return Tiny4(channels_in, input_size, section.widths[:num_stages])
+    if channels_in != 3:
+        raise InputError(f"model.backbone.name '{section.name}' needs images of 3 channels, not {channels_in}")
+    return Swin(section.name, input_size, num_stages)

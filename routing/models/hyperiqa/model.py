@@ -1,0 +1,233 @@
+"""``hyperiqa``: quality of an image from the stages of a backbone, fused, then judged by a network written for it.
+
+Compute knob: ``scales`` kept (the later stages do not run) and ``crops`` per image, whose qualities are averaged.
+Shapes: B batch, S scales.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from routing.data import DataInfo
+from routing.errors import InputError
+from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
+from routing.models.hyperiqa.backbones import Swin, build_backbone
+from routing.models.hyperiqa.fusion import Attention, Concat, CrossScale, Fusion, Single, Spatial, Uniform
+from routing.models.hyperiqa.hyper_head import HyperHead
+from routing.models.hyperiqa.section import FusionSection, HyperIqaSection
+
+# (vertical, horizontal) place of each crop as a share of what the image leaves free; the first n are used
+CROP_PLACES = ((0.5, 0.5), (0, 0), (1, 1), (0, 1), (1, 0), (0, 0.5), (1, 0.5), (0.5, 0), (0.5, 1))
+KNOB_CROPS = (1, 2, 3, 5, 9)
+_KNOB = re.compile(r"^scales=(\d+),crops=(\d+)$")
+
+
+def build_fusion(section: FusionSection, channels: Sequence[int]) -> Fusion:
+    """Return the fusion of a configuration for scales of these widths."""
+    if section.mode == "attention":
+        return Attention(channels, section.hidden, section.dropout)
+    if section.mode == "cross_scale":
+        return CrossScale(channels, section.width, section.heads)
+    plain: dict[str, type[Fusion]] = {"single": Single, "concat": Concat, "uniform": Uniform, "spatial": Spatial}
+    return plain[section.mode](channels)
+
+
+def crop(images: Tensor, size: int, place: tuple[float, float]) -> Tensor:
+    """Return the square of ``size`` pixels at a place (see ``CROP_PLACES``) of images (B, C, H, W)."""
+    top, left = (round(share * (free - size)) for share, free in zip(place, images.shape[2:], strict=True))
+    return images[:, :, top : top + size, left : left + size]
+
+
+def training_view(images: Tensor, size: int) -> Tensor:
+    """Return a random crop, its place drawn once for the batch, each image mirrored or not."""
+    images = crop(images, size, tuple(torch.rand(2).tolist()))
+    mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
+    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+
+class _Gathered(nn.Module):
+    """A fusion that takes its scales as separate arguments, as the tracer wants them."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, *features: Tensor) -> tuple[Tensor, Tensor]:
+        result: tuple[Tensor, Tensor] = self.fusion(features)
+        return result
+
+
+class HyperIqa(VisionModel):
+    """Backbone, fusion, hyper-network.
+
+    ``last_fusion_weights`` (B, S) are those of the last forward pass, without gradients, for analysis.
+    """
+
+    def __init__(self, section: HyperIqaSection, info: DataInfo) -> None:
+        super().__init__()
+        self.crop_size = section.crop_size or info.short_side
+        self._check_crops(section, info)
+        self.stages_used, self.pool = section.fusion.used, section.head.pool
+        self.fewer_scales_weight = section.fewer_scales_weight if len(self.stages_used) > 1 else 0.0
+        self.backbone = build_backbone(section.backbone, info.channels, self.crop_size, self.stages_used[-1])
+        channels = [self.backbone.channels[stage - 1] for stage in self.stages_used]
+        self.fusion = build_fusion(section.fusion, channels)
+        head = section.head
+        self.head = HyperHead(self.fusion.width, head.pool, head.hyper_channels, head.target_widths)
+        self.scales, self.crops = len(self.stages_used), section.crops
+        self.last_fusion_weights: Tensor | None = None
+        self._crop_choices = KNOB_CROPS if self.crop_size < max(info.input_size, info.input_width) else (1,)
+        self.knob = "scales,crops" if len(self._combinations()) > 1 else None
+
+    def _check_crops(self, section: HyperIqaSection, info: DataInfo) -> None:
+        if self.crop_size > info.short_side:
+            key = "input_size" if info.short_side == info.input_size else "input_width"
+            raise InputError(f"model.crop_size {self.crop_size} is larger than dataset.{key} {info.short_side}")
+        if section.crops > 1 and self.crop_size == max(info.input_size, info.input_width):
+            raise InputError(
+                f"model.crops {section.crops}: all crops are the whole image, since model.crop_size is "
+                f"dataset.input_size {info.input_size} (valid: crops 1, or a smaller crop_size)"
+            )
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        """Predict; one random view per image in training, the average over crops outside."""
+        if self.training:
+            return self._train(training_view(images, self.crop_size))
+        return self._average(images, self.scales, self.crops)
+
+    def _train(self, images: Tensor) -> ModelOutput:
+        scales = len(self.stages_used)
+        features = self._features(images, scales)
+        output = self._output(*self._judge(features), scales, 1)
+        if self.fewer_scales_weight:
+            kept = int(torch.randint(1, scales, ()))
+            output.auxiliary["fewer_scales"] = (self.fewer_scales_weight, self._judge(features[:kept])[0].float())
+        return output
+
+    def _average(self, images: Tensor, scales: int, crops: int) -> ModelOutput:
+        judged = [
+            self._judge(self._features(crop(images, self.crop_size, place), scales)) for place in CROP_PLACES[:crops]
+        ]
+        quality_B = torch.stack([quality for quality, _ in judged]).mean(0)
+        weights_BS = torch.stack([weights for _, weights in judged]).mean(0)
+        return self._output(quality_B, weights_BS, scales, crops)
+
+    def _features(self, images: Tensor, scales: int) -> list[Tensor]:
+        """Return the first ``scales`` scales, pooled to (B, C_s, P, P)."""
+        stages = self.stages_used[:scales]
+        outputs = self.backbone(images, stages[-1])
+        return [F.adaptive_avg_pool2d(outputs[stage - 1], self.pool) for stage in stages]
+
+    def _judge(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return quality (B,) and fusion weights (B, S)."""
+        fused, weights_BS = self.fusion(features)
+        return self.head(fused), weights_BS
+
+    def _output(self, quality_B: Tensor, weights_BS: Tensor, scales: int, crops: int) -> ModelOutput:
+        return ModelOutput(
+            prediction=quality_B.float(),
+            metrics=self._remember(weights_BS),
+            units_executed={
+                name: torch.full((len(quality_B),), count) for name, count in self._units(scales, crops).items()
+            },
+        )
+
+    def _remember(self, weights_BS: Tensor) -> dict[str, float]:
+        """Keep the weights for analysis; return the mean weight of every stage."""
+        if torch.compiler.is_compiling():  # a traced graph holds neither state nor numbers for a history
+            return {}
+        self.last_fusion_weights = weights_BS.detach().float()
+        means = self.last_fusion_weights.mean(0).tolist()
+        return {f"fusion_weight_{stage}": mean for stage, mean in zip(self.stages_used, means, strict=True)}
+
+    def _units(self, scales: int, crops: int) -> dict[str, int]:
+        """Return how often each part runs for one image."""
+        deepest = self.stages_used[scales - 1]
+        units = {f"stage_{stage}": crops * (stage <= deepest) for stage in range(1, self.stages_used[-1] + 1)}
+        units |= {f"fusion_{kept}": crops * (kept == scales) for kept in range(1, len(self.stages_used) + 1)}
+        return units | {"head": crops}
+
+    def loss_terms(self) -> tuple[str, ...]:
+        """The task's, and that of fewer scales where it has a weight."""
+        return ("task", "fewer_scales") if self.fewer_scales_weight else ("task",)
+
+    def nominal_units(self) -> dict[str, float]:
+        """Known exactly: nothing depends on the image."""
+        return {name: float(count) for name, count in self._units(self.scales, self.crops).items()}
+
+    def initialise(self, section: HyperIqaSection) -> None:  # type: ignore[override]
+        """Load the backbone's weights."""
+        if section.backbone.weights is not None:
+            assert isinstance(self.backbone, Swin)
+            self.backbone.load_pretrained(section.backbone.weights)
+
+    def counted_parts(self) -> dict[str, CountedPart]:
+        """Stages, one fusion per number of scales kept, head; the unit of each is one crop."""
+        parts: dict[str, CountedPart] = {}
+        for index, module in enumerate(self.backbone.stages):
+            example = torch.zeros(self.backbone.input_shapes[index])
+            parts[f"stage_{index + 1}"] = CountedPart(module, (example,), self.backbone.multiply_adds[index], None)
+        pooled = [torch.zeros(1, channels, self.pool, self.pool) for channels in self.fusion.channels]
+        for kept in range(1, len(pooled) + 1):
+            cost = self.fusion.multiply_adds(kept, self.pool)
+            parts[f"fusion_{kept}"] = CountedPart(_Gathered(self.fusion), tuple(pooled[:kept]), cost, None)
+        fused = torch.zeros(1, self.fusion.width, self.pool, self.pool)
+        return parts | {"head": CountedPart(self.head, (fused,), self.head.multiply_adds(), None)}
+
+    def _combinations(self) -> list[tuple[int, int]]:
+        """Return what the knob can be set to: fewer scales only where training has met them."""
+        every = len(self.stages_used)
+        scales = range(1, every + 1) if self.fewer_scales_weight else [every]
+        return [(kept, crops) for kept in scales for crops in sorted({*self._crop_choices, self.crops})]
+
+    @property
+    def default_knob_value(self) -> KnobValue | None:
+        """Scales and crops in use."""
+        return None if self.knob is None else f"scales={self.scales},crops={self.crops}"
+
+    def knob_values(self, images: Sequence[Tensor]) -> list[KnobValue]:
+        """Return every combination of scales and crops."""
+        return [f"scales={scales},crops={crops}" for scales, crops in self._combinations()]
+
+    def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
+        """Yield one output per value; no crop is judged twice by the same scales."""
+        wanted = [self._parse(value) for value in values]
+        judged: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        for place in range(max((crops for _, crops in wanted), default=0)):
+            needed = sorted({scales for scales, crops in wanted if crops > place})
+            features = self._features(crop(images, self.crop_size, CROP_PLACES[place]), needed[-1])
+            for scales in needed:
+                judged[scales, place] = self._judge(features[:scales])
+        for scales, crops in wanted:
+            pairs = [judged[scales, place] for place in range(crops)]
+            quality_B, weights_BS = (torch.stack(parts).mean(0) for parts in zip(*pairs, strict=True))
+            yield self._output(quality_B, weights_BS, scales, crops)
+
+    def check_knob(self, value: KnobValue) -> None:
+        """``scales=K,crops=N`` within what the model was trained for."""
+        self._parse(value)
+
+    def set_knob(self, value: KnobValue) -> None:
+        """Make ``scales=K,crops=N`` the default."""
+        self.scales, self.crops = self._parse(value)
+
+    def _parse(self, value: KnobValue) -> tuple[int, int]:
+        match = _KNOB.match(str(value).replace(" ", ""))
+        if self.knob is None:
+            raise InputError(
+                f"knob value '{value}': this model has no compute knob; it needs model.crop_size below "
+                "dataset.input_size, or model.fewer_scales_weight above 0 and several scales"
+            )
+        wanted = None if match is None else (int(match[1]), int(match[2]))
+        every, most = len(self.stages_used), max(self.crops, *self._crop_choices)
+        fewest = 1 if self.fewer_scales_weight else every
+        if wanted is None or not (fewest <= wanted[0] <= every and 1 <= wanted[1] <= most):
+            raise InputError(
+                f"knob value '{value}' is not scales=K,crops=N with K in {fewest}..{every} and N in 1..{most}"
+            )
+        return wanted

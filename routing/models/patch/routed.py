@@ -1,0 +1,154 @@
+"""Patch routing: attention scores send each patch of the original image to a big or a small MLP.
+
+    image -> light encoder -> score per patch -> router -> big or small MLP on the cropped patch -> weighted sum -> head
+
+Shapes: B batch, N = g * g patches, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from routing.config.registry import ROUTERS
+from routing.data import DataInfo
+from routing.errors import InputError, choices
+from routing.models.base import KnobValue, ModelOutput
+from routing.models.patch.budget import BudgetLoss
+from routing.models.patch.model import BRANCHES, PatchModel
+from routing.models.patch.parts import Encoded
+from routing.models.patch.routers import Router, RoutingDecision
+from routing.models.patch.section import AttentionRoutingSection, BudgetSection
+from routing.models.patch.training_forms import FORMS
+
+
+class AttentionRouting(PatchModel):
+    """A router decides patch by patch; its budget is a share of the compute of full_compute."""
+
+    def __init__(self, section: AttentionRoutingSection, info: DataInfo) -> None:
+        settings = section.router
+        kind: type[Router] = ROUTERS.get(settings.mode)
+        _check_facts(kind, settings.mode, info)
+        super().__init__(section, info, branches=("big",) if kind.skips_unrouted else BRANCHES)
+        self.target_ratio = self._target_ratio(settings.budget)
+        self.router: Router = kind(
+            grid=self.grid,
+            target_ratio=self.target_ratio,
+            threshold_init=settings.threshold_init,
+            temperature=settings.temperature,
+            threshold_jitter=settings.threshold_jitter,
+        )
+        self.needs = self.router.needs
+        self.form = FORMS[settings.training]
+        weight = settings.budget.weight if self.router.trained_by_budget else 0.0
+        self.budget = BudgetLoss(settings.budget.loss, weight, settings.budget.target)
+        self.budget_in_flops = settings.budget.unit == "flops"
+        self.knob = self.router.knob
+
+    def _target_ratio(self, budget: BudgetSection) -> float:
+        """Return the share of patches on the big branch that meets the budget."""
+        if budget.unit == "ratio":
+            return budget.target
+        floor = self.cheapest_flops / self.dense_flops
+        if budget.target <= floor:
+            raise InputError(
+                f"model.router.budget.target {budget.target:g} is out of reach: with nothing routed this model costs "
+                f"{floor:.3f} of full_compute already (valid: {floor:.3f} < target <= 1)"
+            )
+        return (budget.target - floor) / (1 - floor)
+
+    def evidence(self, encoded: Encoded) -> Tensor:
+        """Return what the router decides on."""
+        return self.router.evidence(encoded)
+
+    def decide(self, evidence_BN: Tensor) -> RoutingDecision:
+        """Ask the router."""
+        return self.router.decide(evidence_BN)
+
+    def train_form(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
+        """Return the masked form, which both branches and the router learn from."""
+        pixels = encoded.pixels
+        if self.router.routes_in_training:
+            hard, gate = decision.hard_BN.flatten(), decision.gate_BN.flatten()
+            features = self.form(self.expert("big"), self.expert("small"), pixels, hard, gate)
+        else:
+            decision = everywhere(encoded)
+            features = self.expert("big")(pixels)
+        return self.output(self.pool(features, encoded.scores_BN), decision)
+
+    def loss_terms(self) -> tuple[str, ...]:
+        """The task's, and the budget's where it has a weight."""
+        return ("task", "budget") if self.budget.weight > 0 else ("task",)
+
+    def alternation(self) -> dict[str, tuple[str, ...]]:
+        """First what looks at patches, then what chooses among them."""
+        pooling = ("aggregator",) if list(self.aggregator.parameters()) else ()
+        return {"branches": (*self.branches, *pooling, "head"), "routing": ("encoder", "attention", "router")}
+
+    def nominal_ratio(self) -> float:
+        """The budget's, as far as the router can meet it."""
+        return self.router.nominal_ratio()
+
+    def output(self, pooled_BD: Tensor, decision: RoutingDecision) -> ModelOutput:
+        """Predict, and add the routing ratio and, in training, the loss that holds it to the budget."""
+        output = super().output(pooled_BD, decision)
+        output.routing_ratio = output.units_executed["big"] / self.grid.num_patches
+        threshold = getattr(self.router, "threshold", None)
+        if not self.training and isinstance(threshold, Tensor):
+            output.metrics["threshold"] = threshold.item()
+        if self.training and self.budget.weight > 0:
+            rate = decision.rate()
+            output.losses["budget"] = self.budget(self._cost_share(rate) if self.budget_in_flops else rate)
+        return output
+
+    def _cost_share(self, rate: Tensor) -> Tensor:
+        return (self.cheapest_flops + rate * (self.dense_flops - self.cheapest_flops)) / self.dense_flops
+
+    @property
+    def default_knob_value(self) -> float:
+        """Threshold or share as trained."""
+        return self.router.default_knob_value
+
+    def knob_values(self, images: Sequence[Tensor], **facts: Sequence[Tensor]) -> list[KnobValue]:
+        """Return knob values spread over routing ratios, chosen on what the router sees of these batches."""
+        evidence = [
+            self.evidence(self.encode(batch, **{name: values[index] for name, values in facts.items()}))
+            for index, batch in enumerate(images)
+        ]
+        return list(self.router.knob_values(torch.cat(evidence)))
+
+    def along_knob(self, images: Tensor, values: Sequence[KnobValue], **facts: Tensor) -> Iterator[ModelOutput]:
+        """Yield one output per value; the scores are computed once."""
+        encoded = self.encode(images, **facts)
+        evidence_BN = self.evidence(encoded)
+        for value in values:
+            yield self.dispatch(encoded, self.router.at_knob(evidence_BN, float(value)))
+
+    def check_knob(self, value: KnobValue) -> None:
+        """A number, within what the router says of its knob."""
+        if not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise InputError(f"evaluation.knob_value {value!r}: the knob '{self.knob}' of this router is a number")
+        self.router.check_knob(float(value))
+
+    def set_knob(self, value: KnobValue) -> None:
+        """Make ``value`` the default."""
+        self.check_knob(value)
+        self.router.set_knob(float(value))
+
+
+def everywhere(encoded: Encoded) -> RoutingDecision:
+    """Return the decision that routes every patch."""
+    hard_BN = torch.ones_like(encoded.scores_BN, dtype=torch.bool)
+    return RoutingDecision(hard_BN, hard_BN.to(encoded.scores_BN.dtype))
+
+
+def _check_facts(kind: type[Router], mode: str, info: DataInfo) -> None:
+    for fact in kind.needs:
+        if fact not in info.facts:
+            raise InputError(
+                f"model.router.mode '{mode}' needs the {fact} of every image, which this data set does not know "
+                f"(it knows: {choices(info.facts) or 'nothing but the pixels'}; the data set 'digits' knows the box)"
+            )

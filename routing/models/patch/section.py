@@ -1,0 +1,129 @@
+"""Configuration of every model, free of torch, so that a study can be checked in milliseconds."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from routing.config.registry import AGGREGATORS, ROUTERS
+from routing.config.section import ModelSection, Section
+
+RouterMode = Annotated[str, AfterValidator(ROUTERS.check), Field(json_schema_extra={"enum": list(ROUTERS)})]
+AggregatorName = Annotated[str, AfterValidator(AGGREGATORS.check), Field(json_schema_extra={"enum": list(AGGREGATORS)})]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65536)], ...], Field(max_length=8)]
+
+
+class EncoderSection(Section):
+    """The light convolutional encoder that looks at the whole image at low resolution."""
+
+    pool: int = Field(default=2, ge=1, le=64, description="Average pooling before the first convolution.")
+    channels: int = Field(default=16, ge=1, le=1024, description="Channels of every convolution.")
+
+
+class ExpertsSection(Section):
+    """The two branches a patch can take."""
+
+    big: Widths = Field(default=(128, 128), description="Hidden widths of the big MLP.")
+    small: Widths = Field(default=(8,), description="Hidden widths of the small MLP.")
+    width: int = Field(default=64, ge=1, le=65536, description="Output width of both, D.")
+
+
+class BudgetSection(Section):
+    """How the router is held to its compute."""
+
+    target: float = Field(default=0.3, gt=0, le=1, description="Wanted cost / cost of full_compute (see unit).")
+    unit: Literal["flops", "ratio"] = Field(
+        default="flops", description="flops: target is a share of compute; ratio: a share of patches."
+    )
+    loss: Literal["squared", "hinge", "l1", "none"] = Field(
+        default="squared", description="squared is two-sided; hinge and l1 are ablation arms that may collapse."
+    )
+    weight: float = Field(default=10.0, ge=0, le=1e6, description="Weight of the budget loss.")
+
+
+class RouterSection(Section):
+    """Which patches go to the big branch."""
+
+    mode: RouterMode = Field(default="learnable_threshold", description="How patches are chosen.")
+    threshold_init: float = Field(default=0.0, ge=-100, le=100, description="First value of the learnable threshold.")
+    threshold_jitter: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="Noise on the threshold in training, one draw per batch, in standard deviations of its scores: "
+        "flattens the curve of operating points.",
+    )
+    temperature: float = Field(default=1.0, gt=0, le=100, description="Softness of the gate in training.")
+    training: Literal["counterfactual", "dense", "sparse"] = Field(
+        default="counterfactual",
+        description="What training computes. counterfactual: small branch on all patches, big only where routed; "
+        "dense: both everywhere; sparse: only the branch taken.",
+    )
+    budget: BudgetSection = BudgetSection()
+
+
+class PatchSection(ModelSection):
+    """What routed model and baselines share: encoder, experts, aggregator."""
+
+    encoder: EncoderSection = EncoderSection()
+    experts: ExpertsSection = ExpertsSection()
+    aggregator: AggregatorName = Field(default="score_weighted", description="How patch features become one.")
+
+
+class AttentionRoutingSection(PatchSection):
+    """Attention scores send each patch to a big or a small MLP."""
+
+    builds: ClassVar[str] = "routing.models.patch.routed:AttentionRouting"
+
+    name: Literal["attention_routing"] = "attention_routing"
+    router: RouterSection = RouterSection()
+
+    @model_validator(mode="after")
+    def _post_hoc_has_weights_to_route_by(self) -> AttentionRoutingSection:
+        if self.router.mode == "post_hoc" and self.aggregator != "score_weighted":
+            raise ValueError(
+                "model.router.mode 'post_hoc' routes by the weights of the pooling: it needs model.aggregator "
+                f"score_weighted, not '{self.aggregator}'"
+            )
+        return self
+
+
+class FullComputeSection(PatchSection):
+    """Every patch through the big MLP; scores still weight the aggregator."""
+
+    builds: ClassVar[str] = "routing.models.patch.baselines:FullCompute"
+
+    name: Literal["full_compute"] = "full_compute"
+
+
+class CheapComputeSection(PatchSection):
+    """Every patch through the small MLP; scores still weight the aggregator."""
+
+    builds: ClassVar[str] = "routing.models.patch.baselines:CheapCompute"
+
+    name: Literal["cheap_compute"] = "cheap_compute"
+
+
+class NoRoutingSection(PatchSection):
+    """Every patch through the big MLP, then the average: no scores, no gate."""
+
+    builds: ClassVar[str] = "routing.models.patch.baselines:NoRouting"
+
+    name: Literal["no_routing"] = "no_routing"
+    aggregator: Literal["mean"] = Field(default="mean", description="Without scores only the mean is defined.")
+
+
+class MatchedBudgetSection(Section):
+    """What dense_matched may cost."""
+
+    target: float = Field(default=0.3, gt=0, le=1, description="Wanted cost / cost of full_compute.")
+
+
+class DenseMatchedSection(PatchSection):
+    """One MLP for all patches, as wide as a budget allows: the same compute, spent evenly."""
+
+    builds: ClassVar[str] = "routing.models.patch.baselines:DenseMatched"
+
+    name: Literal["dense_matched"] = "dense_matched"
+    budget: MatchedBudgetSection = MatchedBudgetSection()

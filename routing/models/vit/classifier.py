@@ -1,0 +1,233 @@
+"""A vision transformer as a model of this project, with token pruning as its knob.
+
+Pruning acts in evaluation only. One trained model gives an operating point for every pruning setting; blocks before the
+first pruned one run once for all of them.
+
+Shapes: B images, T tokens (CLS is token 0), K kept, D width.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from routing.errors import InputError
+from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
+from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.hosts import Host, host_of
+from routing.models.vit.section import PruningGridSection, PruningSection
+from routing.models.vit.token_pruning import UNPRUNED, Choice, Pruning, reduce_tokens
+from routing.models.vit.token_selection import Selection
+
+CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
+"""Shares of tokens kept along the curve that is evaluated when no grid is declared."""
+
+
+class TransformerClassifier(VisionModel):
+    """A transformer ``core``, a pruning setting, and what both cost. Subclasses say how the core is entered and left.
+
+    Args:
+        core: a module that ``host_of`` knows.
+        pruning: the section; method ``none`` evaluates without pruning and gives its curve with the main method.
+        image_shape: (C, S, S) that the core takes.
+    """
+
+    knob = "pruning"
+
+    def __init__(self, core: nn.Module, pruning: PruningSection, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.core = core
+        self.image_shape = image_shape
+        self.grid_settings = pruning.grid
+        method = "importance_diversity" if pruning.method == UNPRUNED else pruning.method
+        selection = Selection(pruning.k_anchors, pruning.top_m, pruning.alpha, pruning.direction, pruning.normalize)
+        self.reference = Pruning(selection, pruning.start_layer, method)
+        self.pruning = None if pruning.method == UNPRUNED else self.reference
+        if self.pruning is not None:
+            self.pruning.check(self.host.num_tokens, self.host.depth)
+        self.dense_flops = self.cost_at(None)
+        self._curve = self._settings()
+
+    @property
+    def host(self) -> Host:
+        """The core as pruning and analysis see it."""
+        return host_of(self.core)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return the tokens (B, T, D) that enter the first block."""
+        raise TypeError(f"{type(self).__name__} does not embed")
+
+    def classify(self, tokens_BTD: Tensor) -> Tensor:
+        """Return logits (B, classes) of what leaves the last block."""
+        raise TypeError(f"{type(self).__name__} does not classify")
+
+    def ends(self) -> tuple[nn.Module, nn.Module]:
+        """Return the modules with products before and after the blocks: patch embedding and head."""
+        raise TypeError(f"{type(self).__name__} does not name its ends")
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        """Predict; pruned in evaluation only."""
+        return self._from_block(self.embed(images), 0, None if self.training else self.pruning)
+
+    def _from_block(self, tokens_BTD: Tensor, first: int, pruning: Pruning | None) -> ModelOutput:
+        """Run the blocks from ``first`` on; what came before ran on all tokens."""
+        host, before = self.host, tokens_BTD.shape[1]
+        for index, block in enumerate(host.blocks[first:], first):
+            if pruning is not None and index == pruning.start_layer:
+                tokens_BTD, _ = reduce_tokens(host, block, pruning, tokens_BTD)
+            tokens_BTD = block(tokens_BTD)
+        kept = tokens_BTD.shape[1]
+        logits = self.classify(tokens_BTD).float()
+        units = {
+            name: torch.full((logits.shape[0],), count)
+            for name, count in self._units(pruning, num_tokens=before, kept=kept).items()
+        }
+        return ModelOutput(
+            logits,
+            units_executed=units,
+            routing_ratio=torch.full((logits.shape[0],), kept / before, dtype=torch.float64),
+        )
+
+    def _units(self, pruning: Pruning | None, num_tokens: int | None = None, kept: int | None = None) -> dict[str, int]:
+        """Return how often every conditional part runs for one image, by name (see ``executed_parts``)."""
+        host = self.host
+        num_tokens = num_tokens or host.num_tokens
+        if pruning is None:
+            return {f"block@{num_tokens}": host.depth}
+        kept = kept or pruning.selection.num_kept
+        choice = f"method={pruning.method},direction={pruning.selection.direction},{pruning.text()}"
+        units = {f"block@{num_tokens}": pruning.start_layer, f"select@{num_tokens}:{choice}": 1}
+        units[f"block@{kept}"] = units.get(f"block@{kept}", 0) + host.depth - pruning.start_layer
+        return units
+
+    def cost_at(self, pruning: Pruning | None) -> float:
+        """Return multiply-adds per image at a setting; None is unpruned."""
+        units = {name: torch.tensor([count]) for name, count in self._units(pruning).items()}
+        return float(self.closed_form(units, 1)[0])
+
+    def executed_parts(self, units: Mapping[str, object]) -> dict[str, CountedPart]:
+        """Return patch embedding, head, and a part per conditional name: ``block@T`` is a block on T tokens,
+        ``select@T:setting`` the choice among T tokens."""
+        embedding, head = self.ends()
+        width = self.host.width
+        image = torch.zeros(1, *self.image_shape)
+        channels, size, _ = self.image_shape
+        patches = self.host.num_tokens - 1
+        parts = {
+            "embedding": CountedPart(embedding, (image,), channels * size * size // patches * patches * width),
+            "head": CountedPart(head, (torch.zeros(1, width),), self._head_multiply_adds(head)),
+        }
+        for name in units:
+            kind, _, rest = name.partition("@")
+            count, _, setting = rest.partition(":")
+            tokens = torch.zeros(1, int(count), width)
+            if kind == "block":
+                block = self.host.blocks[-1]
+                parts[name] = CountedPart(block, (tokens,), self.block_multiply_adds(int(count)), None)
+            elif kind == "select":
+                pruning = self.reference.with_text(setting)
+                choice = Choice(self.host, self.host.blocks[pruning.start_layer], pruning)
+                parts[name] = CountedPart(choice, (tokens,), pruning.multiply_adds(self.host, int(count)), None)
+        return parts
+
+    def block_multiply_adds(self, num_tokens: int) -> int:
+        """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
+        width, mlp = self.host.width, self.host.mlp_multiply_adds
+        return num_tokens * (4 * width**2 + mlp) + 2 * num_tokens**2 * width
+
+    @staticmethod
+    def _head_multiply_adds(head: nn.Module) -> int:
+        return sum(layer.in_features * layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear))
+
+    def counted_parts(self) -> dict[str, CountedPart]:
+        """The parts at the configured pruning."""
+        return self.executed_parts(self.nominal_units())
+
+    def nominal_units(self) -> dict[str, float]:
+        """Return how often each part runs at the configured pruning; known before training."""
+        return {name: float(count) for name, count in self._units(self.pruning).items()}
+
+    @property
+    def default_knob_value(self) -> KnobValue:
+        """The setting as text, or ``none``."""
+        return UNPRUNED if self.pruning is None else self.pruning.text()
+
+    def knob_values(self, images: Sequence[Tensor]) -> list[KnobValue]:
+        """Return every setting of the grid that fits the model, and ``none``."""
+        return list(dict.fromkeys([*(pruning.text() for pruning in self._curve), UNPRUNED]))
+
+    def _settings(self) -> list[Pruning]:
+        """Return the settings of the curve; a grid that no setting of fits this model is an ``InputError``."""
+        host = self.host
+        if host.depth < 2:
+            return []
+        declared = self.grid_settings != PruningGridSection()
+        settings = _declared_grid(self.reference, self.grid_settings) if declared else self._short_curve()
+        fitting = [p for p in settings if p.selection.num_kept <= host.num_tokens]
+        if declared and not fitting:
+            raise InputError(
+                f"model.pruning.grid: every setting keeps more tokens than the model has ({host.num_tokens}); lower "
+                "k_anchors or top_m"
+            )
+        for pruning in fitting:
+            pruning.check(host.num_tokens, host.depth)
+        return fitting
+
+    def _short_curve(self) -> Iterator[Pruning]:
+        """Yield settings over shares of tokens, one fifth of them anchors, from the second and the middle block."""
+        host = self.host
+        for start_layer in sorted({1, max(1, host.depth // 2)}):
+            for share in CURVE_SHARES:
+                kept = max(3, round(share * host.num_tokens))
+                anchors = max(1, (kept - 1) // 5)
+                chosen = replace(self.reference.selection, k_anchors=anchors, top_m=kept - 1 - anchors)
+                yield replace(self.reference, selection=chosen, start_layer=start_layer)
+
+    def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
+        """Yield one output per setting; blocks before the first pruned one run once for all settings."""
+        entering = [self.embed(images)]
+        for value in values:
+            pruning = self._setting(value)
+            first = self.host.depth if pruning is None else pruning.start_layer
+            while len(entering) <= first:
+                entering.append(self.host.blocks[len(entering) - 1](entering[-1]))
+            yield self._from_block(entering[first], first, pruning)
+
+    def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the attention of every block on all tokens; inside ``pruned(model.core, ...)`` on those kept."""
+        maps = attention_maps(self.core, images, forward=lambda batch: self._from_block(self.embed(batch), 0, None))
+        return {f"block {index}": values for index, values in maps.items()}
+
+    def check_knob(self, value: KnobValue) -> None:
+        """A setting of token pruning that a model of this size can take, or ``none``."""
+        for key in ("method", "direction"):
+            if f"{key}=" in str(value).replace(" ", ""):
+                raise InputError(f"evaluation.knob_value {value}: {key} is no part of it; set model.pruning.{key}")
+        pruning = self._setting(value)
+        if pruning is not None:
+            pruning.check(self.host.num_tokens, self.host.depth)
+
+    def set_knob(self, value: KnobValue) -> None:
+        """Make a setting the default."""
+        self.check_knob(value)
+        self.pruning = self._setting(value)
+
+    def _setting(self, value: KnobValue) -> Pruning | None:
+        return None if value == UNPRUNED else self.reference.with_text(str(value))
+
+
+def _declared_grid(reference: Pruning, grid: PruningGridSection) -> Iterator[Pruning]:
+    """Yield every combination of a declared grid, start_layer outermost, so that neighbours share blocks."""
+    chosen = reference.selection
+    for start_layer, k_anchors, top_m, alpha in itertools.product(
+        grid.start_layer or (reference.start_layer,),
+        grid.k_anchors or (chosen.k_anchors,),
+        grid.top_m or (chosen.top_m,),
+        grid.alpha or (chosen.alpha,),
+    ):
+        selection = replace(chosen, k_anchors=k_anchors, top_m=top_m, alpha=alpha)
+        yield replace(reference, selection=selection, start_layer=start_layer)

@@ -1,0 +1,188 @@
+"""``vit``, ``torchvision_vit`` and ``timm_vit``: how the networks are built, entered and left.
+
+Shapes: B images, T tokens (CLS is token 0), N patches, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from routing.data import DataInfo
+from routing.errors import InputError, MissingPackage, nearest
+from routing.models.pretrained import one_line
+from routing.models.vit.classifier import TransformerClassifier
+from routing.models.vit.hosts import host_of
+from routing.models.vit.network import VisionTransformer
+from routing.models.vit.section import TimmVitSection, TorchvisionVitSection, VitSection
+from routing.models.vit.weights import load_run, load_timm, load_torchvision
+
+_TIMM_NAMES = "a vision transformer of timm with a class token, such as vit_small_patch16_224"
+
+
+class Vit(TransformerClassifier):
+    """This project's ``VisionTransformer``."""
+
+    core: VisionTransformer
+
+    def __init__(self, section: VitSection, info: DataInfo) -> None:
+        core = VisionTransformer(
+            image_size=info.input_size,
+            patch_size=section.patch_size or default_patch_size(info.input_size),
+            channels=info.channels,
+            width=section.width,
+            heads=section.heads,
+            depth=section.depth,
+            mlp=section.mlp,
+            num_outputs=info.num_outputs,
+            dropout=section.dropout,
+        )
+        super().__init__(core, section.pruning, (info.channels, info.input_size, info.input_size))
+
+    def initialise(self, section: VitSection) -> None:  # type: ignore[override]
+        """Load ``model.weights``."""
+        if section.weights is not None:
+            load_run(self, section.weights)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """The core's."""
+        return self.core.embed(images)
+
+    def classify(self, tokens_BTD: Tensor) -> Tensor:
+        """The core's."""
+        return self.core.classify(tokens_BTD)
+
+    def ends(self) -> tuple[nn.Module, nn.Module]:
+        """The core's."""
+        return self.core.embedding, self.core.head
+
+
+class TorchvisionVit(TransformerClassifier):
+    """A ``torchvision.models.VisionTransformer``; grey images are given to it three times."""
+
+    def __init__(self, section: TorchvisionVitSection, info: DataInfo) -> None:
+        from torchvision.models import get_model
+        from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
+
+        side = int(section.architecture.rsplit("_", 1)[1])
+        _check_patches(section.architecture, side, info.input_size, "; pretrained weights are for 224")
+        _check_channels(info)
+        core = get_model(section.architecture, image_size=info.input_size, num_classes=info.num_outputs)
+        assert isinstance(core, TorchvisionTransformer)
+        super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
+
+    def initialise(self, section: TorchvisionVitSection) -> None:  # type: ignore[override]
+        """Load ``model.weights``."""
+        if section.weights is not None:
+            load_torchvision(self, section.architecture, section.weights)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patches, CLS, positions."""
+        core = self.core
+        patches_BND = core._process_input(images.expand(-1, 3, -1, -1))
+        tokens_BTD = torch.cat([core.class_token.expand(images.shape[0], -1, -1), patches_BND], dim=1)
+        embedded: Tensor = core.encoder.dropout(tokens_BTD + core.encoder.pos_embedding)
+        return embedded
+
+    def classify(self, tokens_BTD: Tensor) -> Tensor:
+        """Norm, CLS, heads."""
+        logits: Tensor = self.core.heads(self.core.encoder.ln(tokens_BTD)[:, 0])
+        return logits
+
+    def ends(self) -> tuple[nn.Module, nn.Module]:
+        """``conv_proj`` and ``heads``."""
+        return self.core.conv_proj, self.core.heads
+
+
+class TimmVit(TransformerClassifier):
+    """A ``timm.models.VisionTransformer`` with a class token.
+
+    Grey images are given to it three times, and all with the mean and deviation that timm says it is trained with.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, section: TimmVitSection, info: DataInfo) -> None:
+        _check_channels(info)
+        core = _timm_model(section.architecture, num_classes=info.num_outputs, img_size=info.input_size)
+        super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
+        mean, std = (torch.tensor(core.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+        self.register_buffer("scale", given_std / std, persistent=False)
+        self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
+
+    def initialise(self, section: TimmVitSection) -> None:  # type: ignore[override]
+        """Load ``model.weights``."""
+        if section.weights is not None:
+            load_timm(self, section.architecture, section.weights)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Patches, CLS, positions."""
+        core = self.core
+        patches_BND = core.patch_embed(images * self.scale + self.shift)
+        tokens_BTD: Tensor = core.norm_pre(core.patch_drop(core._pos_embed(patches_BND)))
+        return tokens_BTD
+
+    def classify(self, tokens_BTD: Tensor) -> Tensor:
+        """Norm, CLS or mean as the model has it, head."""
+        logits: Tensor = self.core.forward_head(self.core.norm(tokens_BTD))
+        return logits
+
+    def ends(self) -> tuple[nn.Module, nn.Module]:
+        """``patch_embed`` and ``head``."""
+        return self.core.patch_embed, self.core.head
+
+
+def _timm_model(name: str, **settings: Any) -> nn.Module:
+    """Return timm's model, without pretrained weights.
+
+    Raises:
+        MissingPackage: timm is not installed.
+        InputError: timm has no such model, or it cannot be pruned on these images.
+    """
+    try:
+        import timm
+        from timm.layers import PatchEmbed
+    except ImportError:
+        raise MissingPackage("model.name timm_vit needs timm: pip install 'routing-sweeps[timm]'") from None
+    if not timm.is_model(name):
+        raise InputError(
+            f"model.architecture '{name}': timm {timm.__version__} has no such model"
+            f"{nearest(name, timm.list_models('*vit*'))} (valid: {_TIMM_NAMES})"
+        )
+    try:
+        core: nn.Module = timm.create_model(name, **settings)
+        host_of(core)
+    except TypeError:  # no img_size: a network for any size of image
+        raise InputError(f"model.architecture {name}: not {_TIMM_NAMES}") from None
+    except Exception as error:  # timm has no type of its own for a tag it does not know, or for a size it cannot take
+        raise InputError(f"model.architecture {name}: {one_line(error)}") from None
+    if not isinstance(core.patch_embed, PatchEmbed) or core.attn_pool is not None:
+        raise InputError(f"model.architecture {name}: patches or pooling of another kind (valid: {_TIMM_NAMES})")
+    _check_patches(name, int(core.patch_embed.patch_size[0]), settings["img_size"])
+    return core
+
+
+def _check_channels(info: DataInfo) -> None:
+    if info.channels not in (1, 3):
+        raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
+
+
+def _check_patches(architecture: str, side: int, image_size: int, further: str = "") -> None:
+    """Raise ``InputError`` where patches of ``side`` pixels do not divide the image."""
+    if image_size % side:
+        raise InputError(
+            f"model.architecture {architecture}: its patches of {side} pixels do not divide dataset.input_size "
+            f"{image_size} (valid: multiples of {side}{further})"
+        )
+
+
+def default_patch_size(image_size: int, wanted: int = 7) -> int:
+    """Return 7 where it divides the image, else its largest divisor below; an image without one is an error."""
+    for size in range(wanted, 1, -1):
+        if image_size % size == 0:
+            return size
+    raise InputError(f"model.patch_size: no default for dataset.input_size {image_size}; give one that divides it")

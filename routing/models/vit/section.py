@@ -1,0 +1,113 @@
+"""Configuration of vision transformers and of token pruning, free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from routing.config.section import ModelSection, Section
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Layer = Annotated[int, Field(ge=1, le=1000)]
+
+TorchvisionName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
+
+
+class PruningGridSection(Section):
+    """Operating points: every combination of these values that leaves no more tokens than there are.
+
+    A key left empty keeps the value beside the grid; with all of them empty a short curve is chosen by itself.
+    """
+
+    k_anchors: tuple[Count, ...] = Field(default=(), description="Values of k_anchors to evaluate.")
+    top_m: tuple[Count, ...] = Field(default=(), description="Values of top_m to evaluate.")
+    alpha: tuple[Share, ...] = Field(default=(), description="Values of alpha to evaluate.")
+    start_layer: tuple[Layer, ...] = Field(default=(), description="Values of start_layer to evaluate.")
+
+
+class PruningSection(Section):
+    """Training-free token pruning of a trained transformer; it acts in evaluation only."""
+
+    method: Literal["none", "importance_diversity", "random", "cls_attention", "diversity", "merge"] = Field(
+        default="none", description="How tokens are chosen; all but importance_diversity are controls."
+    )
+    k_anchors: int = Field(default=10, ge=1, le=100_000, description="Tokens with the highest CLS attention.")
+    top_m: int = Field(default=50, ge=1, le=100_000, description="Further tokens, by score.")
+    alpha: float = Field(default=0.5, ge=0, le=1, description="Weight of importance against diversity.")
+    start_layer: int = Field(default=1, ge=1, le=1000, description="First block on fewer tokens; blocks count from 0.")
+    direction: Literal["anchor_to_token", "token_to_anchor"] = Field(
+        default="anchor_to_token", description="Whose attention is importance; the second needs the full map."
+    )
+    normalize: Literal["minmax", "none"] = Field(
+        default="minmax", description="Scale importance and diversity per image before they are added, or not."
+    )
+    grid: PruningGridSection = PruningGridSection()
+
+
+class TransformerSection(ModelSection):
+    """What every vision transformer is told."""
+
+    after_training: ClassVar[tuple[str, ...]] = ("pruning",)
+
+    weights: str | None = Field(default=None, description="Weights to start from.")
+    pruning: PruningSection = PruningSection()
+
+
+class VitSection(TransformerSection):
+    """This project's vision transformer; the defaults are the reference setting for 28-pixel digits."""
+
+    builds: ClassVar[str] = "routing.models.vit.model:Vit"
+
+    name: Literal["vit"] = "vit"
+    patch_size: int | None = Field(
+        default=None, ge=1, le=1024, description="Pixels per side; default 7, else the largest divisor below it."
+    )
+    width: int = Field(default=128, ge=1, le=65536, description="Width of a token, D.")
+    heads: int = Field(default=4, ge=1, le=1024, description="Attention heads; must divide the width.")
+    depth: int = Field(default=6, ge=1, le=1000, description="Blocks.")
+    mlp: int = Field(default=256, ge=1, le=262144, description="Hidden width of a block's MLP.")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout in training.")
+    weights: str | None = Field(
+        default=None, description="Folder of a trained run, or its model.safetensors, to start from."
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> VitSection:
+        if self.width % self.heads:
+            valid = [count for count in range(1, self.width + 1) if self.width % count == 0]
+            raise ValueError(
+                f"model.heads {self.heads} does not divide model.width {self.width} "
+                f"(valid: {', '.join(map(str, valid))})"
+            )
+        return self
+
+
+class TimmVitSection(TransformerSection):
+    """A vision transformer of timm with a class token, by name."""
+
+    builds: ClassVar[str] = "routing.models.vit.model:TimmVit"
+
+    name: Literal["timm_vit"] = "timm_vit"
+    architecture: str = Field(
+        default="vit_tiny_patch16_224",
+        description="timm's name; it may end in a tag, which says which weights are DEFAULT.",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="DEFAULT: timm's pretrained weights, downloaded once; or a .safetensors, .pth or .pt file.",
+    )
+
+
+class TorchvisionVitSection(TransformerSection):
+    """A vision transformer of torchvision, by name."""
+
+    builds: ClassVar[str] = "routing.models.vit.model:TorchvisionVit"
+
+    name: Literal["torchvision_vit"] = "torchvision_vit"
+    architecture: TorchvisionName = Field(default="vit_b_16", description="torchvision's name.")
+    weights: str | None = Field(
+        default=None,
+        description="torchvision's name of pretrained weights (IMAGENET1K_V1, DEFAULT: downloaded once), or a file.",
+    )

@@ -1,0 +1,231 @@
+"""Between opening a ledger and running: settle what was interrupted, queue what is due, replay the past."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from routing.config.run import RunConfig
+from routing.errors import InputError
+from routing.files.record import CONFIG_FILE, METRICS_FILE, read_history, read_metrics
+from routing.files.yaml_io import load_file
+from search_spaces.ledger.folder import STUDY_FILE, former_studies, has_run_as, holds_run, trial_folder
+from search_spaces.ledger.ledger import (
+    ENQUEUED,
+    EXPECTED_FLOPS,
+    GONE,
+    LEDGER_FILE,
+    PROPOSAL,
+    REASON,
+    REPLACES,
+    WARM_START,
+    Ledger,
+    done,
+    read_trials,
+    setting_of,
+    warm_mark,
+)
+from search_spaces.ledger.tables import values_of
+from search_spaces.search.proposer import Curve, Proposer, fits
+from search_spaces.search.rules import Rule
+from search_spaces.study.load import load_study
+
+if TYPE_CHECKING:
+    from search_spaces.plan import Blueprint
+    from search_spaces.study.schema import Objective
+    from search_spaces.study.space import Space
+
+
+def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:
+    """Give every interrupted trial its due: finished on disk -> COMPLETE, otherwise FAIL and queued again.
+
+    A COMPLETE trial whose result cannot be read any more is queued again too. Returns lines to tell the user.
+    """
+    notes = settle_running(ledger, out, objectives, plan)
+    again = {t.user_attrs.get(REPLACES) for t in ledger.trials()}
+    for trial in ledger.trials((TrialState.COMPLETE,)):
+        if WARM_START in trial.user_attrs or trial.number in again:
+            continue
+        try:
+            read_metrics(trial_folder(out, trial.number))
+        except InputError as error:
+            declared = {key: value for key, value in trial.user_attrs.items() if key == ENQUEUED}
+            ledger.enqueue(setting_of(trial), {**declared, REPLACES: trial.number})
+            notes.append(f"trial {trial.number} runs again: {error}")
+    return notes
+
+
+def settle_running(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:
+    """Give every trial that no worker has any more its due; see ``settle``."""
+    kept = requeued = 0
+    for trial in ledger.trials((TrialState.RUNNING,)):
+        values = _finished_values(trial, trial_folder(out, trial.number), objectives, plan)
+        if values is not None:
+            ledger.finish(trial.number, TrialState.COMPLETE, values)
+            kept += 1
+        else:
+            ledger.requeue(trial, "interrupted")
+            requeued += 1
+    also = f", {kept} had finished" if kept else ""
+    return [f"{requeued} interrupted trials are queued again{also}"] if kept or requeued else []
+
+
+def _finished_values(
+    trial: FrozenTrial, folder: Path, objectives: Sequence[Objective], plan: Blueprint
+) -> list[float] | None:
+    """Return what a trial reached before the driver died; the result of another run in its folder is removed."""
+    if not (folder / METRICS_FILE).exists():
+        return None
+    try:
+        metrics = read_metrics(folder)["metrics"]
+        if former_studies(folder.parents[1]):  # it may have run as one of these said
+            is_own = has_run_as(RunConfig.from_yaml(folder / CONFIG_FILE), setting_of(trial))
+        else:
+            is_own = holds_run(folder, plan.configure(plan.space.restore(setting_of(trial))))
+    except (InputError, KeyError):  # KeyError: it was killed before its whole setting was written
+        is_own = False
+    if not is_own:
+        (folder / METRICS_FILE).unlink(missing_ok=True)
+        return None
+    values = [metrics.get(objective.metric) for objective in objectives]
+    usable = all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
+    return [float(v) for v in values] if usable else None
+
+
+def drop_gone(ledger: Ledger, space: Space) -> list[str]:
+    """Fail the queued settings that the study no longer has; return a line that says how many."""
+    gone = [trial for trial in ledger.trials((TrialState.WAITING,)) if not fits(space, setting_of(trial), whole=False)]
+    for trial in gone:
+        ledger.finish(trial.number, TrialState.FAIL, None, {REASON: GONE})
+    return [f"{len(gone)} queued settings are {GONE}"] if gone else []
+
+
+def enqueue_missing(ledger: Ledger, settings: Sequence[dict[str, Any]]) -> None:
+    """Queue the settings that run first and are not in the ledger yet."""
+    trials = ledger.trials()
+    counted = done(trials) + [trial for trial in trials if not trial.state.is_finished()]
+    present = {trial.user_attrs.get(ENQUEUED) for trial in counted}
+    for setting in settings:
+        key = json.dumps(setting, sort_keys=True)
+        if key not in present:
+            ledger.enqueue(setting, {ENQUEUED: key})
+
+
+def total_trials(ledger: Ledger, plan: Blueprint) -> int:
+    """Return how many trials the ledger will have: as many as planned, and in an ablation every declared setting."""
+    if plan.samples:
+        return plan.total
+    over = done(ledger.trials())
+    keys = {trial.user_attrs.get(ENQUEUED) for trial in over}
+    return len(over) + sum(json.dumps(setting, sort_keys=True) not in keys for setting in plan.enqueue)
+
+
+def next_proposal(ledger: Ledger) -> int:
+    """Return the index of the next proposal of the sampler."""
+    return max((trial.user_attrs.get(PROPOSAL, -1) for trial in ledger.trials()), default=-1) + 1
+
+
+def replay(
+    ledger: Ledger, proposer: Proposer, rule: Rule, out: Path, objectives: Sequence[Objective]
+) -> list[list[float]]:
+    """Tell sampler and scheduler what the ledger knows; return the points found so far, one value per objective."""
+    points = []
+    trials = ledger.trials()
+    # without stopped trials nobody asks how the others went on the way
+    curves_count = rule.section.name != "none" or any(trial.state == TrialState.PRUNED for trial in trials)
+    for trial in trials:
+        if WARM_START in trial.user_attrs:
+            proposer.replay(setting_of(trial), trial.state, trial.values)
+    for trial in done(trials):
+        folder = trial_folder(out, trial.number)
+        history = _history(folder) if curves_count else []
+        proposer.replay(setting_of(trial), trial.state, trial.values, _curve(trial, history, objectives))
+        _replay_history(rule, trial, folder, history)
+        points += _points(folder, objectives)
+    return points
+
+
+def _history(folder: Path) -> list[dict[str, float]]:
+    """Return the epochs of a trial, finite numbers only; none where its history is not readable."""
+    try:
+        rows = [{key: value for key, value in row.items() if math.isfinite(value)} for row in read_history(folder)]
+    except (OSError, ValueError):
+        return []
+    return [row for row in rows if "epoch" in row]
+
+
+def _curve(trial: FrozenTrial, history: list[dict[str, float]], objectives: Sequence[Objective]) -> Curve:
+    """Return the objectives epoch by epoch; a stopped trial without a history has at least its last values."""
+    rows = history
+    if not rows and "epochs" in trial.user_attrs:
+        rows = [{**trial.user_attrs.get("last", {}), "epoch": trial.user_attrs["epochs"]}]
+    names = [objective.metric for objective in objectives]
+    expected = {"flops": trial.user_attrs.get(EXPECTED_FLOPS)}
+    values = {int(row["epoch"]): [row.get(name, expected.get(name)) for name in names] for row in rows}
+    return {epoch: [float(v) for v in found if v is not None] for epoch, found in values.items() if None not in found}
+
+
+def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[dict[str, float]]) -> None:
+    if rule.section.name == "none":
+        return
+    try:
+        max_epochs = load_file(folder / CONFIG_FILE)[0]["training"]["num_epochs"]
+        for row in history:
+            rule.note(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
+    except (InputError, OSError, ValueError, KeyError, TypeError):
+        return  # a trial without a readable history takes no part in the rungs
+
+
+def _points(folder: Path, objectives: Sequence[Objective]) -> list[list[float]]:
+    try:
+        return values_of(read_metrics(folder), objectives)
+    except InputError:
+        return []
+
+
+def check_warm_source(folder: Path, objectives: Sequence[Objective]) -> None:
+    """Raise ``InputError`` when another results folder has other objectives, or a ledger that cannot be read."""
+    read_trials(folder / LEDGER_FILE, _same_objectives(folder, objectives))
+
+
+def _same_objectives(folder: Path, objectives: Sequence[Objective]) -> str:
+    """Return the name of the study in a results folder; one with other objectives is an ``InputError``."""
+    other = load_study(folder / STUDY_FILE)
+    wanted = [(o.metric, o.goal) for o in objectives]
+    if [(o.metric, o.goal) for o in other.objectives] != wanted:
+        raise InputError(f"warm start: {folder} has other objectives than {', '.join(m for m, _ in wanted)}")
+    return other.name
+
+
+def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: Space) -> str:
+    """Take over the finished trials of another results folder for the sampler; return a line that says how many.
+
+    Raises:
+        InputError: its objectives are others, or its ledger cannot be read.
+    """
+    source = str(folder.resolve())
+    known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
+    if not folder.exists() and any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
+        return f"warm start: {folder.name} was taken over before"
+    name = _same_objectives(folder, objectives)
+    distributions = space.distributions()
+    taken = skipped = before = 0
+    for trial in read_trials(folder / LEDGER_FILE, name):
+        if trial.state != TrialState.COMPLETE or REASON in trial.user_attrs:
+            continue
+        if warm_mark(source, trial.number) in known:
+            before += 1
+        elif fits(space, trial.params):
+            ledger.add_finished(trial, source, distributions)
+            taken += 1
+        else:
+            skipped += 1
+    if before and not taken:
+        return f"warm start: {folder.name} was taken over before"
+    also = f", {skipped} others do not fit the space" if skipped else ""
+    return f"warm start: {taken} trials of {folder.name}{also}"

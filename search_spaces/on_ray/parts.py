@@ -1,0 +1,138 @@
+"""What Ray Tune calls while a study runs: the scheduler, the stopper and the driver's housekeeping."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.tune import Callback, Stopper
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from routing.errors import RoutingError
+from search_spaces.on_ray.searcher import LedgerSearch
+from search_spaces.search.rules import Rule
+
+if TYPE_CHECKING:
+    from search_spaces.driver import Driver
+    from search_spaces.progress import Progress
+
+_TABLES_SECONDS = 2.0
+_TABLES_SHARE = 0.02
+
+
+class StudyScheduler(FIFOScheduler):
+    """Applies a ``Rule`` to the rows that trials report; ends a trial at a rung or at its last result."""
+
+    def __init__(self, rule: Rule, search: LedgerSearch) -> None:
+        super().__init__()
+        self.rule, self.search = rule, search
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        return True
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        live = self.search.live.get(trial.trial_id)
+        if live is None or result.get("done"):
+            return TrialScheduler.CONTINUE
+        live.last = result
+        verdict = self.rule.judge(live.number, result, live.config.training.num_epochs, live.expected_flops)
+        if verdict is None or verdict.goes_on or live.to_the_end:
+            return TrialScheduler.CONTINUE
+        self.search.stopped[trial.trial_id] = verdict
+        return TrialScheduler.STOP
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        error = trial.get_error()
+        if error is not None:
+            cause = getattr(error, "cause", None) or error
+            line = next((line for line in reversed(str(cause).strip().splitlines()) if line.strip()), "")
+            self.search.errors.setdefault(trial.trial_id, f"the worker was lost: {type(cause).__name__}: {line}"[:500])
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Leave the choice to the controller's queue; looking through all trials is slow when there are thousands."""
+        return None
+
+
+class StopNow(BaseException):
+    """Leaves Ray Tune's loop; it handles every ``Exception`` itself."""
+
+
+class _Stopper(Stopper):
+    """Ends a trial at its own last result, and the study when the driver says so."""
+
+    def __init__(self, stop_all: Callable[[], bool]) -> None:
+        self._stop_all = stop_all
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return bool(result.get("done"))
+
+    def stop_all(self) -> bool:
+        return self._stop_all()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray saves its stoppers; nothing reads them back, the ledger is the truth
+
+
+class StudyCallback(Callback):
+    """Housekeeping between two events: progress, tables, trials that hang, a quick end when told to stop."""
+
+    def __init__(self, driver: Driver, search: LedgerSearch, progress: Progress, changed: threading.Event) -> None:
+        self.driver, self.search, self.progress, self.changed = driver, search, progress, changed
+        self.stopper = _Stopper(self.stop_all)
+        self._trials: list[Trial] = []
+        self._next_tables = 0.0
+
+    def stop_all(self) -> bool:
+        """End the study when the driver says so: the processes of running trials with it, and Ray Tune at once.
+
+        To wait for the end of an epoch could take minutes; Ray Tune's own clean-up takes up to 15 s.
+        """
+        if not self.driver.should_stop() and self.search.failure is None:
+            return False
+        self.search.close()
+        self.kill_running()
+        raise StopNow
+
+    def kill_running(self) -> None:
+        """Kill the processes of the trials that are running."""
+        for trial in self._trials:
+            if trial.trial_id in self.search.live:
+                _kill(trial)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.driver.start_clock()
+        self.search.on_trial_start(trial.trial_id)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._trials = trials
+        limit = self.driver.study.trial_timeout
+        if limit is None:
+            return
+        late = self.search.late(limit) - self.search.errors.keys()
+        for trial in trials if late else ():
+            if trial.trial_id in late and trial.status == Trial.RUNNING:
+                self.search.errors[trial.trial_id] = f"timeout: it took longer than {limit:g} s"
+                trial.max_failures = 0
+                _kill(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.progress.refresh(len(self.search.live))
+        if self.changed.is_set() and time.monotonic() >= self._next_tables:
+            self.changed.clear()
+            started = time.monotonic()
+            try:
+                self.driver.publish()
+            except RoutingError as error:  # the next time, or the end, sends what is missing
+                self.progress.say(str(error))
+            spent = time.monotonic() - started
+            self._next_tables = time.monotonic() + max(_TABLES_SECONDS, spent / _TABLES_SHARE)
+
+
+def _kill(trial: Trial) -> None:
+    actor = trial.temporary_state.ray_actor
+    if actor is not None:
+        ray.kill(actor, no_restart=True)

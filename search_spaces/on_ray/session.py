@@ -1,0 +1,213 @@
+"""Ray for one study: a private local cluster bound to loopback, or a running one; quiet, and gone afterwards."""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import logging
+import math
+import os
+import shlex
+import socket
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from routing.errors import InputError, RoutingError
+from routing.files.scratch import scratch_folder
+from search_spaces.on_ray.start import lean_start, lean_trials
+from search_spaces.study.schema import ResourcesSection
+
+_CONNECT_SECONDS = 10.0
+_OBJECT_STORE_BYTES = 256 * 1024**2
+_WORKER_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+_NEEDED_NEXT = ("torch", "pandas", "pyarrow.fs", "routing.evaluation.compute")
+"""What the driver imports next and what asks nothing of Ray: read while Ray's processes start."""
+_DRIVER_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever the verbosity
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports a reason instead of metrics
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the ledger is the truth; Ray's own state is never read
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
+}
+
+
+def machine_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_gpus() -> int:
+    """Return how many CUDA devices this machine shows."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def local_concurrency(resources: ResourcesSection, concurrency: int | None) -> int:
+    """Return how many trials run at once on this machine.
+
+    Raises:
+        InputError: they need more CPUs or GPUs than it has.
+    """
+    cpus, gpus = machine_cpus(), machine_gpus() if resources.gpu else 0
+    if resources.custom:
+        names = ", ".join(resources.custom)
+        raise InputError(f"resources.custom ({names}): only a cluster has custom resources; give its --address")
+    fits = [math.floor(cpus / resources.cpu + 1e-9)] if resources.cpu else []
+    fits += [math.floor(gpus / resources.gpu + 1e-9)] if resources.gpu else []
+    most = min(fits, default=cpus)
+    if most < 1:
+        need = f"{resources.cpu:g} CPUs" + (f" and {resources.gpu:g} GPUs" if resources.gpu else "")
+        raise InputError(f"resources: a trial needs {need}; this machine has {cpus} CPUs and {gpus} GPUs")
+    if concurrency is None:
+        return most
+    if concurrency > most:
+        need = f"{concurrency * resources.cpu:g} CPUs" + (
+            f" and {concurrency * resources.gpu:g} GPUs" if resources.gpu else ""
+        )
+        has = f"{cpus} CPUs" + (f" and {gpus} GPUs" if resources.gpu else "")
+        raise InputError(
+            f"concurrency {concurrency} needs {need}; this machine has {has} (at most {most} trials at once)"
+        )
+    return concurrency
+
+
+def cluster_address(address: str | None) -> str | None:
+    """Return the address of the running cluster to join, by default ``RAY_ADDRESS``; None for one of our own."""
+    joined = address or os.environ.get("RAY_ADDRESS")
+    return joined if joined and joined != "local" else None
+
+
+def check_address(address: str) -> None:
+    """Raise ``InputError`` when nothing listens at ``host:port``; Ray would try again for minutes."""
+    if address.startswith("ray://"):
+        raise InputError(
+            f"{address}: a sweep is no Ray client; give host:port of the head, on a machine that belongs to the "
+            "cluster, or submit it as a job (docs/cluster/submit.sh)"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # auto, local, ...: Ray knows at once
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster answers at {address}: {error}") from None
+
+
+@contextmanager
+def session(address: str | None, concurrency: int, resources: ResourcesSection) -> Iterator[Path]:
+    """Start or join Ray; yields a temporary folder for Ray Tune's own files, deleted afterwards.
+
+    Raises:
+        InputError: nothing answers at ``address``.
+    """
+    os.environ.update(_DRIVER_ENVIRONMENT)
+    for key, value in _WORKER_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    import ray
+
+    mine = not ray.is_initialized()
+    with scratch_folder() as scratch:
+        try:
+            threading.Thread(target=_import_all, args=(_NEEDED_NEXT,), daemon=True).start()
+            if mine:
+                _start(cluster_address(address), concurrency, resources, scratch)
+            for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
+            _leave_callbacks_uncounted()
+            with lean_trials() if mine and cluster_address(address) is None else nullcontext():
+                yield scratch
+        finally:
+            atexit.unregister(gc.freeze)
+            atexit.register(gc.freeze)  # to look through all of torch and Ray once more takes half a second
+            if mine:
+                ray.shutdown()
+            else:
+                gc.collect()  # Ray Tune gives back what it reserved when its objects go, and they are cyclic
+
+
+def start_together(concurrency: int) -> None:
+    """Have Ray Tune start so many trials at once; by default the next one waits for the process of the last."""
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+
+
+def _leave_callbacks_uncounted() -> None:
+    """Have Ray Tune count no callbacks for its usage statistics: it imports mlflow for that, which takes 2 s."""
+    with suppress(ImportError):
+        from ray.air._internal import usage
+
+        usage.tag_callbacks = lambda callbacks: None
+
+
+def _import_all(modules: Iterable[str]) -> None:
+    for module in modules:
+        with suppress(ImportError):  # whoever needs it says so
+            importlib.import_module(module)
+
+
+def _start(address: str | None, concurrency: int, resources: ResourcesSection, scratch: Path) -> None:
+    import ray
+
+    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+            return
+        with lean_start():
+            ray.init(
+                address="local",
+                num_cpus=max(math.ceil(concurrency * resources.cpu), 1),
+                num_gpus=math.ceil(concurrency * resources.gpu - 1e-9) if resources.gpu else 0,
+                include_dashboard=False,
+                dashboard_host="127.0.0.1",
+                object_store_memory=_OBJECT_STORE_BYTES,
+                _temp_dir=str(scratch / "ray"),
+                runtime_env=worker_environment(sys.executable),
+                **quiet,
+            )
+    except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if address is not None:
+            token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
+            raise InputError(f"no Ray cluster answers at {address}: {line}{token}") from None
+        raise RoutingError(f"Ray did not start: {line}") from None
+
+
+def worker_environment(python: str) -> dict[str, str] | None:
+    """Return what Ray must be told of this interpreter's path: workers never start from one that bash would split."""
+    quoted = shlex.quote(python)  # Ray hands the path to bash as it is
+    return None if quoted == python else {"py_executable": quoted}
+
+
+def cluster_concurrency(resources: ResourcesSection) -> int:
+    """Return how many trials the nodes of the cluster have room for, each on a node of its own or beside others.
+
+    Raises:
+        InputError: no node could hold a trial.
+    """
+    import ray
+
+    needs = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    needs = {name: amount for name, amount in needs.items() if amount > 0} or {"CPU": 1.0}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()) for has in nodes)
+    if room < 1:
+        need = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
+        raise InputError(f"resources: a trial needs {need}; none of the {len(nodes)} nodes of the cluster has that")
+    return room

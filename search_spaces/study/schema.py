@@ -1,0 +1,354 @@
+"""The study file as checked data: what is searched or compared, on what budget, by which rules.
+
+``SweepStudy`` samples a space; ``AblationStudy`` runs declared changes. Reading a file: ``search_spaces.load_study``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, TypeAdapter, model_validator
+
+from routing.config import registry
+from routing.config.section import Section
+from routing.errors import choices, nearest
+
+Scalar = bool | int | float | str | None
+
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "val_accuracy": "maximize",
+    "val_srcc": "maximize",
+    "val_plcc": "maximize",
+    "val_rmse": "minimize",
+    "val_loss": "minimize",
+    "flops": "minimize",
+    "flops_p5": "minimize",
+    "flops_p95": "minimize",
+    "params": "minimize",
+    "routing_ratio": "minimize",
+    "train_seconds": "minimize",
+}
+"""Metrics of a trial record that a study may optimise, and the direction in which each is better."""
+
+MAX_NAME = 80
+"""Characters of a study's name."""
+
+MAX_GRID = 1_000_000
+"""Combinations a grid may have."""
+
+COST_METRICS = ("flops", "flops_p5", "flops_p95", "params", "routing_ratio", "train_seconds")
+"""Objectives that measure cost; the others measure the task."""
+
+_DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?$")
+
+
+def parse_duration(value: Any) -> float:
+    """Return seconds of ``90``, ``"90s"``, ``"10m"``, ``"1h30m"``; ``ValueError`` for anything else."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"a duration is written 90s, 10m or 1h30m, not {value!r}")
+    text = str(value).replace(" ", "")
+    if isinstance(value, (int, float)) or re.fullmatch(r"\d+(\.\d+)?", text):
+        seconds = float(text)
+    else:
+        match = _DURATION.match(text)
+        if not text or match is None:
+            raise ValueError(f"a duration is written 90s, 10m or 1h30m, not {value!r}")
+        hours, minutes, rest = (float(part) if part else 0.0 for part in match.groups())
+        seconds = 3600 * hours + 60 * minutes + rest
+    if not 0 < seconds < 1e9:
+        raise ValueError(f"a duration must be above zero, not {value!r}")
+    return seconds
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(f"{name!r} cannot name a folder (valid: letters, digits, '_', '.', '-'; no '_.-' in front)")
+    return name
+
+
+def _one_or_more(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _levels(value: Any) -> Any:
+    """``dataset.patch_grid_size: [4, 8]`` is short for one level per value of that key."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        factor: {str(level): {factor: level} for level in levels} if isinstance(levels, list) else levels
+        for factor, levels in value.items()
+    }
+
+
+def _is_within(value: Any, kind: type, low: float, high: float) -> bool:
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    return isinstance(value, int if kind is int else (int, float)) and bool(low <= value <= high)
+
+
+def _known_metric(name: str) -> str:
+    if name not in METRICS and name.removeprefix("val_") not in registry.METRICS:
+        raise ValueError(f"unknown objective '{name}'{nearest(name, METRICS)} (valid: {choices(METRICS)})")
+    return name
+
+
+_IN_EDITORS: dict[str, Any] = {"anyOf": [{"enum": list(METRICS)}, {"pattern": "^val_"}]}
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+Condition = Annotated[tuple[Scalar, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+Metric = Annotated[str, AfterValidator(_known_metric), Field(json_schema_extra=_IN_EDITORS)]
+
+
+class Parameter(Section):
+    """One searched key: exactly one of ``choice``, ``float``, ``int`` or ``value``."""
+
+    choice: tuple[Any, ...] | None = Field(default=None, min_length=1, description="One of these values.")
+    float_range: tuple[float, float] | None = Field(
+        default=None, alias="float", description="A real number between low and high, both included."
+    )
+    int_range: tuple[int, int] | None = Field(
+        default=None, alias="int", description="A whole number between low and high, both included."
+    )
+    value: Any = Field(default=None, description="A constant; with `when`, one that only some trials have.")
+    log: bool = Field(default=False, description="Sample the range on a logarithmic scale; low must be above 0.")
+    step: float | None = Field(default=None, gt=0, description="Distance between neighbouring values of the range.")
+    when: dict[str, Condition] = Field(
+        default_factory=dict,
+        description="Only where each named parameter has the value, or one of the values, given here.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        """A bare list is a choice, a bare scalar a constant."""
+        if isinstance(value, list):
+            return {"choice": value}
+        return value if isinstance(value, (dict, Parameter)) else {"value": value}
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Parameter:
+        kinds = [name for name in ("choice", "float", "int", "value") if self._given(name)]
+        if len(kinds) != 1:
+            found = f"it has {' and '.join(kinds)}" if kinds else "it has none of them"
+            raise ValueError(f"needs exactly one of choice, float, int or value; {found}")
+        if self.choice is not None and len({repr(item) for item in self.choice}) < len(self.choice):
+            raise ValueError(f"the same choice is given twice in {list(self.choice)}")
+        bounds = self.float_range or self.int_range
+        if bounds is None:
+            if self.log or self.step is not None:
+                raise ValueError("log and step belong to a float or int range")
+            return self
+        low, high = bounds
+        if low > high:
+            raise ValueError(f"empty range: low {low} is above high {high}")
+        if self.log and low <= 0:
+            raise ValueError(f"a log range starts above 0, not at {low}")
+        if self.log and self.step is not None:
+            raise ValueError("log and step cannot be combined")
+        if self.step is not None and self.int_range and self.step != int(self.step):
+            raise ValueError(f"the step of an int range is a whole number, not {self.step}")
+        return self
+
+    def _given(self, name: str) -> bool:
+        return {"float": "float_range", "int": "int_range"}.get(name, name) in self.model_fields_set
+
+    def dump(self) -> dict[str, Any]:
+        """Return the parameter in the words of a study file, defaults left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class Objective(Section):
+    """A metric to optimise, and the value beyond which a trial is worth nothing."""
+
+    metric: Metric = Field(description="A scalar of the trial record.")
+    goal: Literal["maximize", "minimize"] = Field(description="Direction in which the metric is better.")
+    reference: float = Field(description="Reference point of the hypervolume: worse than this counts as nothing.")
+
+    @model_validator(mode="after")
+    def _goal_of_the_metric(self) -> Objective:
+        if self.goal != METRICS.get(self.metric, self.goal):
+            raise ValueError(f"{self.metric} is better the other way: goal: {METRICS[self.metric]}")
+        return self
+
+
+_SHARE = (float, 0.0, 1.0)
+SAMPLER_OPTIONS: dict[str, dict[str, tuple[type, float, float]]] = {
+    "auto": {"n_startup_trials": (int, 1, 10_000), "gp_trials": (int, 1, 10_000)},
+    "gp": {"n_startup_trials": (int, 1, 10_000)},
+    "tpe": {
+        "n_startup_trials": (int, 1, 10_000),
+        "n_ei_candidates": (int, 1, 10_000),
+        "multivariate": (bool, 0, 1),
+        "group": (bool, 0, 1),
+    },
+    "nsga2": {
+        "population_size": (int, 2, 10_000),
+        "mutation_prob": _SHARE,
+        "crossover_prob": _SHARE,
+        "swapping_prob": _SHARE,
+    },
+    "random": {},
+    "qmc": {"scramble": (bool, 0, 1)},
+    "grid": {"points": (int, 1, MAX_GRID)},
+}
+"""Options of every sampler with their type, lowest and highest value; those of Optuna's samplers have its names."""
+
+GRID_POINTS = 5
+"""Values of a float range that a grid visits when the study does not say."""
+
+
+class SamplerSection(Section):
+    """How trials are chosen."""
+
+    name: Literal["auto", "gp", "tpe", "nsga2", "random", "qmc", "grid"] = Field(
+        default="auto", description="auto: a Gaussian process while trials are few, then TPE."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the sampler.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Further arguments of this sampler.")
+
+    @model_validator(mode="after")
+    def _known_options(self) -> SamplerSection:
+        known = SAMPLER_OPTIONS[self.name]
+        for key, value in self.options.items():
+            if key not in known:
+                valid = choices(known) if known else "none"
+                raise ValueError(f"sampler {self.name} has no option '{key}'{nearest(key, known)} (valid: {valid})")
+            if not _is_within(value, *known[key]):
+                kind, low, high = known[key]
+                wanted = "true or false" if kind is bool else f"of type {kind.__name__}, from {low:g} to {high:g}"
+                raise ValueError(f"sampler option {key} must be {wanted}, not {value!r}")
+        if self.options.get("group") and not self.options.get("multivariate", True):
+            raise ValueError("sampler option group needs multivariate: true")
+        return self
+
+
+class SchedulerSection(Section):
+    """How hopeless trials are stopped early."""
+
+    name: Literal["moasha", "dominance", "similar_cost", "asha", "none"] = Field(
+        default="moasha",
+        description="moasha ranks by non-domination, then crowding; dominance by how many dominate a trial; "
+        "similar_cost and asha by the task metric, among trials of similar FLOPs or all.",
+    )
+    grace_period: int = Field(default=1, ge=1, le=100_000, description="Epochs before the first rung.")
+    reduction_factor: float = Field(default=3, ge=1.1, le=100, description="One of this many goes on at a rung (eta).")
+
+
+class ResourcesSection(Section):
+    """What one trial needs; fractions share a device."""
+
+    cpu: float = Field(default=1, ge=0, le=4096, description="CPUs of one trial.")
+    gpu: float = Field(default=0, ge=0, le=64, description="GPUs of one trial; 0.25 puts four trials on one.")
+    custom: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="Custom Ray resources of one trial."
+    )
+
+    def placed(self, device: str) -> str:
+        """Return the device of a trial: ``auto`` takes a GPU wherever it sees one; without a share, it is the CPU."""
+        return "cpu" if device == "auto" and not self.gpu else device
+
+
+class StudyBase(Section):
+    """What every study declares."""
+
+    name: Annotated[str, AfterValidator(_file_name)] = Field(max_length=MAX_NAME, description="Name of the study.")
+    question: str = Field(default="", description="The question this study answers, in one sentence.")
+    cost: str = Field(default="", description="What it costs, in words: about 5 minutes on 2 cores.")
+    base: dict[str, Any] = Field(default_factory=dict, description="Keys of the run that all trials share.")
+    objectives: tuple[Objective, ...] = Field(min_length=1, max_length=3, description="What is optimised.")
+    scheduler: SchedulerSection = SchedulerSection()
+    resources: ResourcesSection = ResourcesSection()
+    trial_timeout: Duration | None = Field(default=None, description="A trial that takes longer fails: 90s, 10m, 1h.")
+    keep_models: Literal["all", "front", "none"] = Field(
+        default="all", description="Which trained models stay on disk when the study ends."
+    )
+
+    @model_validator(mode="after")
+    def _distinct_objectives(self) -> StudyBase:
+        names = [objective.metric for objective in self.objectives]
+        if len(set(names)) < len(names):
+            raise ValueError(f"objectives: the same metric is given twice in {', '.join(names)}")
+        if names[0] in COST_METRICS and not set(names) <= set(COST_METRICS):
+            raise ValueError(f"objectives: the task's metric comes first, and '{names[0]}' is a cost")
+        return self
+
+
+class SweepStudy(StudyBase):
+    """A search: trials are sampled from a space."""
+
+    kind: Literal["sweep"]
+    space: dict[str, Parameter] = Field(min_length=1, description="Searched keys of the run.")
+    enqueue: tuple[dict[str, Any], ...] = Field(
+        default=(), description="Settings of the space that run first, and to the end."
+    )
+    sampler: SamplerSection = SamplerSection()
+    trials: int = Field(ge=1, le=1_000_000, description="Trials to run in all.")
+    constraints: tuple[str, ...] = Field(
+        default=(), description="What is refused before training, as in `flops <= 1.0e6`."
+    )
+
+    @model_validator(mode="after")
+    def _readable_constraints(self) -> SweepStudy:
+        for text in self.constraints:
+            parse_constraint(text)
+        return self
+
+
+class AblationStudy(StudyBase):
+    """A comparison: a baseline and declared changes of it, each under the same seeds."""
+
+    kind: Literal["ablation"]
+    design: Literal["one_at_a_time", "leave_one_out", "grid", "arms"] = Field(
+        default="one_at_a_time",
+        description="one_at_a_time: baseline with one factor changed; leave_one_out: all factors on, one taken back "
+        "to the baseline; grid: every combination; arms: the declared levels alone, the first is the baseline.",
+    )
+    factors: Annotated[
+        dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=1)]], BeforeValidator(_levels)
+    ] = Field(min_length=1, description="factor -> level -> the keys it changes; or key of the run -> list of values.")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] = Field(
+        min_length=1, description="Every arm is trained once under each of these seeds."
+    )
+    scheduler: SchedulerSection = SchedulerSection(name="none")
+
+    @model_validator(mode="after")
+    def _distinct_seeds(self) -> AblationStudy:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: the same seed is given twice in {list(self.seeds)}")
+        return self
+
+
+Study = SweepStudy | AblationStudy
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a study file, for YAML editors."""
+    schema: dict[str, Any] = TypeAdapter(Annotated[Study, Discriminator("kind")]).json_schema()
+    short = [{"$ref": "#/$defs/Parameter"}, {"type": "array"}, {"type": ["string", "number", "boolean"]}]
+    schema["$defs"]["SweepStudy"]["properties"]["space"]["additionalProperties"] = {"anyOf": short}
+    duration = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}], "default": None}
+    for study in ("SweepStudy", "AblationStudy"):
+        properties = schema["$defs"][study]["properties"]
+        properties["trial_timeout"] = {**properties["trial_timeout"], **duration}
+    condition = {"type": ["array", "string", "number", "boolean", "null"]}
+    schema["$defs"]["Parameter"]["properties"]["when"]["additionalProperties"] = condition
+    levels = {"anyOf": [{"type": "array"}, {"type": "object", "additionalProperties": {"type": "object"}}]}
+    schema["$defs"]["AblationStudy"]["properties"]["factors"]["additionalProperties"] = levels
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **schema}
+
+
+_CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
+
+
+def parse_constraint(text: str) -> tuple[str, str, float]:
+    """Return ``("flops", "<=", 1e6)`` of ``"flops <= 1.0e6"``.
+
+    Only ``flops`` is known before training, so that nothing else can be a constraint.
+    """
+    match = _CONSTRAINT.match(text)
+    if match is None:
+        raise ValueError(f"constraints: cannot read '{text}'; write it as in flops <= 1.0e6")
+    name, sign, number = match.groups()
+    if name != "flops":
+        raise ValueError(f"constraints: '{name}' is not known before training (valid: flops)")
+    return name, sign, float(number)
