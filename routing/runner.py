@@ -28,8 +28,10 @@ from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch.routed import AttentionRouting
 from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
+from routing.training.criterion import criterion_of
 from routing.training.events import EventLog
-from routing.training.loop import check_augment, make_optimizer, train_epoch
+from routing.training.loop import check_augment, train_epoch
+from routing.training.optimizer import make_optimizer
 from routing.training.phases import Schedule, make_schedule
 from routing.training.reuse import keep_training, load_training, reusable
 from routing.training.seeding import pick_device, prepare_process
@@ -142,6 +144,7 @@ def _train(
 ) -> Progress:
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
+    criterion = criterion_of(config.training, task)
     optimizer = make_optimizer(model, config.training)
     training = identity(config, data) if out is not None else ""
     progress = restore_checkpoint(out, training, model, optimizer) if out is not None else None
@@ -156,7 +159,7 @@ def _train(
                 model,
                 train_split,
                 data.info,
-                task,
+                criterion,
                 optimizer,
                 config.training,
                 turn=turn,

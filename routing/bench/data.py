@@ -27,7 +27,8 @@ from routing.data.cache import cached_splits
 from routing.evaluation.tasks import task_of
 from routing.models import build_model
 from routing.models.patch.model import PatchModel
-from routing.training.loop import make_augment, make_optimizer, train_epoch
+from routing.training.loop import make_augment, train_epoch
+from routing.training.optimizer import make_optimizer
 from routing.training.phases import make_schedule
 from routing.training.seeding import epoch_order, prepare_process
 

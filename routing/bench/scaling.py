@@ -29,7 +29,7 @@ from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.operating_points import knob_values, operating_points
 from routing.evaluation.tasks import task_of, total_loss
 from routing.models.patch.model import PatchModel
-from routing.training.loop import make_optimizer
+from routing.training.optimizer import make_optimizer
 from routing.training.seeding import prepare_process
 
 BASE: dict[str, Any] = {  # 64 images of 16 patches, a quarter of them on the big branch

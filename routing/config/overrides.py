@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from routing.config.recipe import asked
 from routing.config.registry import DATASETS, MODELS
 from routing.config.section import Section
 from routing.errors import InputError
@@ -17,13 +18,16 @@ def switch_names(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
     """Drop the keys of a section whose ``name`` a change replaces: they belong to another model or data set.
 
     Keys that the new section also declares are kept (``model.experts`` is shared by routed model and baselines).
+    Another model keeps what the user set of the training and takes the rest from its own recipe.
     """
-    tree = dict(tree)
+    whole, tree = tree, dict(tree)
     for section, registry in (("dataset", DATASETS), ("model", MODELS)):
         old = tree.get(section)
         name = changes.get(f"{section}.name")
         if name is None or not isinstance(old, dict) or old.get("name") == name or name not in registry:
             continue
+        if section == "model" and "training" in tree:
+            tree["training"] = asked(whole)
         fields = registry.get(name).model_fields
         kept = {key: value for key, value in old.items() if key in fields and key != "name"}
         tree[section] = {**_valid_for(registry.get(name), kept), "name": name}

@@ -13,11 +13,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from routing.config.explain import explain
 from routing.config.overrides import parse_overrides, switch_names
 from routing.config.plugins import import_plugins
+from routing.config.recipe import fill
 from routing.config.registry import DATASETS, METRICS, MODELS, Registry
 from routing.config.section import DatasetSection, ModelSection, Section, dotted, merge, nested
 from routing.config.training import TrainingSection
@@ -90,7 +100,7 @@ class RunConfig(Section):
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of the run; results are exact per count.")
     dataset: Dataset = Field(default_factory=lambda: DATASETS.get("digits")())
     model: Model = Field(default_factory=lambda: MODELS.get("attention_routing")())
-    training: TrainingSection = TrainingSection()
+    training: TrainingSection = Field(default=TrainingSection(), validate_default=True)
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="before")
@@ -101,6 +111,13 @@ class RunConfig(Section):
         if isinstance(value, dict):
             import_plugins(value.get("plugins"))
         return value
+
+    @field_validator("training", mode="wrap")
+    @classmethod
+    def _as_the_model_is_trained(
+        cls, value: Any, check: Callable[[Any], TrainingSection], info: ValidationInfo
+    ) -> TrainingSection:
+        return fill(value, info.data.get("model"), info.data.get("dataset"), check)
 
     @model_validator(mode="after")
     def _model_fits_the_task(self) -> RunConfig:
@@ -115,6 +132,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"training.loss '{self.training.loss}' is not a loss of the task {task} of dataset.name "
                 f"'{self.dataset.name}' (valid: auto, {choices(TASK_LOSSES.get(task, ()))})"
+            )
+        if self.training.label_smoothing and task != "classification":
+            raise ValueError(
+                f"training.label_smoothing {self.training.label_smoothing:g} is for classes, and the task of "
+                f"dataset.name '{self.dataset.name}' is {task} (valid: 0)"
             )
         return self
 
@@ -178,8 +200,12 @@ class RunConfig(Section):
         return dump(self.model_dump(mode="json"))
 
     def replace(self, **dotted_changes: Any) -> RunConfig:
-        """Return a checked copy with dotted keys changed: ``config.replace(**{"training.num_epochs": 1})``."""
-        tree = switch_names(self.model_dump(mode="json"), dotted_changes)
+        """Return a checked copy with dotted keys changed: ``config.replace(**{"training.num_epochs": 1})``.
+
+        Another model brings its own recipe for what the user did not set of the training.
+        """
+        training = self.training.model_dump(mode="json", exclude_unset=True)
+        tree = switch_names({**self.model_dump(mode="json"), "training": training}, dotted_changes)
         return RunConfig.from_dict(merge(tree, nested(dotted_changes)))
 
 

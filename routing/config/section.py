@@ -82,6 +82,14 @@ class ModelSection(Section):
 
     name: str = Field(description="Name of the model.")
 
+    def recipe(self, task: str) -> dict[str, Any]:
+        """Return how the model is trained on a task unless the user says otherwise: keys of ``training``.
+
+        They may be dotted or nested (``{"optimizer": "sgd", "augment.crop": 2}``) and may depend on the section's own
+        values. What is left out is as in ``TrainingSection``.
+        """
+        return {}
+
     def build(self, info: DataInfo) -> VisionModel:
         """Return the untrained module for data of this shape."""
         if self.builds is None:

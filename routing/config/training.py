@@ -72,15 +72,25 @@ class TrainingSection(Section):
     num_epochs: int = Field(
         default=4, ge=0, le=10_000, description="Passes over the training split; 0 evaluates model.weights as they are."
     )
-    learning_rate: float = Field(default=3e-3, gt=0, le=10, description="Peak learning rate of AdamW.")
-    weight_decay: float = Field(default=1e-4, ge=0, le=10, description="Decoupled weight decay of AdamW.")
-    lr_schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="cosine: linear warm-up, then cosine to zero, per step."
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd: with Nesterov momentum.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Nesterov momentum of sgd; 0: plain SGD.")
+    learning_rate: float = Field(default=3e-3, gt=0, le=10, description="Peak learning rate.")
+    weight_decay: float = Field(
+        default=1e-4,
+        ge=0,
+        le=10,
+        description="Weight decay of matrices and convolutions: decoupled (adamw), or a part of the gradient (sgd).",
+    )
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="Per step, after a linear warm-up: cosine or linear to zero, or constant."
     )
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
     grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
     loss: Literal["auto", "cross_entropy", "l1", "mse"] = Field(
         default="auto", description="auto: cross_entropy for classes, l1 for quality, which can also have mse."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of the target spread over all classes; for classes only."
     )
     reuse: bool = Field(
         default=False,

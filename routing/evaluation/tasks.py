@@ -19,14 +19,18 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Task(Protocol):
+class Criterion(Protocol):
+    """A loss to train on or to measure by."""
+
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss (scalar) of one batch."""
+
+
+class Task(Criterion, Protocol):
     """What a task must answer. ``metric`` is the one that studies optimise by default (its name without the split)."""
 
     metric: str
     higher_is_better: bool
-
-    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean loss (scalar) of one batch."""
 
     def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
         """Return every metric of a whole split."""
@@ -78,11 +82,11 @@ def task_of(name: str, loss: str = "auto") -> Task:
 
 
 def total_loss(
-    output: ModelOutput, task: Task, targets: Tensor, wanted: tuple[str, ...] | None = None
+    output: ModelOutput, criterion: Criterion, targets: Tensor, wanted: tuple[str, ...] | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the sum of the task's loss and the model's own terms (of those ``wanted``), and every term by name."""
-    terms = {"task": task.loss(output.prediction, targets), **output.losses}
+    terms = {"task": criterion.loss(output.prediction, targets), **output.losses}
     for name, (weight, prediction) in output.auxiliary.items():
-        terms[name] = weight * task.loss(prediction, targets)
+        terms[name] = weight * criterion.loss(prediction, targets)
     summed = [term.reshape(()) for name, term in terms.items() if wanted is None or name in wanted]
     return torch.stack(summed).sum(), terms

@@ -59,7 +59,8 @@ def save_checkpoint(
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     tensors |= {f"best.{key}": value for key, value in progress.best.items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        known = {key: value for key, value in state.items() if value is not None}
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in known.items()}
     tensors["random.cpu"] = torch.get_rng_state()
     device = next(model.parameters()).device
     if device.type == "cuda":

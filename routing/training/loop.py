@@ -12,20 +12,11 @@ from routing.config.training import AugmentSection, TrainingSection
 from routing.data import Batch, DataInfo, Split, batches, num_steps
 from routing.data.augment import Augment
 from routing.errors import InputError, TrialFailed, choices
-from routing.evaluation.tasks import Task, total_loss
+from routing.evaluation.tasks import Criterion, total_loss
 from routing.models.base import ModelOutput, VisionModel
+from routing.training.optimizer import learning_rate, set_learning_rate
 from routing.training.phases import Phase, Turn, training_mode
 from routing.training.seeding import epoch_generator, epoch_order
-
-
-def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim.Optimizer:
-    """Return AdamW over every trainable parameter; weight decay is left off vectors and scalars (norms, biases)."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
 
 
 def check_augment(settings: AugmentSection, model: VisionModel) -> None:
@@ -44,22 +35,11 @@ def make_augment(settings: AugmentSection, seed: int, epoch: int) -> Augment | N
     return Augment(settings.crop, settings.flip, epoch_generator(seed, epoch, "augment"))
 
 
-def learning_rate(settings: TrainingSection, step: int, total_steps: int) -> float:
-    """Return the learning rate of a step (from 0): linear warm-up, then constant or cosine to zero."""
-    warmup = int(settings.warmup_fraction * total_steps)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    if settings.lr_schedule == "constant":
-        return settings.learning_rate
-    progress = (step - warmup) / max(1, total_steps - warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def train_epoch(
     model: VisionModel,
     split: Split,
     info: DataInfo,
-    task: Task,
+    criterion: Criterion,
     optimizer: torch.optim.Optimizer,
     settings: TrainingSection,
     *,
@@ -81,11 +61,10 @@ def train_epoch(
     augment = make_augment(settings.augment, seed, turn.epoch)
     with training_mode(model, turn.phase):
         for index, batch in enumerate(batches(split, info, settings.batch_size, order, model.needs, augment)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, first_step + index, total_steps)
+            set_learning_rate(optimizer, learning_rate(settings, first_step + index, total_steps))
             with autocast:
                 output = _forward(model, batch)
-                loss, terms = total_loss(output, task, batch.targets, turn.phase.losses)
+                loss, terms = total_loss(output, criterion, batch.targets, turn.phase.losses)
             _step(model, loss, optimizer, settings.grad_clip, turn.phase)
             for name, value in {"": loss, **{f"_{name}": term for name, term in terms.items()}}.items():
                 total = sums.get(name, torch.zeros((), device=loss.device))

@@ -18,7 +18,8 @@ from routing.files.tensors import load_tensors, load_weights, save_tensors
 from routing.models import build_model
 from routing.runner import run
 from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
-from routing.training.loop import make_optimizer, train_epoch
+from routing.training.loop import train_epoch
+from routing.training.optimizer import make_optimizer
 from routing.training.phases import Turn
 
 ALTERNATING = {"model.name": "aacn", "training.schedule": "alternating", "training.num_epochs": 5}

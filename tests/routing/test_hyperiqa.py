@@ -20,7 +20,7 @@ from routing.models import build_model
 from routing.models.hyperiqa.hyper_head import HyperHead
 from routing.models.hyperiqa.model import CROP_PLACES, HyperIqa, crop, training_view
 from routing.models.hyperiqa.section import HyperIqaSection
-from routing.training.loop import make_optimizer
+from routing.training.optimizer import make_optimizer
 
 MODES = ("single", "concat", "uniform", "attention", "spatial", "cross_scale")
 

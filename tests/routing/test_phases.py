@@ -17,7 +17,8 @@ from routing.evaluation.tasks import Classification
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.runner import run
-from routing.training.loop import learning_rate, make_optimizer, train_epoch
+from routing.training.loop import train_epoch
+from routing.training.optimizer import learning_rate, make_optimizer
 from routing.training.phases import Phase, Schedule, Turn, make_schedule, training_mode
 from routing.training.seeding import epoch_order, prepare_process
 
