@@ -50,7 +50,7 @@ from search_spaces.on_ray.session import cluster_address, cluster_concurrency, m
 from search_spaces.plan import Blueprint, blueprint, broken_constraint
 from search_spaces.progress import Progress
 from search_spaces.search.proposer import Proposer
-from search_spaces.search.rules import Rule
+from search_spaces.search.rules import rule_of
 from search_spaces.signals import SweepInterrupted, clean_stop
 from search_spaces.study.schema import Study
 
@@ -83,7 +83,7 @@ class Driver:
         self.concurrency, self.resume, self.warm_start, self.force = concurrency, resume, warm_start, force
         self.storage, self.run, self.mirror = storage, run, mirror
         self.plan: Blueprint = blueprint(study, trials)
-        self.rule = Rule(study.scheduler, study.objectives)
+        self.rule = rule_of(study.scheduler, study.objectives)
         self.collector = Collector(
             out, lambda labels: self.plan.configure(self.plan.space.restore(labels)), study.objectives
         )
@@ -286,7 +286,7 @@ class Driver:
 
     def _replayed(self) -> tuple[Proposer, list[list[float]]]:
         """Return a proposer that knows what the ledger knows, and the points found so far; the rungs are filled too."""
-        self.rule = Rule(self.study.scheduler, self.study.objectives)
+        self.rule = rule_of(self.study.scheduler, self.study.objectives)
         proposer = Proposer(self.plan.space, self.study.objectives, self.plan.sampler, self.plan.samples)
         points = replay(self.ledger, proposer, self.rule, self.out, self.study.objectives)
         proposer.next_index = next_proposal(self.ledger)

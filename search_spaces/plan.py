@@ -12,7 +12,7 @@ from typing import Any
 from routing.config.run import RunConfig
 from routing.config.section import dotted, nested
 from routing.errors import InputError
-from search_spaces.search.rules import rungs
+from search_spaces.search.rules import rule_of
 from search_spaces.study.ablation import arms, planned_trials
 from search_spaces.study.parameters import at_quantile, extremes
 from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
@@ -120,7 +120,7 @@ def _estimate(study: Study, total: int) -> list[str]:
         *_beyond_reference(study, flops),
     ]
     scheduler = study.scheduler
-    levels = rungs(scheduler.grace_period, scheduler.reduction_factor, int(epochs)) if scheduler.name != "none" else []
+    levels = rule_of(scheduler, study.objectives).rungs(int(epochs))
     text = f"training: {total} x {shown} epochs"
     if levels:
         ends, share, expected = [*levels, int(epochs)], 1.0, float(levels[0])

@@ -22,7 +22,7 @@ from routing.bench.tables import BenchTable
 from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded
 from search_spaces.progress import hypervolume
 from search_spaces.search.proposer import Proposer
-from search_spaces.search.rules import Rule
+from search_spaces.search.rules import rule_of
 from search_spaces.study.load import load_study
 from search_spaces.study.parameters import is_constant
 from search_spaces.study.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
@@ -100,7 +100,7 @@ def replay_rule(
     trials: Sequence[Recorded], section: SchedulerSection, objectives: tuple[Objective, ...], budget: int
 ) -> Trace:
     """Train the trials in this order until ``budget`` epochs are spent."""
-    rule = Rule(section, objectives)
+    rule = rule_of(section, objectives)
     spent = started = 0
     points: list[list[float]] = []
     epochs: list[float] = []

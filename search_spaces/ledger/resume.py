@@ -31,7 +31,8 @@ from search_spaces.ledger.ledger import (
     warm_mark,
 )
 from search_spaces.ledger.tables import values_of
-from search_spaces.search.proposer import Curve, Proposer, fits
+from search_spaces.search.memory import Curve
+from search_spaces.search.proposer import Proposer, fits
 from search_spaces.search.rules import Rule
 from search_spaces.study.load import load_study
 
@@ -137,7 +138,7 @@ def replay(
     points = []
     trials = ledger.trials()
     # without stopped trials nobody asks how the others went on the way
-    curves_count = rule.section.name != "none" or any(trial.state == TrialState.PRUNED for trial in trials)
+    curves_count = rule.stops or any(trial.state == TrialState.PRUNED for trial in trials)
     for trial in trials:
         if WARM_START in trial.user_attrs:
             proposer.replay(setting_of(trial), trial.state, trial.values)

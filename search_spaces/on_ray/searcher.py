@@ -24,7 +24,8 @@ from routing.files.mirror import Mirror
 from search_spaces.ledger.folder import TRIALS_FOLDER, holds_run, trial_folder
 from search_spaces.ledger.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
 from search_spaces.on_ray.asking import Asker, Check, Ready
-from search_spaces.search.proposer import Curve, Proposer
+from search_spaces.search.memory import Curve
+from search_spaces.search.proposer import Proposer
 from search_spaces.search.rules import Verdict
 
 

@@ -1,4 +1,4 @@
-"""Early stopping: which trials go on past a rung.
+"""Early stopping: which trials go on past a rung. One class per rule; ``study.registry.RULES`` names them.
 
 A rung is an epoch ``grace_period * reduction_factor ** k``. All rules work on *ranks* (0 is the best, ties share the
 better rank) among the trials that have reached the rung, whatever the order they came in.
@@ -7,19 +7,19 @@ better rank) among the trials that have reached the rung, whatever the order the
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from search_spaces.search.ranking import Losses, dominated_by, keep, pareto_rank, rank, rungs, similar
+from search_spaces.study.registry import RULES
 from search_spaces.study.schema import COST_METRICS
 
 if TYPE_CHECKING:
     from search_spaces.study.schema import Objective, SchedulerSection
-
-Losses = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,95 +32,35 @@ class Verdict:
     goes_on: bool
 
 
-def rungs(grace_period: int, reduction_factor: float, max_epochs: int) -> list[int]:
-    """Return the epochs at which trials are compared; none in the second half, where stopping saves little."""
-    found: list[int] = []
-    level = 0
-    while 2 * (epoch := round(grace_period * reduction_factor**level)) <= max_epochs:
-        if not found or epoch > found[-1]:
-            found.append(epoch)
-        level += 1
-    return found
+class Rule(ABC):
+    """Base of every rule, and its memory: what every trial showed at every rung.
 
-
-def rank(losses: NDArray[Any], index: int) -> int:
-    """Return how many of ``losses`` (N,) are strictly better (lower) than the one at ``index``."""
-    return int((losses < losses[index]).sum())
-
-
-def keep(peers: int, reduction_factor: float) -> int:
-    """Return how many of ``peers`` go on; all of them while there are fewer than one group."""
-    return peers if peers < reduction_factor else max(1, math.floor(peers / reduction_factor))
-
-
-def similar(costs: Losses, index: int, reduction_factor: float) -> NDArray[np.intp]:
-    """Return the indices of the third of the trials that is nearest in log cost, ``index`` included.
-
-    At least ``reduction_factor`` trials, so that there is a group to compare in. Equal distances count as equally near.
-    """
-    distance = np.abs(np.log(np.maximum(costs, 1e-12)) - math.log(max(costs[index], 1e-12)))
-    wanted = min(len(costs), max(math.ceil(len(costs) / 3), math.ceil(reduction_factor)))
-    radius = np.sort(distance)[wanted - 1]
-    return np.flatnonzero(distance <= radius + 1e-9)
-
-
-def dominated_by(losses: Losses) -> NDArray[np.intp]:
-    """Return by how many other rows each row of ``losses`` (N, M) is dominated."""
-    not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
-    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    return np.logical_and(not_worse, better).sum(axis=0)
-
-
-def domination_rank(losses: Losses) -> NDArray[np.intp]:
-    """Return the front each row of ``losses`` (N, M) lies on: 0 for those nothing dominates, 1 for the next, ..."""
-    not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
-    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    dominates = np.logical_and(not_worse, better)
-    ranks = np.full(len(losses), -1, dtype=np.intp)
-    level = 0
-    while (ranks < 0).any():
-        left = ranks < 0
-        on_front = left & ~dominates[left].any(axis=0)
-        ranks[on_front] = level
-        level += 1
-    return ranks
-
-
-def crowding(losses: Losses) -> Losses:
-    """Return the crowding distance of each row of ``losses`` (N, M), all on one front; its ends are infinite."""
-    count, objectives = losses.shape
-    distance = np.zeros(count)
-    for column in range(objectives):
-        order = np.argsort(losses[:, column], kind="stable")
-        ordered = losses[order, column]
-        span = ordered[-1] - ordered[0]
-        distance[order[[0, -1]]] = np.inf
-        if span > 0 and count > 2:
-            distance[order[1:-1]] += (ordered[2:] - ordered[:-2]) / span
-    return distance
-
-
-def pareto_rank(losses: Losses, index: int) -> int:
-    """Return how many rows are strictly better than ``index``: on a better front, or less crowded on the same one."""
-    fronts = domination_rank(losses)
-    same = np.flatnonzero(fronts == fronts[index])
-    spread = crowding(losses[same])
-    mine = spread[same == index][0]
-    return int((fronts < fronts[index]).sum() + (spread > mine).sum())
-
-
-@dataclass
-class Rule:
-    """The memory of a rule: what every trial showed at every rung.
+    A rule answers ``place``, and ``promotes`` where that is not the best ``1 / reduction_factor``; ``compared`` says
+    which objectives it looks at. One that never stops anything has ``stops = False``.
 
     Args:
         section: which rule, grace period, reduction factor.
         objectives: of the study; the first that is no cost is the task metric.
     """
 
-    section: SchedulerSection
-    objectives: Sequence[Objective]
-    _seen: dict[int, dict[int, list[float]]] = field(default_factory=dict)
+    stops: ClassVar[bool] = True
+
+    def __init__(self, section: SchedulerSection, objectives: Sequence[Objective]) -> None:
+        self.section, self.objectives = section, objectives
+        self._seen: dict[int, dict[int, list[float]]] = {}
+
+    @abstractmethod
+    def place(self, losses: Losses, index: int) -> tuple[int, int]:
+        """Return the rank of a trial (0 is the best) and among how many it was compared, itself included.
+
+        Args:
+            losses: (N, M) objectives of all trials at this rung, lower is better, the cost as its logarithm.
+            index: row of the trial.
+        """
+
+    def promotes(self, place: int, peers: int) -> bool:
+        """Return whether the trial of this rank among ``peers`` goes on."""
+        return place < keep(peers, self.section.reduction_factor)
 
     @property
     def task_index(self) -> int:
@@ -135,19 +75,13 @@ class Rule:
         )
 
     @property
-    def _compared(self) -> set[int]:
-        """Positions of the objectives that the rule looks at."""
-        if self.section.name == "asha":
-            return {self.task_index}
-        if self.section.name == "similar_cost":
-            return {self.task_index} | ({self.cost_index} if self.cost_index is not None else set())
+    def compared(self) -> set[int]:
+        """Positions of the objectives that the rule looks at: a trial that reports another one not is judged too."""
         return set(range(len(self.objectives)))
 
     def rungs(self, max_epochs: int) -> list[int]:
         """Return the epochs after which a trial may be stopped."""
-        if self.section.name == "none":
-            return []
-        return rungs(self.section.grace_period, self.section.reduction_factor, max_epochs)
+        return rungs(self.section.grace_period, self.section.reduction_factor, max_epochs) if self.stops else []
 
     def judge(self, number: int, row: dict[str, Any], max_epochs: int, cost: float | None = None) -> Verdict | None:
         """Note the row of an epoch, see ``note``; return the verdict when the epoch is a rung, else None."""
@@ -171,20 +105,8 @@ class Rule:
 
     def _verdict(self, number: int, epoch: int) -> Verdict:
         at_rung = self._seen[epoch]
-        losses = np.asarray(list(at_rung.values()))
-        index = list(at_rung).index(number)
-        eta = self.section.reduction_factor
-        if self.section.name == "moasha":
-            peers, place = len(losses), pareto_rank(losses, index)
-        elif self.section.name == "dominance":
-            peers, place = len(losses), rank(dominated_by(losses), index)
-        else:
-            group = np.arange(len(losses))
-            if self.section.name == "similar_cost" and self.cost_index is not None:
-                group = similar(np.exp(losses[:, self.cost_index]), index, eta)
-            task = losses[group, self.task_index]
-            peers, place = len(group), rank(task, int(np.flatnonzero(group == index)[0]))
-        return Verdict(rung=epoch, rank=place, peers=peers, goes_on=place < keep(peers, eta))
+        place, peers = self.place(np.asarray(list(at_rung.values())), list(at_rung).index(number))
+        return Verdict(rung=epoch, rank=place, peers=peers, goes_on=self.promotes(place, peers))
 
     def _losses(self, row: dict[str, Any], cost: float | None) -> list[float] | None:
         """Return the objectives as losses, cost in logs; None when one is missing that this rule compares."""
@@ -194,7 +116,7 @@ class Rule:
             if value is None and objective.metric.startswith("flops"):
                 value = cost
             if not isinstance(value, (int, float)) or not math.isfinite(value):
-                if index in self._compared:
+                if index in self.compared:
                     return None
                 losses.append(math.nan)
             elif index == self.cost_index:
@@ -202,3 +124,64 @@ class Rule:
             else:
                 losses.append(-float(value) if objective.goal == "maximize" else float(value))
         return losses
+
+
+class Moasha(Rule):
+    """By non-domination rank of all objectives, then by crowding distance."""
+
+    def place(self, losses: Losses, index: int) -> tuple[int, int]:
+        """Rank by front, then by crowding, among all."""
+        return pareto_rank(losses, index), len(losses)
+
+
+class Dominance(Rule):
+    """By how many trials dominate it; what nothing dominates goes on."""
+
+    def place(self, losses: Losses, index: int) -> tuple[int, int]:
+        """Rank by the number of dominating trials, among all."""
+        return rank(dominated_by(losses), index), len(losses)
+
+
+class Asha(Rule):
+    """By the task metric, among all."""
+
+    @property
+    def compared(self) -> set[int]:
+        """The task metric."""
+        return {self.task_index}
+
+    def place(self, losses: Losses, index: int) -> tuple[int, int]:
+        """Rank by the task metric, among all."""
+        return rank(losses[:, self.task_index], index), len(losses)
+
+
+class SimilarCost(Rule):
+    """By the task metric, among the third of the trials nearest in log cost; among all where none is an objective."""
+
+    @property
+    def compared(self) -> set[int]:
+        """The task metric and the cost."""
+        return {self.task_index} | ({self.cost_index} if self.cost_index is not None else set())
+
+    def place(self, losses: Losses, index: int) -> tuple[int, int]:
+        """Rank by the task metric, among those of similar cost."""
+        group = np.arange(len(losses))
+        if self.cost_index is not None:
+            group = similar(np.exp(losses[:, self.cost_index]), index, self.section.reduction_factor)
+        return rank(losses[group, self.task_index], int(np.flatnonzero(group == index)[0])), len(group)
+
+
+class NoStopping(Rule):
+    """Every trial is trained to its end."""
+
+    stops: ClassVar[bool] = False
+
+    def place(self, losses: Losses, index: int) -> tuple[int, int]:
+        """The best of one: without rungs there is nothing to compare."""
+        return 0, 1
+
+
+def rule_of(section: SchedulerSection, objectives: Sequence[Objective]) -> Rule:
+    """Return the rule that a study names."""
+    rule: Rule = RULES.get(section.name)(section, objectives)
+    return rule

@@ -16,7 +16,8 @@ from routing.errors import InputError, choices, nearest
 from routing.files.yaml_io import Lines, load_file
 from search_spaces.study.messages import Places, explain, why_unknown
 from search_spaces.study.parameters import at_quantile, contains, is_constant
-from search_spaces.study.schema import GRID_POINTS, AblationStudy, Objective, Parameter, Study, SweepStudy
+from search_spaces.study.registry import SAMPLERS
+from search_spaces.study.schema import AblationStudy, Objective, Parameter, Study, SweepStudy
 from search_spaces.study.space import Space
 
 KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
@@ -194,7 +195,7 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
     _check_base(space, used, place)
     for index, setting in enumerate(study.enqueue):
         _check_enqueued(space, setting, place("enqueue", index))
-    _check_grid(study, space, place)
+    _check_sampler(study, space, place)
 
 
 def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) -> None:
@@ -284,12 +285,12 @@ def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
         raise InputError(f"{where}: enqueue: '{inactive[0]}' is given, but its when does not hold in this setting")
 
 
-def _check_grid(study: SweepStudy, space: Space, place: Places) -> None:
-    if study.sampler.name == "grid":
-        try:
-            space.grid(study.sampler.options.get("points", GRID_POINTS))
-        except InputError as error:
-            raise _at(place("sampler"), error) from None
+def _check_sampler(study: SweepStudy, space: Space, place: Places) -> None:
+    """A sampler may refuse a space or objectives that it cannot take: a grid of too many combinations, say."""
+    try:
+        SAMPLERS.get(study.sampler.name).of(study.sampler, space, study.objectives)
+    except InputError as error:
+        raise _at(place("sampler"), error) from None
 
 
 def _check_ablation(study: AblationStudy, place: Places) -> None:

@@ -8,11 +8,21 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from routing.config import registry
+from routing.config.explain import unknown_first
 from routing.config.section import Section
-from routing.errors import choices, nearest
+from routing.errors import InputError, choices, nearest
+from search_spaces.study.registry import RULES, SAMPLERS
 
 Scalar = bool | int | float | str | None
 
@@ -79,12 +89,6 @@ def _levels(value: Any) -> Any:
         factor: {str(level): {factor: level} for level in levels} if isinstance(levels, list) else levels
         for factor, levels in value.items()
     }
-
-
-def _is_within(value: Any, kind: type, low: float, high: float) -> bool:
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    return isinstance(value, int if kind is int else (int, float)) and bool(low <= value <= high)
 
 
 def _known_metric(name: str) -> str:
@@ -171,64 +175,59 @@ class Objective(Section):
         return self
 
 
-_SHARE = (float, 0.0, 1.0)
-SAMPLER_OPTIONS: dict[str, dict[str, tuple[type, float, float]]] = {
-    "auto": {"n_startup_trials": (int, 1, 10_000), "gp_trials": (int, 1, 10_000)},
-    "gp": {"n_startup_trials": (int, 1, 10_000)},
-    "tpe": {
-        "n_startup_trials": (int, 1, 10_000),
-        "n_ei_candidates": (int, 1, 10_000),
-        "multivariate": (bool, 0, 1),
-        "group": (bool, 0, 1),
-    },
-    "nsga2": {
-        "population_size": (int, 2, 10_000),
-        "mutation_prob": _SHARE,
-        "crossover_prob": _SHARE,
-        "swapping_prob": _SHARE,
-    },
-    "random": {},
-    "qmc": {"scramble": (bool, 0, 1)},
-    "grid": {"points": (int, 1, MAX_GRID)},
-}
-"""Options of every sampler with their type, lowest and highest value; those of Optuna's samplers have its names."""
+def _registered(names: registry.Registry) -> AfterValidator:
+    """Return the check of a name against a registry, which a plugin may have added to."""
 
-GRID_POINTS = 5
-"""Values of a float range that a grid visits when the study does not say."""
+    def check(name: str) -> str:
+        try:
+            return names.check(name)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    return AfterValidator(check)
+
+
+SamplerName = Annotated[str, _registered(SAMPLERS), Field(json_schema_extra={"enum": list(SAMPLERS)})]
+RuleName = Annotated[str, _registered(RULES), Field(json_schema_extra={"enum": list(RULES)})]
 
 
 class SamplerSection(Section):
     """How trials are chosen."""
 
-    name: Literal["auto", "gp", "tpe", "nsga2", "random", "qmc", "grid"] = Field(
-        default="auto", description="auto: a Gaussian process while trials are few, then TPE."
+    name: SamplerName = Field(
+        default="auto", description="auto: a Gaussian process while trials are few, then TPE; or one of a plugin."
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of the sampler.")
     options: dict[str, Any] = Field(default_factory=dict, description="Further arguments of this sampler.")
 
     @model_validator(mode="after")
     def _known_options(self) -> SamplerSection:
-        known = SAMPLER_OPTIONS[self.name]
-        for key, value in self.options.items():
-            if key not in known:
-                valid = choices(known) if known else "none"
-                raise ValueError(f"sampler {self.name} has no option '{key}'{nearest(key, known)} (valid: {valid})")
-            if not _is_within(value, *known[key]):
-                kind, low, high = known[key]
-                wanted = "true or false" if kind is bool else f"of type {kind.__name__}, from {low:g} to {high:g}"
-                raise ValueError(f"sampler option {key} must be {wanted}, not {value!r}")
-        if self.options.get("group") and not self.options.get("multivariate", True):
-            raise ValueError("sampler option group needs multivariate: true")
+        declared = SAMPLERS.get(self.name).options_type
+        try:
+            declared.model_validate(self.options)
+        except ValidationError as error:
+            raise ValueError(_why_no_options(self.name, list(declared.model_fields), error)) from None
         return self
+
+
+def _why_no_options(sampler: str, known: list[str], error: ValidationError) -> str:
+    """Return what is wrong with a sampler's options and what would be valid."""
+    first = unknown_first(error)[0]
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"sampler {sampler} has no option '{key}'{nearest(key, known)} (valid: {choices(known) or 'none'})"
+    if first["type"] == "value_error":
+        return first["msg"].removeprefix("Value error, ")
+    return f"sampler option {key}: {first['msg'][:1].lower()}{first['msg'][1:]}, not {first['input']!r}"
 
 
 class SchedulerSection(Section):
     """How hopeless trials are stopped early."""
 
-    name: Literal["moasha", "dominance", "similar_cost", "asha", "none"] = Field(
+    name: RuleName = Field(
         default="moasha",
         description="moasha ranks by non-domination, then crowding; dominance by how many dominate a trial; "
-        "similar_cost and asha by the task metric, among trials of similar FLOPs or all.",
+        "similar_cost and asha by the task metric, among trials of similar FLOPs or all; or one of a plugin.",
     )
     grace_period: int = Field(default=1, ge=1, le=100_000, description="Epochs before the first rung.")
     reduction_factor: float = Field(default=3, ge=1.1, le=100, description="One of this many goes on at a rung (eta).")
@@ -334,7 +333,17 @@ def json_schema() -> dict[str, Any]:
     schema["$defs"]["Parameter"]["properties"]["when"]["additionalProperties"] = condition
     levels = {"anyOf": [{"type": "array"}, {"type": "object", "additionalProperties": {"type": "object"}}]}
     schema["$defs"]["AblationStudy"]["properties"]["factors"]["additionalProperties"] = levels
+    schema["$defs"]["SamplerSection"]["allOf"] = [_options_schema(name) for name in SAMPLERS]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **schema}
+
+
+def _options_schema(sampler: str) -> dict[str, Any]:
+    """Return the JSON Schema of a sampler section's options when it has this name."""
+    named: dict[str, Any] = {"properties": {"name": {"const": sampler}}}
+    if sampler != SamplerSection.model_fields["name"].default:
+        named["required"] = ["name"]
+    options = SAMPLERS.get(sampler).options_type.model_json_schema()
+    return {"if": named, "then": {"properties": {"options": options}}}
 
 
 _CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")

@@ -17,34 +17,16 @@ from routing.files.record import read_metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
-STUDY = """\
-kind: ablation
-name: plugged
-question: does a name of a plugin reach the workers?
-base:
-  plugins: [my_plugin]
-  dataset: {name: spots, count: 64}
-  training: {num_epochs: 1, batch_size: 32}
-  evaluation: {metrics: [worst_class_accuracy]}
-  model.router.budget: {unit: ratio, target: 0.25}
-factors:
-  model.router.mode: [brightest]
-seeds: [0]
-objectives:
-  - {metric: val_worst_class_accuracy, goal: maximize, reference: 0.0}
-  - {metric: flops, goal: minimize, reference: 1.0e+7}
-"""
-
 
 @pytest.fixture
 def example(folder: Path) -> Path:
-    """A folder with the page's my_plugin.py, my_model.py and run.yaml."""
+    """A folder with the files of the page."""
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names = ("my_plugin.py", "my_model.py")
+    names = ("my_plugin.py", "my_model.py", "my_search.py")
     for name, text in zip(names, (text for kind, text in blocks if kind == "python"), strict=True):
         (folder / name).write_text(text)
-    names = ("run.yaml", "early_exit.yaml")
-    for name, text in zip(names, [text for kind, text in blocks if kind == "yaml"][-2:], strict=True):
+    names = ("run.yaml", "early_exit.yaml", "neighbours.yaml")
+    for name, text in zip(names, [text for kind, text in blocks if kind == "yaml"][1:], strict=True):
         (folder / name).write_text(text)
     return folder
 
@@ -80,12 +62,50 @@ def test_the_model_of_the_page(example: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_of_plugins_on_ray(example: Path) -> None:
-    (example / "plugged.yaml").write_text(STUDY)
-    routing("sweep", "plugged.yaml", "--out", "out", "--concurrency", "1", cwd=example)
+    """Names of a plugin reach driver, workers and a resumed study: data set, router, metric, sampler, stopping rule."""
+    routing("sweep", "neighbours.yaml", "--out", "out", "--concurrency", "1", "--trials", "4", cwd=example)
+    routing("sweep", "neighbours.yaml", "--out", "out", "--concurrency", "1", "--trials", "7", "--resume", cwd=example)
     trials = pd.read_csv(example / "out" / "trials.csv")
-    assert set(trials["state"]) == {"COMPLETE"}
-    assert set(trials["model.router.mode"]) >= {"brightest"}
-    assert trials["val_worst_class_accuracy"].notna().all()
+    assert len(trials) == 7
+    assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
+    assert set(trials["model.router.mode"]) == {"brightest"}
+    complete = trials[trials["state"] == "COMPLETE"]
+    assert complete["val_worst_class_accuracy"].notna().all()
+    stopped = trials[trials["state"] == "PRUNED"]
+    assert (stopped["rank"] >= 1).all()
+    for number in range(3, 7):  # two keys, one of them that of the best trial before
+        before, keys = complete[complete["number"] < number - 1], ["model.router.temperature", "training.learning_rate"]
+        kept = trials.loc[trials["number"] == number, keys].iloc[0]
+        assert any((before[key] == kept[key]).any() for key in keys), f"trial {number} is no neighbour"
+
+
+@pytest.mark.slow
+def test_options_and_names_of_a_plugin_are_checked(example: Path) -> None:
+    """In one line, with what would be valid."""
+    text, messages = (example / "neighbours.yaml").read_text(), []
+    for number, (old, new, message) in enumerate(
+        [
+            ("startup: 2", "start: 2", "sampler neighbour has no option 'start'; did you mean 'startup'?"),
+            ("startup: 2", "startup: 0", "sampler option startup: input should be greater than or equal to 1, not 0"),
+            ("neighbour,", "neighbor,", "sampler.name: unknown sampler 'neighbor'; did you mean 'neighbour'?"),
+            ("rank_sum", "ranksum", "scheduler.name: unknown stopping rule 'ranksum'; did you mean 'rank_sum'?"),
+        ]
+    ):
+        (example / f"wrong{number}.yaml").write_text(text.replace(old, new))
+        messages.append(message)
+    code = """
+from search_spaces import load_study
+for number in range(4):
+    try:
+        load_study(f"wrong{number}.yaml")
+    except Exception as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=example, capture_output=True, text=True, timeout=300)
+    found = done.stdout.splitlines()
+    assert len(found) == 4, done.stderr
+    for line, message in zip(found, messages, strict=True):
+        assert message in line
 
 
 @pytest.mark.parametrize(

@@ -163,15 +163,21 @@ def test_short_forms() -> None:
         ({"scheduler": {"name": "asha", "reduction_factor": 1.000001}}, "scheduler.reduction_factor"),
         (
             {"sampler": {"name": "nsga2", "options": {"population_size": 1}}},
-            "population_size must be of type int",
+            "sampler option population_size: input should be greater than or equal to 2, not 1",
         ),
         (
             {"sampler": {"name": "nsga2", "options": {"mutation_prob": 1.5}}},
-            "mutation_prob must be of type float",
+            "sampler option mutation_prob: input should be less than or equal to 1, not 1.5",
         ),
-        ({"sampler": {"name": "tpe", "options": {"n_startup_trials": 2.5}}}, "n_startup_trials must be of type int"),
-        ({"sampler": {"name": "qmc", "options": {"scramble": 1}}}, "scramble must be true or false, not 1"),
-        ({"sampler": {"name": "grid", "options": {"points": 10**9}}}, "points must be of type int, from 1 to 1e+06"),
+        (
+            {"sampler": {"name": "tpe", "options": {"n_startup_trials": 2.5}}},
+            "n_startup_trials: input should be a valid integer, not 2.5",
+        ),
+        ({"sampler": {"name": "qmc", "options": {"scramble": 1}}}, "scramble: input should be a valid boolean, not 1"),
+        (
+            {"sampler": {"name": "grid", "options": {"points": 10**9}}},
+            "points: input should be less than or equal to 1000000",
+        ),
         (
             {"sampler": {"name": "tpe", "options": {"multivariate": False, "group": True}}},
             "group needs multivariate: true",

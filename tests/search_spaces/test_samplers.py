@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -10,8 +11,14 @@ import pytest
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
-from search_spaces.search.proposer import Proposer, at_the_end
+from routing.errors import InputError
+from search_spaces.search.memory import Memory
+from search_spaces.search.proposer import Proposer
+from search_spaces.search.sampler import Sampler
+from search_spaces.search.samplers.auto import Auto
+from search_spaces.search.samplers.gp import GaussianProcess, at_the_end
 from search_spaces.study.load import load_study, parse_study
+from search_spaces.study.registry import SAMPLERS
 from search_spaces.study.schema import SamplerSection
 from search_spaces.study.space import Space
 
@@ -22,6 +29,16 @@ X, Y = "model.router.threshold_init", "model.router.temperature"
 
 def proposer(name: str, space: Space = SPACE, **options: Any) -> Proposer:
     return Proposer(space, STUDY.objectives, SamplerSection(name=name, seed=5, options=options))
+
+
+def in_charge(proposer: Proposer) -> str:
+    assert isinstance(proposer.sampler, Auto)
+    return type(proposer.sampler.in_charge(proposer.memory)).__name__
+
+
+def model(proposer: Proposer, seed: int) -> dict[str, Any]:
+    assert isinstance(proposer.sampler, GaussianProcess)
+    return proposer.sampler.best(seed, proposer.memory)
 
 
 def anything(values: dict[str, Any]) -> str | None:
@@ -95,9 +112,9 @@ def test_a_past_outside_the_space_is_left_out() -> None:
     sampler.replay({X: 50.0, Y: 1.0}, TrialState.COMPLETE, [0.0, 1.0])
     sampler.replay({X: 0.5}, TrialState.COMPLETE, [0.0, 1.0])
     sampler.replay({"unknown": 0.5, X: 0.5, Y: 1.0}, TrialState.COMPLETE, [0.0, 1.0])
-    assert len(sampler._memory.trials) == 0
+    assert sampler.memory.position == 0
     sampler.replay({X: 0.5, Y: 1.0}, TrialState.COMPLETE, [0.0, 1.0])
-    assert len(sampler._memory.trials) == 1
+    assert sampler.memory.position == 1
 
 
 def test_refused_settings_are_drawn_again_untrained() -> None:
@@ -129,6 +146,25 @@ def test_what_given_settings_leave_open_differs_and_is_no_proposals_draw() -> No
     drawn = proposer("random").propose(anything)
     assert drawn is not None
     assert drawn.values[Y] != first.values[Y]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({X: 9.0}, "sampler 'outside' drew model.router.threshold_init = 9.0, which it never is in this space"),
+        ({"model.router.temp": 1}, "sampler 'outside' drew 'model.router.temp', no key of the space; did you mean"),
+    ],
+)
+def test_a_sampler_that_leaves_the_space_is_told_so(
+    setting: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Outside(Sampler):
+        def draw(self, index: int, attempt: int, memory: Memory) -> dict[str, Any]:
+            return setting
+
+    monkeypatch.setitem(SAMPLERS._entries, "outside", Outside)
+    with pytest.raises(InputError, match=re.escape(message)):
+        proposer("outside").propose(anything)
 
 
 def test_settings_are_not_repeated_while_there_are_others() -> None:
@@ -179,18 +215,18 @@ def test_a_grid_repeats_nothing() -> None:
 def test_auto_counts_what_was_observed_not_what_was_refused() -> None:
     sampler = proposer("auto", gp_trials=3)
     for done in range(3):
-        assert sampler.current() == "gp"
+        assert in_charge(sampler) == "GaussianProcess"
         proposal = sampler.propose(lambda values: None if values[X] > 1 else "too low")
         assert proposal is not None
         sampler.observe(proposal.handle, TrialState.COMPLETE, [0.1 * done, 1.0])
-    assert sampler.current() == "tpe"
+    assert in_charge(sampler) == "Tpe"
 
 
 def test_auto_hands_over_from_gp_to_tpe() -> None:
     sampler = proposer("auto", gp_trials=3)
-    assert sampler.current() == "gp"
+    assert in_charge(sampler) == "GaussianProcess"
     run(sampler, 3)
-    assert sampler.current() == "tpe"
+    assert in_charge(sampler) == "Tpe"
 
 
 def test_the_gaussian_process_is_seeded_by_proposal() -> None:
@@ -202,10 +238,10 @@ def test_the_gaussian_process_is_seeded_by_proposal() -> None:
         for labels, values in past:
             sampler.replay(labels, TrialState.COMPLETE, values)
         for _ in range(asked_before):
-            sampler._ask_gaussian_process(seed=1)
-        found.append(sampler._ask_gaussian_process(seed=2))
+            model(sampler, seed=1)
+        found.append(model(sampler, seed=2))
     assert found[0] == found[1]
-    assert found[0] != sampler._ask_gaussian_process(seed=3)
+    assert found[0] != model(sampler, seed=3)
 
 
 def test_gp_models_conditional_parameters_and_counts_stopped_trials() -> None:
@@ -263,7 +299,8 @@ def test_a_stopped_trial_never_becomes_cheaper_than_nothing() -> None:
         labels = {X: 0.1 * number, Y: 1.0}
         sampler.replay(labels, TrialState.COMPLETE, [0.9, 0.5e6], {1: [0.5, 1.5e6], 2: [0.9, 0.5e6]})
     sampler.replay({X: 1.0, Y: 1.0}, TrialState.PRUNED, None, {1: [0.6, 0.4e6]})
-    *_, (_, values) = sampler._known_to_the_model()
+    assert isinstance(sampler.sampler, GaussianProcess)
+    *_, (_, values) = sampler.sampler.known(sampler.memory)
     assert values is not None
     assert values[0] == pytest.approx(1.0)
     assert np.exp(values[1]) == pytest.approx(0.4e6 / 3)

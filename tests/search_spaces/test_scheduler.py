@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from search_spaces.search.rules import (
-    Rule,
+from search_spaces.search.ranking import (
     crowding,
     dominated_by,
     domination_rank,
@@ -16,6 +15,7 @@ from search_spaces.search.rules import (
     rungs,
     similar,
 )
+from search_spaces.search.rules import Rule, rule_of
 from search_spaces.study.schema import Objective, SchedulerSection
 
 OBJECTIVES = (
@@ -26,7 +26,7 @@ RULES = ["similar_cost", "dominance", "moasha", "asha"]
 
 
 def rule(name: str, grace: int = 1, eta: float = 3) -> Rule:
-    return Rule(SchedulerSection(name=name, grace_period=grace, reduction_factor=eta), OBJECTIVES)
+    return rule_of(SchedulerSection(name=name, grace_period=grace, reduction_factor=eta), OBJECTIVES)
 
 
 def row(accuracy: float, flops: float, epoch: int = 1) -> dict[str, float]:
@@ -155,9 +155,9 @@ def test_only_rungs_are_judged_and_none_never_stops() -> None:
 
 
 def test_cost_is_found_whatever_the_order_of_the_objectives() -> None:
-    turned = Rule(SchedulerSection(name="similar_cost"), OBJECTIVES[::-1])
+    turned = rule_of(SchedulerSection(name="similar_cost"), OBJECTIVES[::-1])
     assert (turned.task_index, turned.cost_index) == (1, 0)
-    alone = Rule(SchedulerSection(name="similar_cost"), OBJECTIVES[:1])
+    alone = rule_of(SchedulerSection(name="similar_cost"), OBJECTIVES[:1])
     assert (alone.task_index, alone.cost_index) == (0, None)
     for number, accuracy in enumerate([0.5, 0.9, 0.7]):
         verdict = alone.judge(number, {"epoch": 1, "val_accuracy": accuracy}, max_epochs=9)
@@ -181,14 +181,14 @@ def test_expected_flops_stand_in_for_flops_only() -> None:
     objectives = (OBJECTIVES[0], Objective(metric="routing_ratio", goal="minimize", reference=1.0))
     bare = {"epoch": 1, "val_accuracy": 0.5}
     for name, is_judged in (("moasha", False), ("similar_cost", False), ("asha", True)):
-        judge = Rule(SchedulerSection(name=name), objectives)
+        judge = rule_of(SchedulerSection(name=name), objectives)
         assert (judge.judge(0, bare, max_epochs=9, cost=1e6) is not None) is is_judged
         assert judge.judge(1, {**bare, "routing_ratio": 0.3}, max_epochs=9, cost=1e6) is not None
 
 
 def test_parameters_are_an_objective_like_any_other() -> None:
     objectives = (OBJECTIVES[0], Objective(metric="params", goal="minimize", reference=1e6))
-    judge = Rule(SchedulerSection(name="moasha", reduction_factor=2), objectives)
+    judge = rule_of(SchedulerSection(name="moasha", reduction_factor=2), objectives)
     rows = [{"epoch": 1, "val_accuracy": 0.5, "params": size} for size in (1000, 2000, 4000)]
     verdicts = [judge.judge(number, shown, max_epochs=9, cost=1e6) for number, shown in enumerate(rows)]
     assert [verdict.goes_on for verdict in verdicts if verdict is not None] == [True, False, False]

@@ -1,0 +1,106 @@
+"""What a sampler knows of the trials so far: an Optuna study without a disk, and the learning curves beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import TrialState, create_trial
+
+from search_spaces.study.space import Space
+
+Curve = dict[int, list[float]]
+"""Values of the objectives by epoch."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """A trial so far: ``labels`` are its values as the ledger stores them.
+
+    ``state`` is COMPLETE with final ``values``, RUNNING, PRUNED (stopped at the end of its ``curve``, or refused before
+    it began: then without one) or FAIL.
+    """
+
+    labels: dict[str, Any]
+    state: TrialState
+    values: list[float] | None
+    curve: Curve
+
+
+class Memory:
+    """Trials and refused proposals of a study, in the order they were asked for; its length is what has ended."""
+
+    def __init__(self, space: Space, directions: Sequence[str], seed: int) -> None:
+        self.space, self.directions = space, list(directions)
+        self._study = optuna.create_study(directions=self.directions, sampler=RandomSampler(seed=seed))
+        self._curves: dict[int, Curve] = {}
+        self.seen: set[str] = set()
+        """Settings that were proposed, given or run before, as ``key_of`` writes them."""
+
+    def __len__(self) -> int:
+        return len(self._curves)
+
+    @property
+    def position(self) -> int:
+        """Where the next trial stands."""
+        return len(self._study.get_trials(deepcopy=False))
+
+    def trials(self) -> Iterator[Past]:
+        """Yield every trial, in order."""
+        trials = self._study.get_trials(deepcopy=False)
+        curves = dict(list(self._curves.items()))  # after them, in one step: trials end meanwhile, in another thread
+        for trial in trials:
+            values = list(trial.values) if trial.state == TrialState.COMPLETE else None
+            yield Past(trial.params, trial.state, values, curves.get(trial.number) or {})
+
+    def add(
+        self,
+        labels: dict[str, Any],
+        state: TrialState,
+        values: Sequence[float] | None,
+        curve: Curve | None,
+        marks: dict[str, Any],
+    ) -> None:
+        """Add a trial of the past."""
+        distributions = self.space.distributions()
+        self.see(self.space.restore(labels))
+        past = create_trial(
+            state=state,
+            values=list(values) if values is not None and state == TrialState.COMPLETE else None,
+            params=labels,
+            distributions={name: distributions[name] for name in labels},
+            system_attrs=marks,
+        )
+        number = self.position
+        self._study.add_trial(past)
+        self._curves[number] = curve or {}
+
+    def ask(self, sampler: BaseSampler, fixed: dict[str, Any] | None = None) -> tuple[dict[str, Any], int]:
+        """Begin a trial; return its setting and its handle. ``fixed`` are ledger values that are given."""
+        self._study.sampler = sampler
+        if fixed is not None:
+            self._study.enqueue_trial(fixed)
+        trial = self._study.ask()
+        return self.space.sample(trial), trial.number
+
+    def tell(self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None) -> None:
+        """Note what became of a trial."""
+        self._curves[handle] = curve or {}
+        self._study.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
+
+    def drop(self, handle: int, state: TrialState) -> None:
+        """Note that a setting does not run: PRUNED where it was refused, FAIL where it had been tried."""
+        self._study.tell(handle, state=state)
+
+    def see(self, setting: dict[str, Any]) -> None:
+        """Count a setting as tried."""
+        self.seen.add(key_of(setting))
+
+
+def key_of(setting: dict[str, Any]) -> str:
+    """Return a setting as text; equal settings have equal texts."""
+    return json.dumps(setting, sort_keys=True, default=repr)

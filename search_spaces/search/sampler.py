@@ -1,0 +1,104 @@
+"""What a sampler is: one class that chooses the next setting of a space, and declares its options.
+
+A study names it (``sampler.name``); ``search_spaces.study.registry.SAMPLERS`` finds it. Modules of samplers import
+Optuna where they use it, so that a study is checked without it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ConfigDict
+
+from routing.config.section import Section
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from search_spaces.search.memory import Memory
+    from search_spaces.study.schema import Objective, SamplerSection
+    from search_spaces.study.space import Space
+
+Setting = dict[str, Any]
+"""Values by searched key."""
+
+
+class Options(Section):
+    """Options of a sampler, as a study gives them; the base has none. Each field has type, range and description."""
+
+    model_config = ConfigDict(strict=True)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is searched: the space, its objectives (metric, goal, reference) in the order of values, and a seed."""
+
+    space: Space
+    objectives: Sequence[Objective]
+    seed: int
+
+
+class Sampler(ABC):
+    """Base of every sampler.
+
+    ``options_type`` declares its options. ``attempts`` is how often it is asked for one proposal; when as many were
+    refused or had been tried, further ones are random.
+
+    Raises:
+        InputError: in ``__init__``, for a problem it cannot take; the study is then refused before anything runs.
+    """
+
+    options_type: ClassVar[type[Options]] = Options
+    attempts: ClassVar[int] = 1
+
+    def __init__(self, problem: Problem, options: Any) -> None:
+        self.problem, self.options = problem, options
+
+    @classmethod
+    def of(cls, section: SamplerSection, space: Space, objectives: Sequence[Objective]) -> Sampler:
+        """Return the sampler of a study."""
+        return cls(Problem(space, objectives, section.seed), cls.options_type.model_validate(section.options))
+
+    @abstractmethod
+    def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
+        """Choose one setting, or return an Optuna sampler that does; equal arguments give an equal choice.
+
+        What a setting leaves open is random, what is not active in it is ignored.
+
+        Args:
+            index: k, which counts the proposals of a study.
+            attempt: counts from 0 what was drawn for this proposal and refused, or had been tried before.
+            memory: the trials so far.
+        """
+
+    def settings(self) -> list[Setting] | None:
+        """Return every setting in order where they are known in advance, which ends the study; else None."""
+        return None
+
+    def marks(self, position: int) -> dict[str, Any]:
+        """Return the system attributes that an Optuna sampler needs on the trial at this position of the memory."""
+        return {}
+
+    def next(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
+        """Draw, or choose at random when ``attempts`` are used up."""
+        return self.draw(index, attempt, memory) if attempt < self.attempts else self.at_random(index, attempt)
+
+    def at_random(self, index: int, attempt: int) -> BaseSampler:
+        """Return the random sampler of this attempt."""
+        from optuna.samplers import RandomSampler
+
+        return RandomSampler(seed=self.seed(index, attempt))
+
+    def seed(self, *parts: int) -> int:
+        """Return a seed made of the study's and of ``parts``, those of a proposal say."""
+        return seed_of(self.problem.seed, *parts)
+
+
+def seed_of(*parts: int) -> int:
+    """Return one seed of 31 bits made of several numbers."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(list(parts)).generate_state(1)[0] >> 1)

@@ -1,0 +1,1 @@
+"""One module per sampler; ``search_spaces.study.registry.SAMPLERS`` names them."""
