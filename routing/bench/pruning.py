@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, devices, interleaved, ratio, runs_bf16
+from routing.config.registry import SELECTIONS
 from routing.data import DataInfo
 from routing.models.vit.model import Vit
 from routing.models.vit.section import VitSection
-from routing.models.vit.token_pruning import METHODS, Pruning, pruned_by
+from routing.models.vit.token_pruning import Pruning, pruned_by
 from routing.models.vit.token_selection import Selection
 from routing.training.seeding import prepare_process
 
@@ -77,7 +78,7 @@ def bench_pruning(
     architectures: Sequence[str] = ("vit_s_16",),
     batch_sizes: Sequence[int] = (32, 8, 1),
     precisions: Sequence[str] = ("fp32", "bf16"),
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = tuple(SELECTIONS),
     rounds: int = 7,
     device: str = "cpu",
 ) -> Iterator[dict[str, Any]]:

@@ -135,3 +135,61 @@ METRICS = Registry(
         "calibration_error": "routing.evaluation.metrics:CalibrationError",
     },
 )
+
+SELECTIONS = Registry(
+    "token method",
+    {
+        "importance_diversity": "routing.models.vit.token_methods:ImportanceDiversity",
+        "random": "routing.models.vit.token_methods:Random",
+        "cls_attention": "routing.models.vit.token_methods:ClsAttention",
+        "diversity": "routing.models.vit.token_methods:Diversity",
+        "merge": "routing.models.vit.token_methods:Merge",
+    },
+)
+
+FUSIONS = Registry(
+    "fusion",
+    {
+        "single": "routing.models.hyperiqa.fusion:Single",
+        "concat": "routing.models.hyperiqa.fusion:Concat",
+        "uniform": "routing.models.hyperiqa.fusion:Uniform",
+        "attention": "routing.models.hyperiqa.fusion:Attention",
+        "spatial": "routing.models.hyperiqa.fusion:Spatial",
+        "cross_scale": "routing.models.hyperiqa.fusion:CrossScale",
+    },
+)
+
+TORCHVISION_BACKBONES = tuple(
+    """
+    convnext_tiny convnext_small convnext_base convnext_large densenet121 densenet161 densenet169 densenet201
+    efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6
+    efficientnet_b7 efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
+    mobilenet_v2 mobilenet_v3_small mobilenet_v3_large regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf
+    regnet_x_8gf regnet_x_16gf regnet_x_32gf regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf
+    regnet_y_16gf regnet_y_32gf regnet_y_128gf resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d
+    resnext101_32x8d resnext101_64x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0
+    squeezenet1_0 squeezenet1_1 vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn wide_resnet50_2
+    wide_resnet101_2
+    """.split()
+)
+"""The convolutional classifiers of torchvision; stages are found by tracing them."""
+
+BACKBONES = Registry(
+    "backbone",
+    {
+        "conv": "routing.models.backbones:ConvBackbone",
+        **dict.fromkeys(TORCHVISION_BACKBONES, "routing.models.backbones:TorchvisionBackbone"),
+    },
+)
+"""Backbones of ``aacn``."""
+
+STAGED_BACKBONES = Registry(
+    "backbone",
+    {
+        "tiny4": "routing.models.hyperiqa.backbones:Tiny4",
+        "swin_t": "routing.models.hyperiqa.backbones:Swin",
+        "swin_s": "routing.models.hyperiqa.backbones:Swin",
+        "swin_b": "routing.models.hyperiqa.backbones:Swin",
+    },
+)
+"""Backbones of ``hyperiqa``, whose later stages can be left out."""

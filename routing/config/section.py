@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from routing.config.registry import resolve
+from routing.config.registry import Registry, resolve
 from routing.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,18 @@ class Section(BaseModel):
     """A frozen group of settings; a key it does not declare is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+
+def registered(names: Registry, *further: str) -> AfterValidator:
+    """Return the check of a field that holds a name of a registry, or one of ``further``."""
+
+    def check(name: str) -> str:
+        try:
+            return name if name in further else names.check(name)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+
+    return AfterValidator(check)
 
 
 class DatasetSection(Section):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,15 +29,29 @@ class Stage:
     size: int
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """Base of every backbone. ``stages`` are their shapes; ``multiply_adds`` the closed form of one image."""
 
     stages: tuple[Stage, ...]
     multiply_adds: int
 
+    @classmethod
+    def of(cls, name: str, channels_in: int, input_size: int, channels: Sequence[int]) -> Backbone:
+        """Return the backbone of a configuration: by default its class is called with all but the name.
+
+        Args:
+            channels: of every stage, as the configuration gives them; not every backbone has a choice.
+        """
+        kind: Callable[..., Backbone] = cls
+        return kind(channels_in, input_size, channels)
+
+    @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the features of every stage."""
-        raise TypeError(f"{type(self).__name__} has no forward pass")
+
+    def load_pretrained(self, source: str) -> None:
+        """Load weights from a file or by a name; raises ``InputError`` where there are none."""
+        raise InputError(f"model.backbone.weights '{source}': this backbone has no pretrained weights")
 
 
 class ConvBackbone(Backbone):
@@ -71,6 +86,11 @@ class TorchvisionBackbone(Backbone):
     """
 
     MAX_STAGES = 4
+
+    @classmethod
+    def of(cls, name: str, channels_in: int, input_size: int, channels: Sequence[int]) -> Backbone:
+        """Return the classifier of this name, whose channels are what they are."""
+        return cls(name, channels_in, input_size)
 
     def __init__(self, name: str, channels_in: int, input_size: int) -> None:
         super().__init__()

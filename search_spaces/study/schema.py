@@ -20,8 +20,8 @@ from pydantic import (
 
 from routing.config import registry
 from routing.config.explain import unknown_first
-from routing.config.section import Section
-from routing.errors import InputError, choices, nearest
+from routing.config.section import Section, registered
+from routing.errors import choices, nearest
 from search_spaces.study.registry import RULES, SAMPLERS
 
 Scalar = bool | int | float | str | None
@@ -175,20 +175,8 @@ class Objective(Section):
         return self
 
 
-def _registered(names: registry.Registry) -> AfterValidator:
-    """Return the check of a name against a registry, which a plugin may have added to."""
-
-    def check(name: str) -> str:
-        try:
-            return names.check(name)
-        except InputError as error:
-            raise ValueError(str(error)) from None
-
-    return AfterValidator(check)
-
-
-SamplerName = Annotated[str, _registered(SAMPLERS), Field(json_schema_extra={"enum": list(SAMPLERS)})]
-RuleName = Annotated[str, _registered(RULES), Field(json_schema_extra={"enum": list(RULES)})]
+SamplerName = Annotated[str, registered(SAMPLERS), Field(json_schema_extra={"enum": list(SAMPLERS)})]
+RuleName = Annotated[str, registered(RULES), Field(json_schema_extra={"enum": list(RULES)})]
 
 
 class SamplerSection(Section):

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from routing.config.registry import TORCHVISION_BACKBONES
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.evaluation.compute import count_module, expected_flops, measure
@@ -22,7 +23,6 @@ from routing.models.aacn.model import (
     keep_largest,
     num_kept,
 )
-from routing.models.aacn.section import TORCHVISION_BACKBONES
 from routing.models.backbones import TorchvisionBackbone
 from routing.runner import run
 

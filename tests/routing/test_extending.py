@@ -22,7 +22,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 def example(folder: Path) -> Path:
     """A folder with the files of the page."""
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names = ("my_plugin.py", "my_model.py", "my_search.py")
+    names = ("my_plugin.py", "my_model.py", "my_parts.py", "my_search.py")
     for name, text in zip(names, (text for kind, text in blocks if kind == "python"), strict=True):
         (folder / name).write_text(text)
     names = ("run.yaml", "early_exit.yaml", "neighbours.yaml")
@@ -58,6 +58,38 @@ def test_the_model_of_the_page(example: Path) -> None:
     assert (always["routing_ratio"], never["routing_ratio"]) == (0.0, 1.0)
     assert always["flops"] < points["0.5"]["flops"] <= never["flops"]
     assert always["val_loss"] != never["val_loss"]
+
+
+PARTS = """
+from routing.config.run import RunConfig
+from routing.runner import run
+
+training = {"num_epochs": 1, "batch_size": 32}
+base = {"plugins": ["my_parts"], "training": training, "seed": 1}
+digits, quality = {"num_train": 96, "num_val": 32}, {"name": "quality", "num_train": 64, "num_val": 32}
+pruning = {"method": "key_norm", "k_anchors": 2, "top_m": 3}
+for model, dataset in (
+    ({"name": "vit", "width": 16, "depth": 3, "pruning": pruning}, digits),
+    ({"name": "aacn", "backbone": {"name": "separable", "channels": [6, 8]}}, digits),
+    ({"name": "hyperiqa", "fusion": {"mode": "loudest"}}, quality),
+):
+    record = run(RunConfig.from_dict({**base, "model": model, "dataset": dataset}))
+    print(model["name"], len(record.points), record.metrics["flops"])
+try:
+    RunConfig.from_dict({**base, "model": {"name": "vit", "pruning": {"method": "key_nrom"}}})
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_the_parts_of_the_page(example: Path) -> None:
+    """A run fails where what was executed is not the closed form of its parts."""
+    done = subprocess.run([sys.executable, "-c", PARTS], cwd=example, capture_output=True, text=True, timeout=500)
+    *runs, refused = done.stdout.splitlines()
+    assert [line.split()[0] for line in runs] == ["vit", "aacn", "hyperiqa"], done.stderr
+    assert all(int(line.split()[1]) > 1 and float(line.split()[2]) > 0 for line in runs)
+    assert "unknown token method 'key_nrom'; did you mean 'key_norm'?" in refused
 
 
 @pytest.mark.slow

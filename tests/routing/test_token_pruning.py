@@ -11,12 +11,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from routing.config.registry import SELECTIONS
 from routing.errors import InputError
 from routing.evaluation.compute import count_module
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
-from routing.models.vit.token_pruning import METHODS, Pruning, pruned, pruned_by, select_tokens
+from routing.models.vit.token_pruning import Pruning, pruned, pruned_by, select_tokens
 from routing.models.vit.token_selection import Selection
 
 
@@ -67,7 +68,7 @@ def logits(model: nn.Module, count: int = 5) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SELECTIONS)
 def test_keeping_all_changes_no_bit(model: nn.Module, method: str) -> None:
     before = logits(model)
     with pruned(model, 10, 26, 0.5, method=method) as record:
@@ -75,7 +76,7 @@ def test_keeping_all_changes_no_bit(model: nn.Module, method: str) -> None:
     assert (record.tokens_before, record.tokens_after) == (37, 37)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SELECTIONS)
 def test_pruned_blocks_run_on_fewer_tokens(model: nn.Module, method: str) -> None:
     seen: list[int] = []
     host = host_of(model)
@@ -248,7 +249,7 @@ def test_random_control() -> None:
     assert counts[1:].max() < 0.35
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SELECTIONS)
 @pytest.mark.parametrize("direction", ["anchor_to_token", "token_to_anchor"])
 def test_cost_of_a_pruned_model_is_its_trace(method: str, direction: Any) -> None:
     """Blocks on all tokens, the choice, blocks on kept tokens: together exactly what fvcore sees in one whole pass."""

@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.config.registry import BACKBONES
 from routing.data import DataInfo
 from routing.errors import InputError
-from routing.models.aacn.section import OWN_BACKBONE, AacnAttentionSection, AacnBackboneSection, AacnSection
+from routing.models.aacn.section import AacnAttentionSection, AacnSection
 from routing.models.attention import SelfAttention, attention_rows
-from routing.models.backbones import Backbone, ConvBackbone, TorchvisionBackbone
+from routing.models.backbones import Backbone
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.patch.routers import CURVE_SHARES
 
@@ -135,7 +136,9 @@ class AttentionAugmentedNet(VisionModel):
         settings = section.attention
         self.image_shape = (info.channels, info.input_size, info.input_size)
         self.num_outputs, self.alpha = info.num_outputs, settings.alpha
-        self.backbone = _build_backbone(section.backbone, info)
+        chosen = section.backbone
+        kind: type[Backbone] = BACKBONES.get(chosen.name)
+        self.backbone = kind.of(chosen.name, info.channels, info.input_size, chosen.channels)
         self.pretrained = section.backbone.weights is not None
         available = len(self.backbone.stages)
         if settings.stages is not None and settings.stages > available:
@@ -205,7 +208,6 @@ class AttentionAugmentedNet(VisionModel):
     def initialise(self, section: AacnSection) -> None:  # type: ignore[override]
         """Load the backbone's weights."""
         if section.backbone.weights is not None:
-            assert isinstance(self.backbone, TorchvisionBackbone)
             self.backbone.load_pretrained(section.backbone.weights)
 
     def counted_parts(self) -> dict[str, CountedPart]:
@@ -287,9 +289,3 @@ class AttentionAugmentedNet(VisionModel):
         """Make ``value`` the default keep ratio."""
         self.check_knob(value)
         self.keep_ratio = float(value)
-
-
-def _build_backbone(section: AacnBackboneSection, info: DataInfo) -> Backbone:
-    if section.name == OWN_BACKBONE:
-        return ConvBackbone(info.channels, info.input_size, section.channels)
-    return TorchvisionBackbone(section.name, info.channels, info.input_size)

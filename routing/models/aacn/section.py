@@ -6,32 +6,19 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from routing.config.registry import BACKBONES, TORCHVISION_BACKBONES
 from routing.config.section import ModelSection, Section
 from routing.errors import choices, nearest
 from routing.models.patch.section import Widths
 
 OWN_BACKBONE = "conv"
-TORCHVISION_BACKBONES = tuple(
-    """
-    convnext_tiny convnext_small convnext_base convnext_large densenet121 densenet161 densenet169 densenet201
-    efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5 efficientnet_b6
-    efficientnet_b7 efficientnet_v2_s efficientnet_v2_m efficientnet_v2_l mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3
-    mobilenet_v2 mobilenet_v3_small mobilenet_v3_large regnet_x_400mf regnet_x_800mf regnet_x_1_6gf regnet_x_3_2gf
-    regnet_x_8gf regnet_x_16gf regnet_x_32gf regnet_y_400mf regnet_y_800mf regnet_y_1_6gf regnet_y_3_2gf regnet_y_8gf
-    regnet_y_16gf regnet_y_32gf regnet_y_128gf resnet18 resnet34 resnet50 resnet101 resnet152 resnext50_32x4d
-    resnext101_32x8d resnext101_64x4d shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0
-    squeezenet1_0 squeezenet1_1 vgg11 vgg11_bn vgg13 vgg13_bn vgg16 vgg16_bn vgg19 vgg19_bn wide_resnet50_2
-    wide_resnet101_2
-    """.split()
-)
-"""The convolutional classifiers of torchvision; stages are found by tracing them."""
-BACKBONES = (OWN_BACKBONE, *TORCHVISION_BACKBONES)
 DEFAULT_CHANNELS = (8, 16, 32)
 
 
 def _known_backbone(name: str) -> str:
     if name not in BACKBONES:
-        some = choices([*BACKBONES[:1], "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "..."])
+        own = [known for known in BACKBONES if known not in TORCHVISION_BACKBONES]
+        some = choices([*own, "resnet18", "resnet50", "mobilenet_v3_small", "efficientnet_b0", "..."])
         raise ValueError(f"unknown backbone '{name}'{nearest(name, BACKBONES)} (valid: {some})")
     return name
 
@@ -43,12 +30,14 @@ Channels = Annotated[Widths, Field(min_length=1)]
 class AacnBackboneSection(Section):
     """The convolutional stages whose features are attended."""
 
-    name: BackboneName = Field(default=OWN_BACKBONE, description="conv: our own; else a torchvision conv net by name.")
-    channels: Channels = Field(default=DEFAULT_CHANNELS, description="conv only: channels of each stage.")
+    name: BackboneName = Field(
+        default=OWN_BACKBONE, description="conv: our own; a torchvision conv net by name; or one of a plugin."
+    )
+    channels: Channels = Field(default=DEFAULT_CHANNELS, description="conv: channels of each stage.")
     weights: str | None = Field(
         default=None,
         max_length=4096,
-        description="torchvision only: its name of pretrained weights (DEFAULT: downloaded once), or a file.",
+        description="torchvision: its name of pretrained weights (DEFAULT: downloaded once), or a file.",
     )
 
     @model_validator(mode="after")
@@ -58,7 +47,7 @@ class AacnBackboneSection(Section):
                 f"model.backbone.weights '{self.weights}': there are no pretrained weights of 'conv' "
                 "(valid: a torchvision backbone, resnet18 say)"
             )
-        if self.name != OWN_BACKBONE and self.channels != DEFAULT_CHANNELS:
+        if self.name in TORCHVISION_BACKBONES and self.channels != DEFAULT_CHANNELS:
             raise ValueError(f"model.backbone.channels belongs to backbone 'conv', not to '{self.name}'")
         return self
 

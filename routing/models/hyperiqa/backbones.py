@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.models.backbones import ConvBackbone
-from routing.models.hyperiqa.section import TINY_BACKBONE, BackboneSection
+from routing.models.hyperiqa.section import BackboneSection
 from routing.models.pretrained import one_line, pretrained_state
 
 SWIN_WINDOW = 7  # tokens per side of an attention window; torchvision's swin_t, swin_s, swin_b
@@ -33,6 +33,19 @@ class StagedBackbone(nn.Module):
     def __init__(self, stages: Sequence[nn.Module]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(stages)
+
+    @classmethod
+    def of(cls, section: BackboneSection, channels_in: int, input_size: int, num_stages: int) -> StagedBackbone:
+        """Return the first ``num_stages`` stages of a configuration's backbone, untrained.
+
+        By default, its class is called with the number of channels, the side of the images and the widths wanted.
+        """
+        kind: Callable[..., StagedBackbone] = cls
+        return kind(channels_in, input_size, section.widths[:num_stages])
+
+    def load_pretrained(self, source: str) -> None:
+        """Load weights from a file or by a name; raises ``InputError`` where there are none."""
+        raise InputError(f"model.backbone.weights '{source}': this backbone has no pretrained weights")
 
     def forward(self, images: Tensor, num_stages: int) -> list[Tensor]:
         """Return the features (B, C_s, H_s, W_s) of the first ``num_stages`` stages; the others do not run."""
@@ -90,6 +103,13 @@ class Swin(StagedBackbone):
             self._stage_multiply_adds(index, side, len(features[2 * index + 1])) for index, side in enumerate(sides)
         )
 
+    @classmethod
+    def of(cls, section: BackboneSection, channels_in: int, input_size: int, num_stages: int) -> StagedBackbone:
+        """Return the first stages of torchvision's; raises ``InputError`` for images of other than 3 channels."""
+        if channels_in != 3:
+            raise InputError(f"model.backbone.name '{section.name}' needs images of 3 channels, not {channels_in}")
+        return cls(section.name, input_size, num_stages)
+
     def as_map(self, stage: int, output: Tensor) -> Tensor:
         """Return (B, H, W, C), normalised over C, as (B, C, H, W)."""
         normalised: Tensor = self.norms[stage](output)
@@ -139,16 +159,3 @@ class Swin(StagedBackbone):
         missing = [name for name in missing if name.startswith("stages.")]
         if missing:
             raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
-
-
-def build_backbone(section: BackboneSection, channels_in: int, input_size: int, num_stages: int) -> StagedBackbone:
-    """Return the first ``num_stages`` stages of a configuration's backbone, untrained.
-
-    Raises:
-        InputError: Swin on other than 3 channels.
-    """
-    if section.name == TINY_BACKBONE:
-        return Tiny4(channels_in, input_size, section.widths[:num_stages])
-    if channels_in != 3:
-        raise InputError(f"model.backbone.name '{section.name}' needs images of 3 channels, not {channels_in}")
-    return Swin(section.name, input_size, num_stages)

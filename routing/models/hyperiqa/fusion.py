@@ -8,14 +8,17 @@ Shapes: B batch, S scales, C_s channels of scale s, P side of the pooled grid, D
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.models.hyperiqa.section import FusionSection
 
-class Fusion(nn.Module):
+
+class Fusion(nn.Module, ABC):
     """Base: weighs every scale by ``weigh`` and concatenates them.
 
     Args:
@@ -25,6 +28,11 @@ class Fusion(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.channels = tuple(channels)
+
+    @classmethod
+    def of(cls, section: FusionSection, channels: Sequence[int]) -> Fusion:
+        """Return the fusion of a configuration, whose keys are there for every fusion, for scales of these widths."""
+        return cls(channels)
 
     @property
     def width(self) -> int:
@@ -39,9 +47,9 @@ class Fusion(nn.Module):
         fused = F.pad(fused, (0, 0, 0, 0, 0, self.width - fused.shape[1]))
         return fused, F.pad(weights_BK, (0, missing))
 
+    @abstractmethod
     def weigh(self, features: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
         """Return the weighted maps of the K scales given and their weights (B, K)."""
-        raise TypeError(f"{type(self).__name__} does not weigh")
 
     def multiply_adds(self, kept: int, pool: int) -> int:
         """Return the closed form for one image of which ``kept`` scales are there, pooled to ``pool`` cells a side."""
@@ -82,6 +90,11 @@ class Attention(Fusion):
         self.score = nn.Sequential(
             nn.Linear(self.channels[-1], hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, len(self.channels))
         )
+
+    @classmethod
+    def of(cls, section: FusionSection, channels: Sequence[int]) -> Fusion:
+        """Return it with the hidden width and the dropout of the configuration."""
+        return cls(channels, section.hidden, section.dropout)
 
     def weigh(self, features: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
         """Return every scale by its weight."""
@@ -135,6 +148,11 @@ class CrossScale(Fusion):
         self.into = nn.ModuleList(nn.Linear(c, width) for c in self.channels)
         self.qkv = nn.Linear(width, 3 * width)
         self.out_of = nn.ModuleList(nn.Linear(width, c) for c in self.channels)
+
+    @classmethod
+    def of(cls, section: FusionSection, channels: Sequence[int]) -> Fusion:
+        """Return it with the width and the heads of the configuration."""
+        return cls(channels, section.width, section.heads)
 
     def weigh(self, features: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
         """Return every scale plus what it read from the others."""

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.config.registry import FUSIONS, STAGED_BACKBONES
 from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
-from routing.models.hyperiqa.backbones import Swin, build_backbone
-from routing.models.hyperiqa.fusion import Attention, Concat, CrossScale, Fusion, Single, Spatial, Uniform
+from routing.models.hyperiqa.backbones import StagedBackbone
+from routing.models.hyperiqa.fusion import Fusion
 from routing.models.hyperiqa.hyper_head import HyperHead
 from routing.models.hyperiqa.section import FusionSection, HyperIqaSection
 
@@ -29,12 +30,8 @@ _KNOB = re.compile(r"^scales=(\d+),crops=(\d+)$")
 
 def build_fusion(section: FusionSection, channels: Sequence[int]) -> Fusion:
     """Return the fusion of a configuration for scales of these widths."""
-    if section.mode == "attention":
-        return Attention(channels, section.hidden, section.dropout)
-    if section.mode == "cross_scale":
-        return CrossScale(channels, section.width, section.heads)
-    plain: dict[str, type[Fusion]] = {"single": Single, "concat": Concat, "uniform": Uniform, "spatial": Spatial}
-    return plain[section.mode](channels)
+    fusion: Fusion = FUSIONS.get(section.mode).of(section, channels)
+    return fusion
 
 
 def crop(images: Tensor, size: int, place: tuple[float, float]) -> Tensor:
@@ -74,7 +71,8 @@ class HyperIqa(VisionModel):
         self._check_crops(section, info)
         self.stages_used, self.pool = section.fusion.used, section.head.pool
         self.fewer_scales_weight = section.fewer_scales_weight if len(self.stages_used) > 1 else 0.0
-        self.backbone = build_backbone(section.backbone, info.channels, self.crop_size, self.stages_used[-1])
+        backbone: type[StagedBackbone] = STAGED_BACKBONES.get(section.backbone.name)
+        self.backbone = backbone.of(section.backbone, info.channels, self.crop_size, self.stages_used[-1])
         channels = [self.backbone.channels[stage - 1] for stage in self.stages_used]
         self.fusion = build_fusion(section.fusion, channels)
         head = section.head
@@ -163,7 +161,6 @@ class HyperIqa(VisionModel):
     def initialise(self, section: HyperIqaSection) -> None:  # type: ignore[override]
         """Load the backbone's weights."""
         if section.backbone.weights is not None:
-            assert isinstance(self.backbone, Swin)
             self.backbone.load_pretrained(section.backbone.weights)
 
     def counted_parts(self) -> dict[str, CountedPart]:

@@ -6,22 +6,26 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from routing.config.section import ModelSection, Section
+from routing.config.registry import FUSIONS, STAGED_BACKBONES
+from routing.config.section import ModelSection, Section, registered
 
 TINY_BACKBONE = "tiny4"
+SWIN_BACKBONES = ("swin_t", "swin_s", "swin_b")
 NUM_STAGES = 4
 
 SWIN_HEAD = {"pool": 7, "hyper_channels": 112, "target_widths": (224, 112, 56)}
 """Defaults of the head on Swin, those of HyperIQA on a backbone of its size; the others are for ``tiny4``."""
 
+BackboneName = Annotated[str, registered(STAGED_BACKBONES), Field(json_schema_extra={"enum": list(STAGED_BACKBONES)})]
+FusionMode = Annotated[str, registered(FUSIONS), Field(json_schema_extra={"enum": list(FUSIONS)})]
 Width = Annotated[int, Field(ge=1, le=8192)]
 
 
 class BackboneSection(Section):
     """The network whose four stages are fused."""
 
-    name: Literal["tiny4", "swin_t", "swin_s", "swin_b"] = Field(
-        default="tiny4", description="tiny4: four small conv stages; swin_*: torchvision's."
+    name: BackboneName = Field(
+        default=TINY_BACKBONE, description="tiny4: four small conv stages; swin_*: torchvision's."
     )
     widths: tuple[Width, Width, Width, Width] = Field(
         default=(16, 32, 64, 96), description="Channels of the four stages of tiny4."
@@ -34,7 +38,7 @@ class BackboneSection(Section):
     def _keys_fit_the_network(self) -> BackboneSection:
         if self.name == TINY_BACKBONE and self.weights is not None:
             raise ValueError(f"model.backbone.weights '{self.weights}' belong to swin_t, swin_s, swin_b, not to tiny4")
-        if self.name != TINY_BACKBONE and self.widths != type(self).model_fields["widths"].default:
+        if self.name in SWIN_BACKBONES and self.widths != type(self).model_fields["widths"].default:
             raise ValueError(f"model.backbone.widths belong to tiny4, not to {self.name}")
         return self
 
@@ -42,7 +46,7 @@ class BackboneSection(Section):
 class FusionSection(Section):
     """How the stages become one map."""
 
-    mode: Literal["single", "concat", "uniform", "attention", "spatial", "cross_scale"] = Field(
+    mode: FusionMode = Field(
         default="attention", description="single: the last of the scales only; the others use all of them."
     )
     scales: tuple[Annotated[int, Field(ge=1, le=NUM_STAGES)], ...] = Field(
@@ -124,5 +128,5 @@ class HyperIqaSection(ModelSection):
         if not isinstance(values, dict):
             return values
         backbone, head = values.get("backbone"), values.get("head", {})
-        on_swin = isinstance(backbone, dict) and backbone.get("name", TINY_BACKBONE) != TINY_BACKBONE
+        on_swin = isinstance(backbone, dict) and backbone.get("name") in SWIN_BACKBONES
         return {**values, "head": {**SWIN_HEAD, **head}} if on_swin and isinstance(head, dict) else values

@@ -6,12 +6,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from routing.config.section import ModelSection, Section
+from routing.config.registry import SELECTIONS
+from routing.config.section import ModelSection, Section, registered
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Layer = Annotated[int, Field(ge=1, le=1000)]
 
+TokenMethodName = Annotated[
+    str, registered(SELECTIONS, "none"), Field(json_schema_extra={"enum": ["none", *SELECTIONS]})
+]
 TorchvisionName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
 
 
@@ -30,8 +34,8 @@ class PruningGridSection(Section):
 class PruningSection(Section):
     """Training-free token pruning of a trained transformer; it acts in evaluation only."""
 
-    method: Literal["none", "importance_diversity", "random", "cls_attention", "diversity", "merge"] = Field(
-        default="none", description="How tokens are chosen; all but importance_diversity are controls."
+    method: TokenMethodName = Field(
+        default="none", description="How tokens are chosen; of ours, all but importance_diversity are controls."
     )
     k_anchors: int = Field(default=10, ge=1, le=100_000, description="Tokens with the highest CLS attention.")
     top_m: int = Field(default=50, ge=1, le=100_000, description="Further tokens, by score.")

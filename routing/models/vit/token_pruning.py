@@ -12,7 +12,7 @@ Shapes: B images, T tokens (CLS is token 0), K kept, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,30 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from routing.config.registry import SELECTIONS
 from routing.errors import InputError, choices, nearest
 from routing.models.vit.hosts import Host, host_of
-from routing.models.vit.token_merging import merge_tokens, merged_pairs
-from routing.models.vit.token_selection import (
-    AttentionInput,
-    Direction,
-    Normalize,
-    Selection,
-    cls_attention,
-    diversity,
-    importance_diversity,
-    random,
-    select_tokens,
-)
+from routing.models.vit.token_methods import BlockSize, TokenMethod
+from routing.models.vit.token_selection import Direction, Normalize, Selection, select_tokens
 
-__all__ = ["METHODS", "Choice", "Pruning", "PruningRecord", "pruned", "pruned_by", "reduce_tokens", "select_tokens"]
+__all__ = ["Choice", "Pruning", "PruningRecord", "pruned", "pruned_by", "reduce_tokens", "select_tokens"]
 
-SELECTIONS: dict[str, Callable[[AttentionInput, Selection], Tensor]] = {
-    "importance_diversity": importance_diversity,
-    "random": random,
-    "cls_attention": cls_attention,
-    "diversity": diversity,
-}
-METHODS = (*SELECTIONS, "merge")
 UNPRUNED = "none"
 
 
@@ -55,12 +39,18 @@ class Pruning:
     start_layer: int = 1
     method: str = "importance_diversity"
 
+    @property
+    def chooser(self) -> TokenMethod:
+        """The method itself."""
+        chooser: TokenMethod = SELECTIONS.get(self.method)()
+        return chooser
+
     def check(self, num_tokens: int, depth: int) -> None:
         """Raise ``InputError`` for a setting that a model of this size cannot take."""
-        if self.method not in METHODS:
-            raise InputError(
-                f"pruning.method '{self.method}'{nearest(self.method, METHODS)} (valid: {choices(METHODS)})"
-            )
+        try:
+            SELECTIONS.check(self.method)
+        except InputError as error:
+            raise InputError(f"pruning.method: {error}") from None
         if not 1 <= self.start_layer < depth:
             raise InputError(
                 f"pruning.start_layer {self.start_layer}: the model has blocks 0 to {depth - 1}, and the first is "
@@ -93,21 +83,8 @@ class Pruning:
 
     def multiply_adds(self, host: Host, num_tokens: int) -> int:
         """Return what choosing costs for one image of ``num_tokens``: projections, attention rows, cosines."""
-        width, k, chosen = host.width, self.selection.k_anchors, self.selection
-        keys, row = num_tokens * width * width, width * width + num_tokens * width  # a row: its query, then q k^T
-        if self.method == "random":
-            return 0
-        if self.method == "merge":
-            head = width // host.heads(host.parts(host.blocks[0])[1])
-            return keys + merged_pairs(num_tokens, chosen.num_kept) * head
-        total = keys + row
-        if self.method == "cls_attention":
-            return total
-        if self.method == "diversity" or chosen.alpha < 1:
-            total += k * num_tokens * width
-        if self.method == "importance_diversity" and chosen.alpha > 0:
-            total += row * (k if chosen.direction == "anchor_to_token" else num_tokens)
-        return total
+        head_width = host.width // host.heads(host.parts(host.blocks[0])[1])
+        return self.chooser.multiply_adds(BlockSize(num_tokens, host.width, head_width), self.selection)
 
 
 @dataclass
@@ -135,8 +112,9 @@ class _Pruner:
         heads = self.host.heads(self.host.parts(block)[1])
         mask = _find_mask(args, kwargs)
         bias = None if mask is None else self.host.mask_in(mask, heads)
-        if mask is not None and self.pruning.method == "merge":
-            raise InputError("pruning.method 'merge' cannot take an attention mask (valid: the other methods)")
+        if mask is not None and not self.pruning.chooser.takes_mask:
+            method = self.pruning.method
+            raise InputError(f"pruning.method '{method}' cannot take an attention mask (valid: one that can)")
         kept_BKD, kept_BK = reduce_tokens(self.host, block, self.pruning, tokens_BTD, bias)
         self.record.kept, self.record.tokens_before, self.record.tokens_after = kept_BK, count, kept_BKD.shape[1]
         return self.follow(block, (self.host.tokens_out(kept_BKD), *args[1:]), kwargs)
@@ -159,13 +137,7 @@ def reduce_tokens(
     """Return the tokens (B, K, D) that ``block`` is given, in their own order, and their indices (None: merged)."""
     with torch.no_grad():
         source = host.attention_input(block, tokens_BTD, bias)
-        if pruning.method == "merge":
-            metric_BTE = source.keys().mean(dim=1)
-        else:
-            kept_BK = SELECTIONS[pruning.method](source, pruning.selection).sort(dim=1).values
-    if pruning.method == "merge":
-        return merge_tokens(tokens_BTD, metric_BTE, pruning.selection.num_kept), None
-    return tokens_BTD.gather(1, kept_BK[..., None].expand(-1, -1, tokens_BTD.shape[2])), kept_BK
+    return pruning.chooser.reduce(source, tokens_BTD, pruning.selection)
 
 
 class Choice(nn.Module):
@@ -200,7 +172,7 @@ def pruned(
         model: anything ``transformer_hosts.host_of`` knows; a whole open_clip model is pruned in its vision tower.
         k_anchors, top_m, alpha, direction, normalize: see ``token_selection.Selection``.
         start_layer: the first block that runs on fewer tokens, 1 to depth - 1.
-        method: one of ``METHODS``.
+        method: a name of ``routing.config.registry.SELECTIONS``.
 
     Yields:
         A record of the latest forward pass: which tokens were kept.

@@ -1,0 +1,138 @@
+"""Token methods: how a block is given fewer tokens. One class each; ``routing.config.registry.SELECTIONS`` names them.
+
+The index maths are in ``token_selection`` and ``token_merging``. Shapes: B images, T tokens (CLS is token 0), K kept,
+D width of a token.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from routing.models.vit import token_selection
+from routing.models.vit.token_merging import merge_tokens, merged_pairs
+from routing.models.vit.token_selection import AttentionInput, Selection
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """The block before which tokens are chosen: T ``tokens`` of ``width`` D, heads of ``head_width``."""
+
+    tokens: int
+    width: int
+    head_width: int
+
+    @property
+    def keys(self) -> int:
+        """Multiply-adds of the keys of all tokens."""
+        return self.tokens * self.width**2
+
+    @property
+    def attention_row(self) -> int:
+        """Multiply-adds of one row of attention: its query, then its products with all keys."""
+        return self.width**2 + self.tokens * self.width
+
+
+class TokenMethod(ABC):
+    """Base of every method that keeps some tokens and drops the others.
+
+    ``takes_mask``: whether it works where an attention mask hides tokens.
+    """
+
+    takes_mask: ClassVar[bool] = True
+
+    @abstractmethod
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """Return the indices (B, K) of the tokens that stay, in any order; token 0, CLS, is among them.
+
+        Args:
+            source: tokens, keys and queries of the block.
+            selection: how many stay: K = ``selection.num_kept`` = 1 + k + m.
+        """
+
+    @abstractmethod
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Return what choosing costs for one image."""
+
+    def reduce(self, source: AttentionInput, tokens_BTD: Tensor, selection: Selection) -> tuple[Tensor, Tensor | None]:
+        """Return the tokens (B, K, D) that stay, in their own order, and their indices (None: they were merged)."""
+        with torch.no_grad():
+            kept_BK = self.choose(source, selection).sort(dim=1).values
+        return tokens_BTD.gather(1, kept_BK[..., None].expand(-1, -1, tokens_BTD.shape[2])), kept_BK
+
+
+class ImportanceDiversity(TokenMethod):
+    """Anchors, importance, diversity, score."""
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """See ``token_selection.importance_diversity``."""
+        return token_selection.importance_diversity(source, selection)
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Keys, the row of CLS, rows of importance, cosines; a part of weight 0 is left out."""
+        total, k = block.keys + block.attention_row, selection.k_anchors
+        if selection.alpha < 1:
+            total += k * block.tokens * block.width
+        if selection.alpha > 0:
+            total += block.attention_row * (k if selection.direction == "anchor_to_token" else block.tokens)
+        return total
+
+
+class Random(TokenMethod):
+    """Control: tokens at random."""
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """See ``token_selection.random``."""
+        return token_selection.random(source, selection)
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Nothing."""
+        return 0
+
+
+class ClsAttention(TokenMethod):
+    """Control: the highest attention of CLS."""
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """See ``token_selection.cls_attention``."""
+        return token_selection.cls_attention(source, selection)
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Keys and the row of CLS."""
+        return block.keys + block.attention_row
+
+
+class Diversity(TokenMethod):
+    """Control: anchors, and the others by diversity alone."""
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """See ``token_selection.diversity``."""
+        return token_selection.diversity(source, selection)
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Keys, the row of CLS, cosines."""
+        return block.keys + block.attention_row + selection.k_anchors * block.tokens * block.width
+
+
+class Merge(TokenMethod):
+    """Control: similar tokens are averaged, none is dropped; what is similar is said by the keys."""
+
+    takes_mask: ClassVar[bool] = False
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """Never asked: every token stays, in a mean."""
+        raise AssertionError("merge chooses no tokens")
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Keys, and the pairs of every round."""
+        return block.keys + merged_pairs(block.tokens, selection.num_kept) * block.head_width
+
+    def reduce(self, source: AttentionInput, tokens_BTD: Tensor, selection: Selection) -> tuple[Tensor, Tensor | None]:
+        """Return the merged tokens (B, K, D)."""
+        with torch.no_grad():
+            metric_BTE = source.keys().mean(dim=1)
+        return merge_tokens(tokens_BTD, metric_BTE, selection.num_kept), None
