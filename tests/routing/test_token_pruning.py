@@ -68,7 +68,7 @@ def logits(model: nn.Module, count: int = 5) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", list(SELECTIONS))
 def test_keeping_all_changes_no_bit(model: nn.Module, method: str) -> None:
     before = logits(model)
     with pruned(model, 10, 26, 0.5, method=method) as record:
@@ -76,7 +76,7 @@ def test_keeping_all_changes_no_bit(model: nn.Module, method: str) -> None:
     assert (record.tokens_before, record.tokens_after) == (37, 37)
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", list(SELECTIONS))
 def test_pruned_blocks_run_on_fewer_tokens(model: nn.Module, method: str) -> None:
     seen: list[int] = []
     host = host_of(model)
@@ -249,7 +249,7 @@ def test_random_control() -> None:
     assert counts[1:].max() < 0.35
 
 
-@pytest.mark.parametrize("method", SELECTIONS)
+@pytest.mark.parametrize("method", list(SELECTIONS))
 @pytest.mark.parametrize("direction", ["anchor_to_token", "token_to_anchor"])
 def test_cost_of_a_pruned_model_is_its_trace(method: str, direction: Any) -> None:
     """Blocks on all tokens, the choice, blocks on kept tokens: together exactly what fvcore sees in one whole pass."""
