@@ -39,18 +39,21 @@ class Pruning:
     start_layer: int = 1
     method: str = "importance_diversity"
 
+    def __post_init__(self) -> None:
+        """Find the method here and not where it is used: an exporter cannot trace the import of a module."""
+        try:
+            object.__setattr__(self, "_chooser", SELECTIONS.get(self.method)())
+        except InputError as error:
+            raise InputError(f"pruning.method: {error}") from None
+
     @property
     def chooser(self) -> TokenMethod:
         """The method itself."""
-        chooser: TokenMethod = SELECTIONS.get(self.method)()
+        chooser: TokenMethod = self.__dict__["_chooser"]
         return chooser
 
     def check(self, num_tokens: int, depth: int) -> None:
         """Raise ``InputError`` for a setting that a model of this size cannot take."""
-        try:
-            SELECTIONS.check(self.method)
-        except InputError as error:
-            raise InputError(f"pruning.method: {error}") from None
         if not 1 <= self.start_layer < depth:
             raise InputError(
                 f"pruning.start_layer {self.start_layer}: the model has blocks 0 to {depth - 1}, and the first is "
