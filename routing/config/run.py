@@ -28,32 +28,11 @@ from routing.config.explain import explain
 from routing.config.overrides import parse_overrides, switch_names
 from routing.config.plugins import import_plugins
 from routing.config.recipe import fill
-from routing.config.registry import DATASETS, METRICS, MODELS, Registry
-from routing.config.section import DatasetSection, ModelSection, Section, dotted, merge, nested
+from routing.config.registry import DATASETS, METRICS, MODELS
+from routing.config.section import DatasetSection, ModelSection, Section, by_name, dotted, merge, nested
 from routing.config.training import TrainingSection
-from routing.errors import InputError, choices, nearest
+from routing.errors import InputError, choices
 from routing.files.yaml_io import dump, load_file
-
-
-class _UnknownName(ValueError):
-    """Carries a registry's one-line message through pydantic unchanged."""
-
-
-def _by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
-    """Return a validator that turns ``{"name": n, ...}`` into the section registered as ``n``."""
-
-    def parse(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        name = value.get("name", default)
-        if not isinstance(name, str) or name not in registry:
-            raise _UnknownName(
-                f"unknown {registry.kind} {name!r}{nearest(str(name), registry)} (valid: {choices(registry)})"
-            )
-        return registry.get(name).model_validate(value)
-
-    return parse
-
 
 TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 """Losses of every task; the first is its default. A task of a plugin has its own only."""
@@ -61,8 +40,8 @@ TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 TASK_METRICS = {"classification": ("accuracy", "loss"), "quality": ("srcc", "plcc", "plcc_logistic", "rmse")}
 """Metrics of every task, reported as ``val_<name>``; ``evaluation.metrics`` adds further ones."""
 
-Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(_by_name(DATASETS, "digits"))]
-Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(_by_name(MODELS, "attention_routing"))]
+Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(by_name(DATASETS, "digits"))]
+Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(by_name(MODELS, "attention_routing"))]
 
 
 def _known_device(name: str) -> str:
@@ -228,10 +207,14 @@ def valid_keys(values: dict[str, Any] | None = None) -> list[str]:
 
 
 def _keys_of(section: type[Section], prefix: str = "") -> list[str]:
-    keys = []
+    keys: list[str] = []
     for name, field in section.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, (DatasetSection, ModelSection)):
+            if prefix:  # a model inside a model: keys of any that fits there
+                fitting = (MODELS.get(entry) for entry in MODELS)
+                inside = (_keys_of(model, f"{prefix}{name}.") for model in fitting if model.has_stages)
+                keys += dict.fromkeys(key for found in inside for key in found)
             continue
         if isinstance(inner, type) and issubclass(inner, Section):
             keys += _keys_of(inner, f"{prefix}{name}.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from routing.config.registry import Registry, resolve
-from routing.errors import InputError
+from routing.errors import InputError, choices, nearest
 
 if TYPE_CHECKING:
     from routing.data import DataInfo, ImageData
@@ -85,12 +85,14 @@ class ModelSection(Section):
 
     ``builds`` names a class that is called with the section and a ``DataInfo``; a plugin may override ``build``
     instead. ``tasks`` are what it can be trained for. ``after_training`` names the fields that act in evaluation only:
-    they do not tell one training from another.
+    they do not tell one training from another. ``has_stages`` is True of a model that can be cut into stages
+    (``VisionModel.chain``), so that images can leave it early.
     """
 
     builds: ClassVar[str | None] = None
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     after_training: ClassVar[tuple[str, ...]] = ()
+    has_stages: ClassVar[bool] = False
 
     name: str = Field(description="Name of the model.")
 
@@ -108,6 +110,26 @@ class ModelSection(Section):
             raise InputError(f"model '{self.name}' does not say what it builds")
         model: VisionModel = resolve(self.builds)(self, info)
         return model
+
+
+class UnknownName(ValueError):
+    """Carries a registry's one-line message through pydantic unchanged."""
+
+
+def by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
+    """Return a validator that turns ``{"name": n, ...}`` into the section registered as ``n``."""
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        name = value.get("name", default)
+        if not isinstance(name, str) or name not in registry:
+            raise UnknownName(
+                f"unknown {registry.kind} {name!r}{nearest(str(name), registry)} (valid: {choices(registry)})"
+            )
+        return registry.get(name).model_validate(value)
+
+    return parse
 
 
 def dotted(section: BaseModel | dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,7 +5,6 @@ Shapes: images (B, C, H, W) -> one map (B, C_s, H_s, W_s) per stage, from the fi
 
 from __future__ import annotations
 
-import copy
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
+from routing.models.formula import multiply_adds, on_meta
 from routing.models.pretrained import one_line, pretrained_state
 
 _CLASSIFIER = ("classifier", "avgpool", "adaptive_avg_pool2d", "mean", "flatten", "fc")
@@ -110,7 +110,7 @@ class TorchvisionBackbone(Backbone):
             raise InputError(f"model.backbone.name '{name}': no stage is left of images of {input_size} pixels")
         self.stages = tuple(stage for _, stage in found)
         self.layers = create_feature_extractor(model, {node: str(i) for i, (node, _) in enumerate(found)})
-        self.multiply_adds = _multiply_adds(self.layers, input_size)
+        self.multiply_adds = multiply_adds(self.layers, (3, input_size, input_size))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the features of every stage."""
@@ -132,11 +132,6 @@ class TorchvisionBackbone(Backbone):
             raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
 
 
-def _on_meta(module: nn.Module) -> nn.Module:
-    """Return a copy without data, whose forward pass costs nothing."""
-    return copy.deepcopy(module).to("meta").eval()
-
-
 def _last_of_each_size(model: nn.Module, input_size: int) -> list[tuple[str, Stage]]:
     """Return graph node and shape of the last map of each resolution, at most four, coarsest last."""
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
@@ -144,7 +139,7 @@ def _last_of_each_size(model: nn.Module, input_size: int) -> list[tuple[str, Sta
     in_training, in_evaluation = get_graph_node_names(model)
     body = itertools.takewhile(lambda node: not node.startswith(_CLASSIFIER), in_evaluation)
     nodes = [node for node in body if node in set(in_training)]
-    everything = create_feature_extractor(_on_meta(model), {node: node for node in nodes})
+    everything = create_feature_extractor(on_meta(model), {node: node for node in nodes})
     outputs = everything(torch.zeros(1, 3, input_size, input_size, device="meta"))
     last: dict[int, tuple[str, Stage]] = {}
     for node, value in outputs.items():
@@ -153,21 +148,3 @@ def _last_of_each_size(model: nn.Module, input_size: int) -> list[tuple[str, Sta
             last[size] = (node, Stage(value.shape[1], size))
     ordered = [last[size] for size in sorted(last, reverse=True) if 1 < size < input_size]
     return ordered[-TorchvisionBackbone.MAX_STAGES :]
-
-
-def _multiply_adds(module: nn.Module, input_size: int) -> int:
-    """Return the closed form of a conv net: per convolution, outputs x kernel x input channels per group."""
-    total = 0
-
-    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d):
-            total += output.numel() * layer.kernel_size[0] * layer.kernel_size[1] * layer.in_channels // layer.groups
-        elif isinstance(layer, nn.Linear):
-            total += output.numel() * layer.in_features
-
-    copied = _on_meta(module)
-    for layer in copied.modules():
-        layer.register_forward_hook(add)
-    copied(torch.zeros(1, 3, input_size, input_size, device="meta"))
-    return total

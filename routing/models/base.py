@@ -16,6 +16,7 @@ from routing.errors import InputError
 
 if TYPE_CHECKING:
     from routing.config.section import ModelSection
+    from routing.models.chain import Chain
 
 KnobValue = float | str
 
@@ -124,6 +125,14 @@ class VisionModel(nn.Module):
     def loss_terms(self) -> tuple[str, ...]:
         """Return the names of the loss terms the model trains on: the task's and its own."""
         return ("task",)
+
+    def chain(self) -> Chain:
+        """Return the model as a chain of stages on what ``entry`` gives, so that images can leave it early."""
+        raise InputError(f"{type(self).__name__} cannot be cut into stages")
+
+    def entry(self, images: Tensor) -> Tensor:
+        """Return normalised images (B, C, H, W) as the first stage of ``chain`` takes them."""
+        return images
 
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return the attention of every layer that has one, name -> (B, H, T, T): from query (row) to key.

@@ -1,15 +1,22 @@
-"""Pretrained weights of torchvision models: by torchvision's name, or from a file."""
+"""Pretrained weights: of a run of this project, of torchvision by its name, or from a file."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from routing.errors import InputError, choices, nearest
-from routing.files.tensors import load_tensors
+from routing.files.record import MODEL_FILE
+from routing.files.tensors import DATA, load_tensors, load_weights, read_metadata
+
+if TYPE_CHECKING:
+    from routing.models.base import VisionModel
 
 FILE_TYPES = (".safetensors", ".pth", ".pt")
 
@@ -74,3 +81,43 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
 def one_line(error: Exception) -> str:
     """Return the text of an error as one short line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def load_run(model: VisionModel, source: str) -> None:
+    """Load the weights of a trained run (its folder, or its model.safetensors)."""
+    path = Path(source)
+    path = path / MODEL_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise InputError(f"model.weights {source}: no such file, and no folder with {MODEL_FILE}")
+    load_weights(model, path)
+
+
+def is_run(source: str) -> bool:
+    """Return whether ``model.weights`` names a run of this project: its folder, or its file, which says so."""
+    path = Path(source)
+    if path.is_dir() or path.suffix != ".safetensors":
+        return path.is_dir()
+    return path.is_file() and DATA in read_metadata(path)
+
+
+@contextmanager
+def fitting(architecture: str, source: str) -> Iterator[None]:
+    """Say in one line that weights do not fit an architecture, whatever torch raises for it."""
+    try:
+        yield
+    except (KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise InputError(f"model.weights {source}: do not fit {architecture}: {one_line(error)}") from None
+
+
+def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], head: str) -> None:
+    """Load weights into ``core``; what begins with ``head`` only where all of it fits."""
+    wanted = core.state_dict()
+    ends = {key for key in state if key.startswith(head)}
+    if any(key not in wanted or state[key].shape != wanted[key].shape for key in ends):
+        state = {key: value for key, value in state.items() if key not in ends}
+    missing, unexpected = core.load_state_dict(state, strict=False)
+    if any(key.startswith(head) for key in missing):
+        model.untrained_parts = ("head",)
+    odd = [*unexpected, *(key for key in missing if not key.startswith(head))]
+    if odd:
+        raise ValueError(f"'{odd[0]}' is not in both")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
+from routing.models.chain import Chain, Stage
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import Host, host_of
 from routing.models.vit.section import PruningGridSection, PruningSection
@@ -72,6 +73,20 @@ class TransformerClassifier(VisionModel):
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict; pruned in evaluation only."""
         return self._from_block(self.embed(images), 0, None if self.training else self.pruning)
+
+    def chain(self) -> Chain:
+        """Every block is a stage, the first behind the patch embedding; the head reads the class token."""
+        parts = self.executed_parts({})
+        tokens = (self.host.num_tokens, self.host.width)
+        cost = self.block_multiply_adds(self.host.num_tokens)
+        first = cost + parts["embedding"].per_unit
+        stages = [
+            Stage(Block(self, index), tokens if index else self.image_shape, tokens, cost if index else first)
+            for index in range(self.host.depth)
+        ]
+        last = [layer for layer in self.ends()[1].modules() if isinstance(layer, nn.Linear)][-1]
+        head = Stage(Ending(self), tokens, (last.out_features,), parts["head"].per_unit)
+        return Chain(tuple(stages), head)
 
     def _from_block(self, tokens_BTD: Tensor, first: int, pruning: Pruning | None) -> ModelOutput:
         """Run the blocks from ``first`` on; what came before ran on all tokens."""
@@ -218,6 +233,34 @@ class TransformerClassifier(VisionModel):
 
     def _setting(self, value: KnobValue) -> Pruning | None:
         return None if value == UNPRUNED else self.reference.with_text(str(value))
+
+
+class Block(nn.Module):
+    """One block as a link of a chain; the first embeds the images."""
+
+    def __init__(self, model: TransformerClassifier, index: int) -> None:
+        super().__init__()
+        self.model, self.index = model, index
+        self.training = model.training
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return tokens (B, T, D) from images (B, C, S, S) or tokens."""
+        tokens_BTD = features if self.index else self.model.embed(features)
+        out: Tensor = self.model.host.blocks[self.index](tokens_BTD)
+        return out
+
+
+class Ending(nn.Module):
+    """What follows the last block as a link of a chain."""
+
+    def __init__(self, model: TransformerClassifier) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    def forward(self, tokens_BTD: Tensor) -> Tensor:
+        """Return logits (B, classes)."""
+        return self.model.classify(tokens_BTD)
 
 
 def _declared_grid(reference: Pruning, grid: PruningGridSection) -> Iterator[Pruning]:

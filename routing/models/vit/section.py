@@ -54,6 +54,7 @@ class TransformerSection(ModelSection):
     """What every vision transformer is told."""
 
     after_training: ClassVar[tuple[str, ...]] = ("pruning",)
+    has_stages: ClassVar[bool] = True
 
     weights: str | None = Field(default=None, description="Weights to start from.")
     pruning: PruningSection = PruningSection()

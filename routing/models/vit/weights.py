@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from routing.errors import InputError, choices
-from routing.files.record import MODEL_FILE
-from routing.files.tensors import DATA, load_weights, read_metadata
 from routing.models.base import VisionModel
-from routing.models.pretrained import FILE_TYPES, one_line, pretrained_state, read_state
-
-
-def load_run(model: VisionModel, source: str) -> None:
-    """Load the weights of a trained run (its folder, or its model.safetensors)."""
-    path = Path(source)
-    path = path / MODEL_FILE if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(f"model.weights {source}: no such file, and no folder with {MODEL_FILE}")
-    load_weights(model, path)
-
-
-def is_run(source: str) -> bool:
-    """Return whether ``model.weights`` names a run of this project: its folder, or its file, which says so."""
-    path = Path(source)
-    if path.is_dir() or path.suffix != ".safetensors":
-        return path.is_dir()
-    return path.is_file() and DATA in read_metadata(path)
+from routing.models.pretrained import (
+    FILE_TYPES,
+    fitting,
+    is_run,
+    load_run,
+    load_state,
+    one_line,
+    pretrained_state,
+    read_state,
+)
 
 
 def load_torchvision(model: VisionModel, architecture: str, source: str) -> None:
@@ -48,9 +36,9 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
     core = model.core
     assert isinstance(core, nn.Module)
     state = pretrained_state(architecture, source, "model.weights")
-    with _fitting(architecture, source):
+    with fitting(architecture, source):
         state = interpolate_embeddings(int(core.image_size), int(core.patch_size), dict(state))
-        _load(model, core, state, "heads.")
+        load_state(model, core, state, "heads.")
 
 
 def load_timm(model: VisionModel, architecture: str, source: str) -> None:
@@ -82,27 +70,5 @@ def load_timm(model: VisionModel, architecture: str, source: str) -> None:
         state = read_state(Path(source), "model.weights")
     else:
         raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")
-    with _fitting(architecture, source):
-        _load(model, core, dict(checkpoint_filter_fn(state, core)), "head.")
-
-
-@contextmanager
-def _fitting(architecture: str, source: str) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, ValueError, RuntimeError, AttributeError) as error:
-        raise InputError(f"model.weights {source}: do not fit {architecture}: {one_line(error)}") from None
-
-
-def _load(model: VisionModel, core: nn.Module, state: dict[str, Tensor], head: str) -> None:
-    """Load weights into ``core``; what begins with ``head`` only where all of it fits."""
-    wanted = core.state_dict()
-    ends = {key for key in state if key.startswith(head)}
-    if any(key not in wanted or state[key].shape != wanted[key].shape for key in ends):
-        state = {key: value for key, value in state.items() if key not in ends}
-    missing, unexpected = core.load_state_dict(state, strict=False)
-    if any(key.startswith(head) for key in missing):
-        model.untrained_parts = ("head",)
-    odd = [*unexpected, *(key for key in missing if not key.startswith(head))]
-    if odd:
-        raise ValueError(f"'{odd[0]}' is not in both")
+    with fitting(architecture, source):
+        load_state(model, core, dict(checkpoint_filter_fn(state, core)), "head.")

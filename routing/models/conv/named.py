@@ -1,0 +1,175 @@
+"""``torchvision_net`` and ``timm_net``: classifiers by name; grey images are given to all three of their channels.
+
+Shapes: B batch, S side of the image.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from routing.data import DataInfo
+from routing.errors import InputError, MissingPackage, choices, nearest
+from routing.models.base import CountedPart
+from routing.models.chain import Chain
+from routing.models.conv.classifier import Classifier, knob_of
+from routing.models.conv.cutting import cut
+from routing.models.conv.section import TimmNetSection, TorchvisionNetSection
+from routing.models.formula import multiply_adds
+from routing.models.pretrained import (
+    FILE_TYPES,
+    fitting,
+    is_run,
+    load_run,
+    load_state,
+    one_line,
+    pretrained_state,
+    read_state,
+)
+
+
+class NamedNet(Classifier):
+    """A network of a library as one counted part per setting; ``chain`` cuts it into stages on request.
+
+    Args:
+        network: (B, 3, S, S) -> logits (B, classes).
+        architecture: its name.
+        resolutions: sides that training serves; empty: the images' own.
+    """
+
+    def __init__(self, network: nn.Module, architecture: str, resolutions: tuple[int, ...], info: DataInfo) -> None:
+        if info.channels not in (1, 3):
+            raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
+        super().__init__(info, *knob_of(resolutions, info))
+        self.network, self.architecture = network, architecture
+        self.costs = [self._cost(self.side_at(setting)) for setting in range(len(self.settings))]
+        self.dense_flops = self.expected_flops()
+
+    def _cost(self, side: int) -> int:
+        try:
+            return multiply_adds(self.network, (3, side, side))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise InputError(
+                f"model.architecture {self.architecture} cannot take images of {side} pixels ({one_line(error)})"
+            ) from None
+
+    def entry(self, images: Tensor) -> Tensor:
+        """Three channels."""
+        return images.expand(-1, 3, -1, -1)
+
+    def logits(self, images: Tensor, setting: int) -> Tensor:
+        """The network's."""
+        logits: Tensor = self.network(self.entry(images))
+        return logits
+
+    def chain(self, setting: int = -1) -> Chain:
+        """The network cut where its resolutions end."""
+        side = self.side_at(setting % len(self.settings))
+        return cut(self.network, (3, side, side), self.architecture)
+
+    def parts_at(self, setting: int) -> dict[str, CountedPart]:
+        """The network as a whole."""
+        side = self.side_at(setting)
+        return {"network": CountedPart(self.network, (torch.zeros(1, 3, side, side),), self.costs[setting])}
+
+
+class TorchvisionNet(NamedNet):
+    """A convolutional classifier of torchvision."""
+
+    def __init__(self, section: TorchvisionNetSection, info: DataInfo) -> None:
+        from torchvision.models import get_model
+
+        network = get_model(section.architecture, weights=None, num_classes=info.num_outputs)
+        super().__init__(network, section.architecture, section.resolutions, info)
+
+    def initialise(self, section: TorchvisionNetSection) -> None:  # type: ignore[override]
+        """Load ``model.weights``; a classifier for another number of classes is left as it is."""
+        source = section.weights
+        if source is None:
+            return
+        if is_run(source):
+            load_run(self, source)
+            return
+        state = pretrained_state(section.architecture, source, "model.weights")
+        with fitting(section.architecture, source):
+            load_state(self, self.network, dict(state), _last_linear(self.network))
+
+
+class TimmNet(NamedNet):
+    """A classifier of timm, fed with the mean and deviation that timm says it is trained with."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, section: TimmNetSection, info: DataInfo) -> None:
+        network = _timm_network(section.architecture, info.num_outputs, info.input_size)
+        super().__init__(network, section.architecture, section.resolutions, info)
+        config = network.pretrained_cfg
+        assert isinstance(config, dict)
+        mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
+        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+        self.register_buffer("scale", given_std / std, persistent=False)
+        self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
+
+    def entry(self, images: Tensor) -> Tensor:
+        """Three channels, scaled as the network expects."""
+        return super().entry(images * self.scale + self.shift)
+
+    def initialise(self, section: TimmNetSection) -> None:  # type: ignore[override]
+        """Load ``model.weights``; a classifier for another number of classes is left as it is."""
+        source, name = section.weights, section.architecture
+        if source is None:
+            return
+        if is_run(source):
+            load_run(self, source)
+            return
+        if source == "DEFAULT":
+            state = _timm_state(name)
+        elif Path(source).suffix in FILE_TYPES:
+            state = read_state(Path(source), "model.weights")
+        else:
+            raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")
+        with fitting(name, source):
+            load_state(self, self.network, dict(state), _last_linear(self.network))
+
+
+def _timm_network(name: str, num_outputs: int, side: int) -> nn.Module:
+    """Return timm's model without pretrained weights, made for images of ``side`` pixels where it must know."""
+    try:
+        import timm
+    except ImportError:
+        raise MissingPackage("model.name timm_net needs timm: pip install 'routing-sweeps[timm]'") from None
+    if not timm.is_model(name):
+        raise InputError(
+            f"model.architecture '{name}': timm {timm.__version__} has no such model"
+            f"{nearest(name, timm.list_models())} (valid: a classifier of timm, such as resnet18)"
+        )
+    try:
+        try:
+            network: nn.Module = timm.create_model(name, num_classes=num_outputs, img_size=side)
+        except TypeError:  # a network for any size of image
+            network = timm.create_model(name, num_classes=num_outputs)
+    except Exception as error:  # timm has no type of its own for a tag it does not know, or for a size it cannot take
+        raise InputError(f"model.architecture {name}: {one_line(error)}") from None
+    return network
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # a hub that does not answer raises anything
+        raise InputError(
+            f"model.weights DEFAULT: {name} has none that can be downloaded here ({one_line(error)}); give the path of "
+            "a weights file"
+        ) from None
+    return state
+
+
+def _last_linear(network: nn.Module) -> str:
+    """Return the prefix of the classifier's own weights: of the last layer that has classes for outputs."""
+    names = [name for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    return names[-1]
