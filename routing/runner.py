@@ -17,6 +17,7 @@ from routing.errors import InputError, choices
 from routing.evaluation.certificate import certify
 from routing.evaluation.compute import measure
 from routing.evaluation.evaluate import Evaluation, Evaluator
+from routing.evaluation.exit_certificate import certify_exits
 from routing.evaluation.latency import measure_latency
 from routing.evaluation.metrics import Metric
 from routing.evaluation.operating_points import knob_values, operating_points
@@ -227,6 +228,9 @@ def _evaluate(
     certificate = None
     if isinstance(model, AttentionRouting):
         certificate = certify(model, evaluator, final)
+    elif model.exiting is not None:
+        certificate = certify_exits(model.exiting, evaluator, final)
+    if certificate is not None:
         metrics["router_state"] = certificate["state"]
         metrics |= {name: certificate[name] for name in CERTIFIED if name in certificate}
     values = knob_values(model, evaluator) if config.evaluation.operating_points else []

@@ -17,6 +17,7 @@ from routing.errors import InputError
 if TYPE_CHECKING:
     from routing.config.section import ModelSection
     from routing.models.chain import Chain
+    from routing.models.exits.model import EarlyExit
 
 KnobValue = float | str
 
@@ -74,6 +75,11 @@ class VisionModel(nn.Module):
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""
         raise TypeError(f"{type(self).__name__} has no forward pass")
+
+    @property
+    def exiting(self) -> EarlyExit | None:
+        """The model as one that images can leave early; None where they cannot."""
+        return None
 
     def initialise(self, section: ModelSection) -> None:
         """Load the weights that a training starts from, where the section names any."""

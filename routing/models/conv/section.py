@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from routing.config.registry import TORCHVISION_BACKBONES
 from routing.config.section import ModelSection, Section
 from routing.errors import choices, nearest
-from routing.models.aacn.section import TORCHVISION_BACKBONES, Channels
+from routing.models.aacn.section import Channels
 
 
 def _odd(kernel: int) -> int:

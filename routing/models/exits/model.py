@@ -49,6 +49,11 @@ class EarlyExit(VisionModel):
         self.confidence = section.confidence
         self.dense_flops = float(self.links.multiply_adds())
 
+    @property
+    def exiting(self) -> EarlyExit:
+        """The model itself."""
+        return self
+
     def initialise(self, section: EarlyExitSection) -> None:  # type: ignore[override]
         """Load the network's weights."""
         self.network.initialise(section.network)
@@ -128,18 +133,21 @@ class EarlyExit(VisionModel):
         return torch.where(certain_BE.any(dim=1), first_B, confidences_BE.shape[1])
 
     def _output(self, prediction: Tensor, left_B: Tensor) -> ModelOutput:
-        """Say what was executed: every stage up to the head of leaving, and every head on the way."""
+        depth = len(self.links.stages)
+        units = self.units_of(left_B)
+        passed_B = torch.stack([units[f"stage{stage}"] for stage in range(1, depth + 1)]).sum(0)
+        metrics = {}
+        if not self.training:
+            metrics = {f"left_at_exit{s}": float((left_B == i).double().mean()) for i, s in enumerate(self.exits)}
+        return ModelOutput(prediction, metrics=metrics, units_executed=units, routing_ratio=passed_B.double() / depth)
+
+    def units_of(self, left_B: Tensor) -> dict[str, Tensor]:
+        """Return what runs for images that leave at these heads (B,), counted from 0: every stage and head so far."""
         depth = len(self.links.stages)
         last_stage_B = torch.tensor([*self.exits, depth], device=left_B.device)[left_B]
         units = {f"stage{stage}": (last_stage_B >= stage).long() for stage in range(1, depth + 1)}
         units |= {f"exit{stage}": (left_B >= index).long() for index, stage in enumerate(self.exits)}
-        units["head"] = (left_B == len(self.exits)).long()
-        metrics = {}
-        if not self.training:
-            metrics = {f"left_at_exit{s}": float((left_B == i).double().mean()) for i, s in enumerate(self.exits)}
-        return ModelOutput(
-            prediction, metrics=metrics, units_executed=units, routing_ratio=last_stage_B.double() / depth
-        )
+        return units | {"head": (left_B == len(self.exits)).long()}
 
     def counted_parts(self) -> dict[str, CountedPart]:
         """Stages, early heads and the last head, each as often as images reach it."""
