@@ -223,7 +223,7 @@ def _evaluate(
     }
     batch = next(evaluator.batches(model.needs))
     with torch.no_grad():
-        measure(model, batch.images, model.eval()(batch.images, **batch.facts))
+        measure(model, batch.images, **batch.facts)
     metrics |= measure_latency(model, evaluator).row()
     certificate = None
     if isinstance(model, AttentionRouting):

@@ -5,7 +5,7 @@ Shapes: B batch, N units (patches, tokens, scales), D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from routing.models.exits.model import EarlyExit
 
 KnobValue = float | str
+Formula = Callable[[Sequence[Any], Any], int]
+"""Multiply-adds of one call of an operator, from its inputs (tensors as they are) and its output."""
 
 
 @dataclass
@@ -48,8 +50,8 @@ class ModelOutput:
 class CountedPart:
     """A piece of a model whose multiply-adds are counted on its own.
 
-    module: what is traced; ``inputs`` are example inputs of **one** unit (batch dimension 1).
-    per_unit: closed form, multiply-adds of one unit, written down independently of the trace.
+    module: what is counted; ``inputs`` are example inputs of **one** unit (batch dimension 1).
+    per_unit: closed form, multiply-adds of one unit, written down independently of the count.
     static_units: units per image of a part that always runs; None where ``units_executed`` decides.
     """
 
@@ -91,6 +93,10 @@ class VisionModel(nn.Module):
     def executed_parts(self, units_executed: Mapping[str, Any]) -> dict[str, CountedPart]:
         """Return the parts that these units belong to; a model whose parts change shape with its knob overrides it."""
         return self.counted_parts()
+
+    def handles(self) -> dict[str, Formula]:
+        """Return formulas for operators of the model that torch's counter has none for: operator -> formula."""
+        return {}
 
     def nominal_units(self) -> dict[str, float]:
         """Return the units per image expected of every conditional part before training (from the budget)."""

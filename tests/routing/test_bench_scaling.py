@@ -48,7 +48,7 @@ def test_share_of_the_compute_ledger() -> None:
     rows = bench.ledger_share("digits", rounds=2, images=64)
     assert [row["part"] for row in rows] == [
         "closed form, every operating point",
-        "check against the trace, once per trial",
+        "check against what was executed, once per trial",
     ]
     for row in rows:
         assert set(row) == set(bench.LEDGER_COLUMNS)

@@ -287,3 +287,20 @@ def test_settings_as_text() -> None:
         pruning.with_text("k_anchor=3")
     with pytest.raises(InputError, match="top_m must be a number, not 'x'"):
         pruning.with_text("top_m=x")
+
+
+@torch.no_grad()
+def test_a_model_compiled_before_is_pruned_inside_and_not_after() -> None:
+    torch.manual_seed(0)
+    model, batch = from_torchvision().eval(), images()
+    plain = model(batch)
+    with pruned(model, 2, 3):
+        expected = model(batch)
+    compiled = torch.compile(model, backend="eager")
+    torch.testing.assert_close(compiled(batch), plain)
+    for named in (model, compiled):
+        with pruned(named, 2, 3) as record:
+            torch.testing.assert_close(compiled(batch), expected)
+        assert record.kept is not None
+        torch.testing.assert_close(compiled(batch), plain)
+    assert not torch.allclose(expected, plain)

@@ -159,7 +159,7 @@ def test_ledger_agrees_at_every_operating_point(method: str) -> None:
         for value, output in zip(values, model.along_knob(batch, values), strict=True):
             model.set_knob(value)
             assert torch.equal(model(batch).prediction, output.prediction)
-            report = measure(model, batch, output)
+            report = measure(model, batch)
             assert torch.equal(report.executed_per_image, report.closed_form_per_image)
     assert "none" in values
     assert model.default_knob_value == "none"  # the last value set

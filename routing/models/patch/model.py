@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from routing.config.registry import AGGREGATORS
 from routing.data import DataInfo
-from routing.models.base import CountedPart, ModelOutput, VisionModel
+from routing.models.base import CountedPart, Formula, ModelOutput, VisionModel
 from routing.models.patch.aggregators import Aggregator
 from routing.models.patch.grid import PatchGrid
 from routing.models.patch.parts import AttentionHead, Encoded, LightEncoder, mlp, mlp_multiply_adds
@@ -157,6 +157,15 @@ class PatchModel(VisionModel):
         parts["aggregator"] = CountedPart(self.aggregator, sum_inputs, self.aggregator.multiply_adds(n))
         parts["head"] = CountedPart(self.head, (torch.zeros(1, self.width),), self.width * self.num_outputs)
         return parts
+
+    def handles(self) -> dict[str, Formula]:
+        """The weighted sum of ``_Pool``: one multiply-add per value; a patch that is skipped has weight 0 in it."""
+        skips = self.branches == ("big",)
+        return {
+            "aten::index_add_": lambda inputs, _: (
+                inputs[0].numel() * self.grid.num_patches if skips else inputs[3].numel()
+            )
+        }
 
     def flops_at(self, ratio: float) -> float:
         """Return multiply-adds per image when this share of patches takes the big branch, the rest the small one."""

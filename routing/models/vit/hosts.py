@@ -227,6 +227,7 @@ def host_of(model: nn.Module) -> Host:
     Raises:
         InputError: no adapter for it, or it has no CLS token.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     if isinstance(model, VisionTransformer):
         return OwnHost(model)
     if _is_instance(model, "torchvision.models.vision_transformer", "VisionTransformer"):

@@ -5,13 +5,15 @@
 
 The tokens are chosen by what they are about to see in block ``start_layer`` (blocks count from 0): its norm, keys, and
 the queries of CLS and the anchors. Then the block, and all after it, run on the kept tokens alone, in their own order,
-so that keeping all changes no bit. Nothing of the model is replaced: hooks come and go with the context.
+so that keeping all changes no bit. Nothing of the model is replaced: hooks come and go with the context. A model that
+was compiled is compiled again at the first call inside, and at the first one after.
 
 Shapes: B images, T tokens (CLS is token 0), K kept, D width.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -201,7 +203,15 @@ def pruned_by(model: nn.Module, pruning: Pruning | None) -> Iterator[PruningReco
         for index, block in enumerate(host.blocks[pruning.start_layer :]):
             hook = pruner.follow if index else pruner.start
             hooks.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        hooks.callback(_forget_compiled)
+        _forget_compiled()
         yield pruner.record
+
+
+def _forget_compiled() -> None:
+    """Have compiled models compiled again: code compiled before does not notice hooks that came or went since."""
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled, and it takes a second to import
+        torch.compiler.reset()
 
 
 def _find_mask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
