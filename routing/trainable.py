@@ -23,6 +23,7 @@ from typing import Any
 
 from ray import tune
 
+from routing.config.plugins import leave_current_folder
 from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError, is_disk_full
 from routing.files.atomic import write_text
@@ -51,6 +52,7 @@ class RunTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        leave_current_folder()  # Ray puts the driver's on the path of its workers
         with suppress(Exception):  # imports are the process's time, not the first trial's; the trial says what is wrong
             _function(config["run"])
             _config(config)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
@@ -39,20 +41,27 @@ _FOLDERS_UP = 4  # results/confirm/trials/0/config.yaml: as deep as this program
 def import_plugins(modules: Any, source: Path | None = None) -> None:
     """Import modules by name, from the Python path or from the folder the command was given in.
 
+    That folder itself is never on the path: the one module that is named comes from it, and nothing else that any
+    library may look for.
+
     Args:
         modules: their names.
         source: the file that names them. What the folder of the command has only beside that file, or in the results
             folder that it is part of, is not imported.
 
     Raises:
-        InputError: not a list of module names, a module that is not found or came with ``source``, or one that cannot
-            be imported.
+        InputError: not a list of module names, a module of Python itself, one that is not found or came with
+            ``source``, or one that cannot be imported.
     """
     names = modules if isinstance(modules, (list, tuple)) else [] if modules is None else [modules]
     for name in names:
         if not isinstance(name, str) or not _MODULE.fullmatch(name) or name.endswith(".py"):
             hint = f"; write {Path(name).stem}" if isinstance(name, str) and name.endswith(".py") else ""
             raise InputError(f"plugins: {name!r} is not the name of a Python module{hint}")
+        if name.partition(".")[0] in sys.stdlib_module_names or "__main__" in name.split("."):
+            raise InputError(
+                f"plugins: '{name}' is a module of Python or a program, not a plugin (valid: modules of yours)"
+            )
         if name not in sys.modules:
             if source is not None:
                 _check_origin(name, source)
@@ -117,11 +126,15 @@ def _shared_folder(code: Path, folder: Path) -> Path:
 
 
 def _import(name: str) -> None:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    here = Path.cwd()
     try:
-        importlib.import_module(name)
+        with _path_without(here):
+            top = name.partition(".")[0]
+            if importlib.util.find_spec(top) is None:
+                _import_from(here, top)
+            importlib.import_module(name)
+    except InputError:
+        raise
     except ImportError as error:
         if error.name in _MOVED:
             raise InputError(
@@ -131,11 +144,42 @@ def _import(name: str) -> None:
             raise InputError(f"plugins: '{name}' cannot be imported: {_one_line(error)}") from None
         missing = f"no module '{error.name}'"
         raise InputError(f"plugins: '{name}' cannot be imported: {missing} on the Python path or in {here}") from None
-    except InputError:
-        raise
-    except Exception as error:  # a plugin may do anything
+    except (Exception, SystemExit) as error:  # a plugin may do anything
         raise InputError(f"plugins: '{name}' cannot be imported: {_one_line(error)}") from None
 
 
-def _one_line(error: Exception) -> str:
+@contextmanager
+def _path_without(folder: Path) -> Iterator[None]:
+    """Take a folder off the Python path meanwhile; ``python -m routing`` and Ray put the current one there."""
+    before = list(sys.path)
+    sys.path[:] = [entry for entry in before if entry and Path(entry).resolve() != folder.resolve()]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _import_from(folder: Path, name: str) -> None:
+    """Import the one module or package ``name`` of a folder."""
+    spec = PathFinder.find_spec(name, [str(folder)])
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(name=name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+
+
+def leave_current_folder() -> None:
+    """Take the current folder off the Python path for good, unless this package itself lies in it."""
+    here = Path.cwd().resolve()
+    if here != Path(__file__).resolve().parents[2]:
+        sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != here]
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import pickle
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,3 +254,29 @@ def test_code_of_ones_own_is_imported(foreign: Path, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path / "project")
     (tmp_path / "project" / "study.yaml").write_text(dump(sweep_values(base={"plugins": ["plugin_of_project"]})))
     assert load_study("study.yaml").base["plugins"] == ["plugin_of_project"]
+
+
+def test_the_folder_of_the_command_is_never_on_the_path(results: Path, tmp_path: Path) -> None:
+    """What a library looks for on its own, an optional package say, is not taken from there; a plugin named is."""
+    sign, here = tmp_path / "sign", tmp_path / "here"
+    here.mkdir()
+    for name in ("numexpr", "bottleneck", "beside"):
+        (here / f"{name}.py").write_text(f"import os\nos.makedirs({str(sign)!r}, exist_ok=True)\n")
+    (here / "plugin_of_here.py").write_text("")
+    program = (
+        "import sys; sys.path.remove(''); from routing.config.plugins import import_plugins; import_plugins(['plugin_of_here']);"
+        "assert 'plugin_of_here' in sys.modules; import pandas;"
+        "import_plugins(['plugin_that_looks_beside'])"
+    )
+    (here / "plugin_that_looks_beside.py").write_text("import beside\n")
+    done = subprocess.run([sys.executable, "-c", program], cwd=here, capture_output=True, text=True, check=False)
+    assert "InputError: plugins: 'plugin_that_looks_beside' cannot be imported: no module 'beside'" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "routing", "analyze", str(results)],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not sign.exists()

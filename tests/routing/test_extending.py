@@ -149,6 +149,10 @@ for number in range(4):
         ("os; import sys", "is not the name of a Python module"),
         (["broken_plugin"], r"'broken_plugin' cannot be imported: ZeroDivisionError: division by zero"),
         (["needs_more"], "'needs_more' cannot be imported: no module 'not_installed'"),
+        (["json"], "'json' is a module of Python or a program, not a plugin"),
+        (["unittest.__main__"], "not a plugin"),
+        (["pytest.__main__"], "not a plugin"),
+        (["leaves"], "'leaves' cannot be imported: SystemExit: 3"),
         (["taken"], "router mode 'top_k' is registered already"),
         (["of_old"], "routing.registry is now routing.config.registry; import from there"),
         (["of_old_too"], "routing.config is now routing.config.run; import from there"),
@@ -158,6 +162,7 @@ def test_plugins_that_cannot_be(plugins: object, message: str, folder: Path, mon
     (folder / "broken_plugin.py").write_text("1 / 0\n")
     (folder / "needs_more.py").write_text("import not_installed\n")
     (folder / "taken.py").write_text("from routing.config.registry import ROUTERS\nROUTERS.register('top_k')(object)\n")
+    (folder / "leaves.py").write_text("raise SystemExit(3)\n")
     (folder / "of_old.py").write_text("from routing.registry import ROUTERS\n")
     (folder / "of_old_too.py").write_text("from routing.config import RunConfig\n")
     monkeypatch.chdir(folder)
@@ -169,5 +174,5 @@ def test_plugins_that_cannot_be(plugins: object, message: str, folder: Path, mon
 
 def test_none_and_known_modules_are_fine() -> None:
     import_plugins(None)
-    import_plugins(["json", "os.path"])
-    assert RunConfig.from_dict({"plugins": ["json"]}).plugins == ("json",)
+    import_plugins(["yaml"])
+    assert RunConfig.from_dict({"plugins": ["yaml"]}).plugins == ("yaml",)
