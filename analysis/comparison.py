@@ -48,7 +48,7 @@ def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWid
     surfaces = [_surface(group, objectives) for group in groups] if len(objectives) == 2 else []
     figures = draw_overlay(surfaces, objectives, formats, folder, width)
     shown_table = comparison_table(studies, objectives, metrics(reference, objectives))
-    studies.to_csv(_made(folder) / "hypervolume.csv", index=False)
+    write_text(folder / "hypervolume.csv", studies.to_csv(index=False))
     write_text(folder / "hypervolume.md", to_markdown(shown_table))
     write_text(folder / "hypervolume.tex", to_latex(shown_table))
     report = folder / "report.html"

@@ -14,6 +14,7 @@ from routing.data import DataInfo, ImageData, Split, normalise
 from routing.errors import InputError, choices
 from routing.evaluation.operating_points import knob_values, operating_points
 from routing.files.atomic import write_json
+from routing.files.links import check_links
 from routing.files.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint
 from routing.files.tensors import DATA, load_weights, read_metadata
 from routing.models import build_model
@@ -60,6 +61,7 @@ def read_config(folder: Path) -> RunConfig:
     """Return the configuration saved in a run's folder; a folder without one is an ``InputError``."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    check_links(folder)
     if not (folder / CONFIG_FILE).is_file():
         hint = "; the runs of a sweep are in its trials/<number>" if (folder / "trials").is_dir() else ""
         raise InputError(f"{folder}: not a run: it has no {CONFIG_FILE}{hint}")

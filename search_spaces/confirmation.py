@@ -18,6 +18,7 @@ import pandas as pd
 from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_json
+from routing.files.links import check_links
 from routing.files.record import OperatingPoint, TrialRecord, read_metrics
 from routing.intervals import mean_interval
 from search_spaces.ledger.folder import trial_folder
@@ -61,6 +62,7 @@ def confirm(
     if seeds < 2:
         raise InputError(f"seeds must be at least 2, not {seeds}: one training has no interval")
     study = load_study(_study_file(folder))
+    check_links(folder)
     front = _read_front(folder)
     arms = distinct_configurations(folder, front)
     declared = confirmation_study(folder, study, arms, seeds)

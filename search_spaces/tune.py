@@ -11,8 +11,8 @@ from optuna.exceptions import StorageInternalError
 
 from routing.errors import InputError, RoutingError, is_disk_full
 from routing.files.mirror import Mirror, is_url
+from routing.files.secrets import without_secrets
 from search_spaces.driver import Driver
-from search_spaces.ledger.folder import without_secrets
 from search_spaces.on_ray.session import check_address, cluster_address, local_concurrency
 from search_spaces.plan import check_device
 from search_spaces.signals import GO_ON

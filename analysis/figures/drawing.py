@@ -18,6 +18,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from analysis.read.objectives import Objective
 from analysis.words.words import axis_label
+from routing.files.atomic import replacing
+from routing.files.names import file_name
 
 ColumnWidth = Literal["single", "double"]
 
@@ -55,11 +57,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
-    """Write a figure as ``folder/name.<format>`` for every format; return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{name}.{kind}" for kind in formats]
+    """Write a figure as ``folder/name.<format>`` for every format, the name made fit for a file; return the paths."""
+    paths = [folder / f"{file_name(name)}.{kind}" for kind in formats]
     for path in paths:
-        figure.savefig(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
     return paths
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.read.objectives import Objective, measured, objectives_of
 from routing.config.section import dotted
 from routing.errors import InputError
+from routing.files.links import check_links
 from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
 from routing.files.yaml_io import as_cell, load_file
 
@@ -89,6 +90,7 @@ def read_results(folder: str | Path) -> Results:
         raise InputError(f"{root}: no such results folder")
     if not any((root / name).exists() for name in (STUDY_FILE, TRIALS_FILE, TRIALS_FOLDER)):
         raise InputError(f"{root}: not a results folder: it has no {STUDY_FILE}, {TRIALS_FILE} or {TRIALS_FOLDER}/")
+    check_links(root)
     problems: list[str] = []
     study = _read_study(root / STUDY_FILE, problems)
     objectives = objectives_of(study)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from routing.files.names import safe_cell
+
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$", "−": "$-$",
@@ -55,7 +57,7 @@ def to_markdown(content: Table) -> str:
     """Return a GitHub-flavoured Markdown table with caption and note."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(safe_cell(cell).replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
 
     rule = line("--:" if column.number else "---" for column in content.columns)
     body = [line(c.label for c in content.columns), rule, *(line(row.cells) for row in content.rows)]

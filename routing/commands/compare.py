@@ -21,6 +21,7 @@ from routing.evaluation.compute import expected_flops
 from routing.evaluation.latency import measure_latency
 from routing.evaluation.tasks import task_of
 from routing.files.atomic import write_text
+from routing.files.names import safe_cell
 from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
 from routing.models.patch.routers import ShareRouter
 from routing.models.patch.section import AttentionRoutingSection, PatchSection
@@ -204,5 +205,5 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())

@@ -15,6 +15,7 @@ from typing import Any
 
 from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_bytes
+from routing.files.secrets import without_secrets
 
 _WRITES_IN_PLACE = ("local", "hdfs")
 """pyarrow's names of file systems on which a reader sees a file while it is written."""
@@ -29,17 +30,20 @@ def is_url(place: str | os.PathLike[str]) -> bool:
 class Mirror:
     """Copies files between local folders and what lies below ``url``; only files that changed are sent again.
 
+    ``url`` is what may be shown and written down, ``address`` the whole of it with any password.
+
     Raises:
         InputError: no file system answers for the URL.
     """
 
     def __init__(self, url: str) -> None:
         scheme, _, rest = url.partition(":")
-        self.url = f"{scheme}://{rest.lstrip('/') if scheme != 'file' else '/' + rest.lstrip('/')}".rstrip("/")
-        self._files, self._root = _open(self.url)
+        self.address = f"{scheme}://{rest.lstrip('/') if scheme != 'file' else '/' + rest.lstrip('/')}".rstrip("/")
+        self.url = without_secrets(self.address)
+        self._files, self._root = _open(self.address)
         self.name = self._root.rpartition("/")[2]
         if not self.name:
-            raise InputError(f"{url}: a URL needs a bucket and a folder in it, such as s3://bucket/results")
+            raise InputError(f"{self.url}: a URL needs a bucket and a folder in it, such as s3://bucket/results")
         self._sent: dict[Path, tuple[int, int]] = {}
 
     def holds(self, name: str) -> bool:
@@ -86,6 +90,8 @@ class Mirror:
             path = folder / os.path.relpath(found.path, base)
             if found.type != FileType.File or path.name.startswith("."):
                 continue
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"{self.url}: the name '{os.path.relpath(found.path, base)}' leads out of the folder")
             if not path.exists() or (replace and path.stat().st_size != found.size):
                 self._fetch(found.path, path)
 
@@ -137,7 +143,7 @@ class Mirror:
         try:
             yield
         except OSError as error:
-            raise RoutingError(f"{self.url} does not answer: {error}") from None
+            raise RoutingError(f"{self.url} does not answer: {without_secrets(str(error))}") from None
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -150,7 +156,7 @@ def _open(url: str) -> tuple[Any, str]:
     except ArrowInvalid:  # a scheme that pyarrow does not know
         files, root = _open_with_fsspec(url)
     except OSError as error:
-        raise InputError(f"{url} does not answer: {error}") from None
+        raise InputError(without_secrets(f"{url} does not answer: {error}")) from None
     return files, root.rstrip("/")
 
 
@@ -162,7 +168,9 @@ def _open_with_fsspec(url: str) -> tuple[Any, str]:
 
         found, root = url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise InputError(f"{url}: {error} (valid: s3://, gs://, abfs://, hdfs://, file://, or a folder)") from None
+        raise InputError(
+            without_secrets(f"{url}: {error}") + " (valid: s3://, gs://, abfs://, hdfs://, file://, or a folder)"
+        ) from None
     return PyFileSystem(FSSpecHandler(found)), root
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from routing.errors import InputError
+from routing.files.atomic import replacing
 from routing.files.record import BEST_FILE, MODEL_FILE
 
 DATA = "data"
@@ -26,15 +26,10 @@ T = TypeVar("T")
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Replace ``path`` in one step by a safetensors file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
     try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
         if _NO_ROOM in str(error) and not isinstance(error, OSError):  # safetensors says so in words only
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise

@@ -22,8 +22,10 @@ from routing.config.run import RunConfig
 from routing.config.section import dotted, nested
 from routing.errors import InputError
 from routing.files.atomic import write_text
+from routing.files.links import check_links
 from routing.files.mirror import Mirror
 from routing.files.record import BEST_FILE, CONFIG_FILE, MODEL_FILE
+from routing.files.secrets import without_secrets
 from routing.files.yaml_io import dump, load_file
 from search_spaces.study.parameters import to_label
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy
@@ -37,7 +39,6 @@ MIRROR_FILE = "mirror.txt"
 """In a folder with a copy behind a URL, and in that copy: the URL, and a mark of the sweep that both belong to."""
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
 _LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors|journal)\.[a-z0-9_]{8}")
-_SECRET = re.compile(r"(://[^:/@\s]*):[^/@\s]*@|([?&]\w*(?:password|token|secret)=)[^&\s]*", re.IGNORECASE)
 _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
 
 
@@ -80,7 +81,7 @@ def check_mirror(out: Path, mirror: Mirror) -> None:
     if there is not None:
         belongs = here == there
     elif here is not None:
-        belongs = here.split()[:1] == [mirror.url]
+        belongs = here.split()[:1] in ([mirror.url], [mirror.address])  # of old, the whole address stood there
     else:  # of a version without marks
         belongs = mirror.read(STUDY_FILE) == study.read_text(encoding="utf-8")
     if not belongs:
@@ -175,6 +176,7 @@ def locked(out: Path) -> Iterator[None]:
     path = out / LOCK_FILE
     try:
         out.mkdir(parents=True, exist_ok=True)
+        check_links(out)
         owner = path.read_text(encoding="utf-8") if path.exists() else ""
         lock = FileLock(path, timeout=0, thread_local=False)
         lock.acquire()
@@ -208,11 +210,6 @@ def write_environment(out: Path, study: Study, concurrency: int, seed: int) -> N
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_text(out / ENVIRONMENT_FILE, json.dumps(content, indent=1) + "\n")
-
-
-def without_secrets(text: str) -> str:
-    """Return text with the passwords of URLs (``postgresql://user:password@host``, ``?password=...``) struck out."""
-    return _SECRET.sub(lambda found: f"{found[1]}:***@" if found[1] else f"{found[2]}***", text)
 
 
 def drop_leftovers(out: Path) -> None:

@@ -24,7 +24,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from routing.errors import InputError
-from search_spaces.ledger.folder import read_id, without_secrets, write_id
+from routing.files.secrets import without_secrets
+from search_spaces.ledger.folder import read_id, write_id
 
 if TYPE_CHECKING:
     from search_spaces.study.schema import Objective

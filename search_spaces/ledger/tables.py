@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
+from routing.files.names import safe_cell
 from routing.files.record import CONFIG_FILE, read_metrics
 from routing.files.yaml_io import as_cell
 from search_spaces.ledger.folder import former_studies, has_run_as, trial_folder
@@ -207,5 +208,5 @@ def write_table(path: Path, rows: list[dict[str, Any]], first: tuple[str, ...] =
     text = io.StringIO()
     writer = csv.DictWriter(text, columns or list(first), lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows({key: as_cell(value) for key, value in row.items()} for row in rows)
+    writer.writerows({key: safe_cell(as_cell(value)) for key, value in row.items()} for row in rows)
     write_text(path, text.getvalue())

@@ -137,7 +137,7 @@ class LedgerSearch(OptunaSearch):
         config = json.dumps(ready.config.model_dump(mode="json"))
         pauses = [] if declared else self.rungs(ready.config.training.num_epochs)
         trial = {"run": self.run, "config": config, "out": str(folder.resolve()), "pauses": pauses}
-        return trial if self.mirror is None else {**trial, "mirror": self.mirror.url}
+        return trial if self.mirror is None else {**trial, "mirror": self.mirror.address}
 
     def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:
         """Give a repeated trial the folder of its first attempt; leftovers of another run go."""

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import ast
+import csv
+import html
 import json
+import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,20 +19,28 @@ import pytest
 import torch
 from small_studies import sweep_values
 
+from analysis.figures.drawing import new_figure, save
 from analysis.findings.summary import summarise
 from analysis.read.results import read_results
 from analysis.report import analyze
+from analysis.words.tables import table, to_markdown
 from routing.cli import main
 from routing.config.run import RunConfig
 from routing.errors import InputError
+from routing.files.atomic import write_text
+from routing.files.links import check_links
+from routing.files.names import file_name
 from routing.files.record import read_metrics
-from routing.files.tensors import load_tensors
+from routing.files.secrets import without_secrets
+from routing.files.tensors import load_tensors, save_tensors
 from routing.files.yaml_io import dump, load_file, load_text
-from search_spaces.ledger.folder import ENVIRONMENT_FILE, without_secrets, write_environment
+from search_spaces.ledger.folder import ENVIRONMENT_FILE, write_environment
 from search_spaces.ledger.ledger import Ledger, mend_journal
+from search_spaces.ledger.tables import write_table
 from search_spaces.study.load import load_study, parse_study
 
 ROOT = Path(__file__).parents[2]
+Capture = pytest.CaptureFixture[str]
 SOURCES = sorted(path for name in ("routing", "search_spaces", "analysis") for path in (ROOT / name).rglob("*.py"))
 
 
@@ -151,10 +164,10 @@ def test_words_of_a_study_are_never_paths_to_write(results: Path, tmp_path: Path
     study = load_file(results / "study.yaml")[0]
     study |= {"name": up, "question": up, "space": {up: {"float": [0.0, 1.0]}, **study["space"]}}
     (results / "study.yaml").write_text(dump(study))
-    for table in ("trials.csv", "points.csv"):
-        lines = (results / table).read_text().splitlines()
+    for file in ("trials.csv", "points.csv"):
+        lines = (results / file).read_text().splitlines()
         lines = [f"{lines[0]},{up},arm", *(f"{line},{index},{up}" for index, line in enumerate(lines[1:]))]
-        (results / table).write_text("\n".join(lines) + "\n")
+        (results / file).write_text("\n".join(lines) + "\n")
     before = {path for path in tmp_path.rglob("*") if results not in path.parents}
     analyze([results])
     assert main(["export", str(results), "--pick", "best"]) == 0
@@ -264,7 +277,8 @@ def test_the_folder_of_the_command_is_never_on_the_path(results: Path, tmp_path:
         (here / f"{name}.py").write_text(f"import os\nos.makedirs({str(sign)!r}, exist_ok=True)\n")
     (here / "plugin_of_here.py").write_text("")
     program = (
-        "import sys; sys.path.remove(''); from routing.config.plugins import import_plugins; import_plugins(['plugin_of_here']);"
+        "import sys; sys.path.remove(''); from routing.config.plugins import import_plugins;"
+        "import_plugins(['plugin_of_here']);"
         "assert 'plugin_of_here' in sys.modules; import pandas;"
         "import_plugins(['plugin_that_looks_beside'])"
     )
@@ -280,3 +294,112 @@ def test_the_folder_of_the_command_is_never_on_the_path(results: Path, tmp_path:
     )
     assert done.returncode == 0, done.stderr
     assert not sign.exists()
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A file of the user's that a link in a results folder points at."""
+    path = tmp_path / "thesis.txt"
+    path.write_text("three years of work")
+    yield path
+    assert path.read_text() == "three years of work"
+
+
+@pytest.mark.parametrize("place", ["figures", "best", "confirm", "trials/0/figures"])
+def test_folders_that_are_links_are_refused(results: Path, tmp_path: Path, place: str, capsys: Capture) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    shutil.rmtree(results / place, ignore_errors=True)
+    (results / place).symlink_to(tmp_path / "elsewhere")
+    for words in (["analyze"], ["export", "--pick", "best"], ["confirm"]):
+        assert main([words[0], str(results), *words[1:]]) == 2, words
+        assert f"{place} is a link to" in capsys.readouterr().err
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize(
+    "place", ["figures/front.png", "report.html", "environment.json", "trials/0/model.safetensors"]
+)
+def test_files_that_are_links_are_neither_written_nor_read(results: Path, theirs: Path, place: str) -> None:
+    (results / place).parent.mkdir(parents=True, exist_ok=True)
+    (results / place).unlink(missing_ok=True)
+    (results / place).symlink_to(theirs)
+    for words in (["analyze"], ["export", "--pick", "best"]):
+        assert main([words[0], str(results), *words[1:]]) == 2, words
+
+
+@pytest.mark.parametrize("name", [".lock", "ledger.journal"])
+def test_hard_links_of_what_is_opened_in_place_are_refused(results: Path, theirs: Path, name: str) -> None:
+    (results / name).unlink(missing_ok=True)
+    os.link(theirs, results / name)
+    assert main(["sweep", str(results), "--resume", "--out", str(results)]) == 2
+
+
+def test_links_within_the_folder_and_to_it_are_fine(results: Path, tmp_path: Path) -> None:
+    (results / "latest").symlink_to("trials/0")
+    (tmp_path / "shortcut").symlink_to(results)
+    check_links(tmp_path / "shortcut")
+    read_results(tmp_path / "shortcut")
+
+
+def test_a_figure_replaces_a_link_instead_of_following_it(theirs: Path, tmp_path: Path) -> None:
+    (tmp_path / "front.png").symlink_to(theirs)
+    save(new_figure(1, 1), tmp_path, "front", ["png"])
+    assert not (tmp_path / "front.png").is_symlink()
+
+
+@pytest.mark.parametrize("words", ["x/../../../y", "a" * 300, "..", "", "a b", "/etc/passwd", "ü" * 200])
+def test_words_become_names_of_files_and_no_paths(words: str, tmp_path: Path) -> None:
+    name = file_name(words)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / f"sensitivity_{name}.png").write_text("")
+    assert [path.parent.name for path in tmp_path.rglob("*.png")] == ["inside"]
+    assert file_name(words + "?") != name
+
+
+def test_plain_names_stay() -> None:
+    assert file_name("sensitivity_threshold") == "sensitivity_threshold"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://KEY:SE/CR@ET@bucket/x", "s3://KEY:***@bucket/x"),
+        ("https://TOKEN@host/x", "https://***@host/x"),
+        ("abfs://c@a/x?sig=SECRET&y=1", "abfs://c@a/x?sig=***&y=1"),
+        ("secret_key=SECRET", "secret_key=***"),
+        ("access_key=SECRET account_key=SECRET", "access_key=*** account_key=***"),
+        ("u?api_key=SECRET&pwd=SECRET", "u?api_key=***&pwd=***"),
+        ("u?X-Amz-Signature=SECRET", "u?X-Amz-Signature=***"),
+        ("design=2", "design=2"),
+    ],
+)
+def test_secrets_are_struck_out(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
+
+
+def test_files_are_as_private_as_the_user_says(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "text", "x")
+        save_tensors(tmp_path / "tensors", {"x": torch.zeros(1)}, {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("cell", "safe"),
+    [("=1+1", "'=1+1"), ("@x", "'@x"), ("+x", "'+x"), ("-x", "'-x"), ("-1.5 [-3, 0]", "-1.5 [-3, 0]"), ("-", "-")],
+)
+def test_cells_are_no_formulas(cell: str, safe: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", [{"x": cell, "y": -1.5}])
+    assert [safe, "-1.5"] in list(csv.reader((tmp_path / "t.csv").open()))
+    assert f"| {safe} |" in to_markdown(table("t", ["x"], [[cell]]))
+
+
+def test_the_report_forbids_what_it_does_not_bring(results: Path) -> None:
+    page = html.unescape(analyze([results]).report.read_text())
+    nonce = re.search(r"script-src 'nonce-([\w-]+)'", page)
+    assert nonce is not None
+    assert f'<script nonce="{nonce[1]}">' in page
+    assert "default-src 'none'" in page
