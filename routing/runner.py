@@ -28,8 +28,8 @@ from routing.files.tensors import DATA, save_models
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch.routed import AttentionRouting
+from routing.training.averaging import WeightAverage
 from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
-from routing.training.criterion import criterion_of
 from routing.training.events import EventLog
 from routing.training.loop import check_augment, train_epoch
 from routing.training.optimizer import make_optimizer
@@ -145,10 +145,10 @@ def _train(
 ) -> Progress:
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
-    criterion = criterion_of(config.training, task)
     optimizer = make_optimizer(model, config.training)
     training = identity(config, data) if out is not None else ""
-    progress = restore_checkpoint(out, training, model, optimizer) if out is not None else None
+    average = WeightAverage(model, config.training.ema_decay)
+    progress = restore_checkpoint(out, training, model, optimizer, average) if out is not None else None
     if progress is None:
         progress = Progress(0, [])
     elif report is not None and progress.history:  # again: whoever asked may have gone before they heard of it
@@ -160,23 +160,26 @@ def _train(
                 model,
                 train_split,
                 data.info,
-                criterion,
+                task,
                 optimizer,
                 config.training,
                 turn=turn,
                 seed=config.seed,
                 autocast=evaluator.autocast,
+                average=average,
             )
             before = progress.history[-1]["train_seconds"] if progress.history else 0.0
             row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
-            row |= {"train_seconds": before + losses["epoch_seconds"], **_evaluated(model, evaluator)}
-            progress = progress.after(row, model, f"val_{task.metric}", task.higher_is_better)
+            with average.in_place(model):
+                row |= {"train_seconds": before + losses["epoch_seconds"], **_evaluated(model, evaluator)}
+                progress = progress.after(row, model, f"val_{task.metric}", task.higher_is_better)
             if out is not None:
                 write_history(out, progress.history)
-                save_checkpoint(out, training, model, optimizer, progress)
+                save_checkpoint(out, training, model, optimizer, progress, average)
             events.add(row)
             if report is not None:
                 report(row)
+    average.write_to(model)
     return progress
 
 

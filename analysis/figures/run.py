@@ -83,15 +83,17 @@ def _loss_panel(ax: Axes, seen: Inspection) -> None:
 
 def _metric_panel(ax: Axes, seen: Inspection) -> None:
     column, label = (
-        ("val_accuracy", "validation accuracy (%)")
+        ("val_accuracy", "accuracy (%)")
         if "val_accuracy" in seen.history[0]
         else (
             "val_srcc",
-            "validation SRCC",
+            "SRCC",
         )
     )
-    _line(ax, seen, column, FRONT)
+    _line(ax, seen, column.replace("val_", "train_"), GREY, "training batches")
+    _line(ax, seen, column, FRONT, "validation")
     ax.set_ylabel(label)
+    ax.legend()
     if column == "val_accuracy":
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
 

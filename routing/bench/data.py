@@ -23,14 +23,15 @@ from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, interleaved, ratio
 from routing.config.run import RunConfig
 from routing.data import Split, batches
+from routing.data.augment import image_steps
 from routing.data.cache import cached_splits
 from routing.evaluation.tasks import task_of
 from routing.models import build_model
 from routing.models.patch.model import PatchModel
-from routing.training.loop import make_augment, train_epoch
+from routing.training.loop import train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import make_schedule
-from routing.training.seeding import epoch_order, prepare_process
+from routing.training.seeding import epoch_generator, epoch_order, prepare_process
 
 IMAGES = 45_000  # CIFAR-10's training split less the validation images: 138 MB
 SMAPS = Path("/proc/self/smaps_rollup")
@@ -125,7 +126,7 @@ def _parts(config: RunConfig, model: PatchModel, split: Split) -> dict[str, Call
     """Return an epoch of every part of the data's way alone: each over the same images in the same order."""
     info, size = config.dataset.info(), config.training.batch_size
     order = epoch_order(0, 1, len(split))
-    augment = make_augment(config.training.augment, 0, 1)
+    augment = image_steps(config.training.augment, info, epoch_generator(0, 1, "augment"))
     assert augment is not None
     pixels, images = split.images[:size], next(batches(split, info, size)).images
     steps = range(-(-len(split) // size))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,6 +39,9 @@ TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 
 TASK_METRICS = {"classification": ("accuracy", "loss"), "quality": ("srcc", "plcc", "plcc_logistic", "rmse")}
 """Metrics of every task, reported as ``val_<name>``; ``evaluation.metrics`` adds further ones."""
+
+FOR_CLASSES = {"label_smoothing": 0, "class_balance": "none", "augment.mixup": 0, "augment.cutmix": 0}
+"""Keys below ``training`` that only classes have a meaning for, each with the value that other tasks need."""
 
 Dataset = Annotated[SerializeAsAny[DatasetSection], BeforeValidator(by_name(DATASETS, "digits"))]
 Model = Annotated[SerializeAsAny[ModelSection], BeforeValidator(by_name(MODELS, "attention_routing"))]
@@ -112,11 +115,13 @@ class RunConfig(Section):
                 f"training.loss '{self.training.loss}' is not a loss of the task {task} of dataset.name "
                 f"'{self.dataset.name}' (valid: auto, {choices(TASK_LOSSES.get(task, ()))})"
             )
-        if self.training.label_smoothing and task != "classification":
-            raise ValueError(
-                f"training.label_smoothing {self.training.label_smoothing:g} is for classes, and the task of "
-                f"dataset.name '{self.dataset.name}' is {task} (valid: 0)"
-            )
+        for key, off in FOR_CLASSES.items() if task != "classification" else ():
+            value = dotted(self.training)[key]
+            if value != off:
+                raise ValueError(
+                    f"training.{key} {value} is for classes, and the task of dataset.name '{self.dataset.name}' is "
+                    f"{task} (valid: {off})"
+                )
         return self
 
     @model_validator(mode="after")
@@ -204,6 +209,16 @@ def valid_keys(values: dict[str, Any] | None = None) -> list[str]:
         chosen = chosen.get("name", default) if isinstance(chosen, dict) else default
         keys += _keys_of(registry.get(chosen if chosen in registry else default), f"{name}.")
     return keys
+
+
+FREE_NAMES = ("training.learning_rate_multipliers",)
+"""Keys that hold a mapping of names which the model decides about."""
+
+
+def is_key(key: str, known: Collection[str]) -> bool:
+    """Return whether a dotted key is one of ``known``, or a name below one that holds free names."""
+    above = key.rpartition(".")[0]
+    return key in known or (above in FREE_NAMES and above in known)
 
 
 def _keys_of(section: type[Section], prefix: str = "") -> list[str]:

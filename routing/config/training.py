@@ -7,16 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from routing.config.augment import AugmentSection
 from routing.config.section import Section
 
 Word = Annotated[str, Field(min_length=1, max_length=80)]
-
-
-class AugmentSection(Section):
-    """How training images are varied; the whole batch at once, on the device."""
-
-    crop: int = Field(default=0, ge=0, le=64, description="Shift each image by up to so many pixels; 0 is off.")
-    flip: bool = Field(default=False, description="Mirror images left to right, each with probability one half.")
+Multiplier = Annotated[float, Field(gt=0, le=1e4)]
 
 
 class PhaseSection(Section):
@@ -68,7 +63,10 @@ def check_phases(phases: Sequence[PhaseSection], alternating: bool, num_epochs: 
 class TrainingSection(Section):
     """How a model is trained."""
 
-    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per step.")
+    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per forward pass.")
+    gradient_accumulation_steps: int = Field(
+        default=1, ge=1, le=65536, description="Batches whose gradients make one step: as a batch this much larger."
+    )
     num_epochs: int = Field(
         default=4, ge=0, le=10_000, description="Passes over the training split; 0 evaluates model.weights as they are."
     )
@@ -84,6 +82,16 @@ class TrainingSection(Section):
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="Per step, after a linear warm-up: cosine or linear to zero, or constant."
     )
+    learning_rate_multipliers: dict[Word, Multiplier] = Field(
+        default={}, description="Learning rate of parts of the model, as multiples: {part: x}."
+    )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Each layer learns at this share of the rate of the next one towards the output; 1 is off. For "
+        "models that say their layers' order.",
+    )
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1, description="Share of all steps spent warming up.")
     grad_clip: float = Field(default=1.0, ge=0, le=1e6, description="Clip the gradient norm here; 0 is off.")
     loss: Literal["auto", "cross_entropy", "l1", "mse"] = Field(
@@ -91,6 +99,17 @@ class TrainingSection(Section):
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the target spread over all classes; for classes only."
+    )
+    class_balance: Literal["none", "weights", "sampling"] = Field(
+        default="none",
+        description="For unequal classes: weights in the loss by their rarity, or images drawn so that all classes are "
+        "equally frequent.",
+    )
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of the weights, which is evaluated and kept; 0 is off.",
     )
     reuse: bool = Field(
         default=False,

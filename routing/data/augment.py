@@ -1,15 +1,25 @@
-"""Random crops and flips of a whole uint8 batch at once, on the device it is on.
+"""Augmentation of uint8 batches: shift and flip of the whole batch at once, the rest by torchvision's transforms.
 
-Shapes: B batch, C channels, H height, W width.
+Those draw one set of numbers per call, so that they are called for each image; shift and flip, which most trainings
+use, are 20 times faster done together. What is drawn depends on the generator only, never on the device.
+
+Shapes: B batch, C channels, H height, W width, K classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
+
+from routing.config.augment import AugmentSection
+from routing.data import DataInfo
+
+Step = Callable[[Tensor], Tensor]
 
 
 @dataclass
@@ -17,8 +27,7 @@ class Augment:
     """Shifts every image by up to ``crop`` pixels and mirrors each with probability one half.
 
     What comes in at an edge is the image reflected there: a black rim would be seen in training only, and a router
-    that learned its threshold with it would route more without. What is drawn depends on the generator only, never on
-    the device.
+    that learned its threshold with it would route more without.
     """
 
     crop: int
@@ -38,6 +47,94 @@ class Augment:
             mirrored_B = torch.rand(batch_size, generator=self.generator) < 0.5
             columns_BW = torch.where(mirrored_B.unsqueeze(1), columns_BW.flip(1), columns_BW)
         return _gathered(images, rows_BH.to(images.device), columns_BW.to(images.device))
+
+
+@dataclass
+class PerImage:
+    """Applies a transform of torchvision, which draws from torch's own random state, to every image by itself."""
+
+    transform: Step
+    generator: torch.Generator
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return uint8 images (B, C, H, W)."""
+        with _drawing_from(self.generator):
+            return torch.stack([self.transform(image) for image in images])
+
+
+def image_steps(settings: AugmentSection, info: DataInfo, generator: torch.Generator) -> Step | None:
+    """Return what varies a uint8 batch (B, C, H, W) on its device, or None where nothing does."""
+    steps: list[Step] = []
+    if settings.resized_crop:
+        steps.append(PerImage(_resized_crop(settings, info), generator))
+    if settings.crop or settings.flip:
+        steps.append(Augment(settings.crop, settings.flip, generator))
+    if settings.rand_augment or settings.trivial_augment or settings.color_jitter.is_on or settings.random_erasing:
+        steps.append(PerImage(_appearance(settings, info), generator))
+    return (lambda images: reduce(lambda found, step: step(found), steps, images)) if steps else None
+
+
+def _resized_crop(settings: AugmentSection, info: DataInfo) -> Step:
+    from torchvision.transforms import v2
+
+    size = (info.input_size, info.input_width or info.input_size)
+    step: Step = v2.RandomResizedCrop(size, scale=(settings.resized_crop, 1.0))
+    return step
+
+
+def _appearance(settings: AugmentSection, info: DataInfo) -> Step:
+    from torchvision.transforms import v2
+
+    steps: list[Step] = []
+    if settings.rand_augment:
+        steps.append(v2.RandAugment(settings.rand_augment, settings.rand_augment_magnitude))
+    if settings.trivial_augment:
+        steps.append(v2.TrivialAugmentWide())
+    if settings.color_jitter.is_on:
+        jitter = settings.color_jitter
+        steps.append(v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue))
+    if settings.random_erasing:
+        colour = [round(255 * mean) for mean in info.mean]
+        steps.append(v2.RandomErasing(settings.random_erasing, value=colour))
+    composed: Step = v2.Compose(steps)
+    return composed
+
+
+@dataclass
+class Mixing:
+    """MixUp and CutMix: images mixed with the ones before them in the batch, and their targets alike.
+
+    Args:
+        transforms: of torchvision; each batch takes one of them at random.
+    """
+
+    transforms: Sequence[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]]
+    generator: torch.Generator
+
+    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return normalised images (B, C, H, W) mixed, and the share of every class (B, K), of targets (B,)."""
+        chosen = int(torch.randint(len(self.transforms), (), generator=self.generator))
+        with _drawing_from(self.generator):
+            return self.transforms[chosen](images, targets)
+
+
+def mixing(settings: AugmentSection, info: DataInfo, generator: torch.Generator) -> Mixing | None:
+    """Return what mixes images, or None where nothing does."""
+    if not settings.mixup and not settings.cutmix:
+        return None
+    from torchvision.transforms import v2
+
+    kinds = ((v2.MixUp, settings.mixup), (v2.CutMix, settings.cutmix))
+    found = [kind(alpha=alpha, num_classes=info.num_outputs) for kind, alpha in kinds if alpha]
+    return Mixing(found, generator)
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's own random state start where the generator says, and be afterwards as it was before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
 
 
 def _gathered(images: Tensor, rows_BH: Tensor, columns_BW: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,17 +27,30 @@ class Criterion(Protocol):
         """Return the mean loss (scalar) of one batch."""
 
 
-class Task(Criterion, Protocol):
+class Task(ABC):
     """What a task must answer. ``metric`` is the one that studies optimise by default (its name without the split)."""
 
     metric: str
     higher_is_better: bool
 
+    @abstractmethod
+    def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss (scalar) of one batch."""
+
+    @abstractmethod
     def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
         """Return every metric of a whole split."""
 
+    def per_image(self, predictions: Tensor, targets: Tensor) -> Tensor | None:
+        """Return ``metric`` of every image (B,) where it is a mean over images, else None."""
+        return None
 
-class Classification:
+    def headline(self, predictions: Tensor, targets: Tensor) -> float:
+        """Return ``metric`` alone."""
+        return self.metrics(predictions, targets)[self.metric]
+
+
+class Classification(Task):
     """Cross-entropy and top-1 accuracy; predictions are logits (N, classes), targets class indices (N,)."""
 
     metric = "accuracy"
@@ -51,11 +65,15 @@ class Classification:
 
     def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
         """Return accuracy in [0, 1] and the mean cross-entropy."""
-        correct = (predictions.argmax(dim=1) == targets).double().mean()
+        correct = self.per_image(predictions, targets).double().mean()
         return {"accuracy": float(correct), "loss": float(F.cross_entropy(predictions.double(), targets))}
 
+    def per_image(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return 1 for every image whose class is predicted, else 0."""
+        return (predictions.argmax(dim=1) == targets).float()
 
-class Quality:
+
+class Quality(Task):
     """Quality of an image in [0, 1], 1 is best; predictions (N,), targets (N,)."""
 
     metric = "srcc"
@@ -73,6 +91,12 @@ class Quality:
         from routing.evaluation.correlation import agreement
 
         return agreement(predictions.double().cpu().numpy(), targets.double().cpu().numpy())
+
+    def headline(self, predictions: Tensor, targets: Tensor) -> float:
+        """Return SRCC."""
+        from routing.evaluation.correlation import rank_correlation
+
+        return rank_correlation(predictions.double().cpu().numpy(), targets.double().cpu().numpy())
 
 
 def task_of(name: str, loss: str = "auto") -> Task:

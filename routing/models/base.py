@@ -130,6 +130,10 @@ class VisionModel(nn.Module):
         children: dict[str, list[nn.Module | nn.Parameter]] = {name: [child] for name, child in self.named_children()}
         return children | {name: [parameter] for name, parameter in self.named_parameters(recurse=False)}
 
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of every layer from input to output, for ``training.layer_decay``; none by default."""
+        return []
+
     def alternation(self) -> dict[str, tuple[str, ...]]:
         """Return the phases of ``training.schedule: alternating``, name -> trainable parts; none by default."""
         return {}

@@ -22,6 +22,7 @@ from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.errors import InputError
 from routing.files.tensors import load_tensors, save_tensors
+from routing.training.averaging import WeightAverage
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -53,10 +54,17 @@ def identity(config: RunConfig, data: ImageData) -> str:
 
 
 def save_checkpoint(
-    folder: Path, training: str, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+    folder: Path,
+    training: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    average: WeightAverage | None = None,
 ) -> None:
     """Save all that is needed to go on after this epoch; ``training`` is its ``identity``."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"average.{key}": value for key, value in average.tensors.items()}
     tensors |= {f"best.{key}": value for key, value in progress.best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         known = {key: value for key, value in state.items() if value is not None}
@@ -66,13 +74,18 @@ def save_checkpoint(
     if device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     metadata = {"epoch": str(progress.epoch), "history": json.dumps(progress.history), "training": training}
+    metadata["averaged_steps"] = str(average.steps if average is not None else 0)
     save_tensors(folder / CHECKPOINT_FILE, tensors, metadata)
 
 
 def restore_checkpoint(
-    folder: Path, training: str, model: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    training: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None = None,
 ) -> Progress | None:
-    """Bring model, optimiser and random state back to the last finished epoch; ``training`` is its ``identity``.
+    """Bring model, optimiser, average and random state back to the last finished epoch of this ``identity``.
 
     Returns:
         Where the run stands, or None when there is nothing usable (no file, a truncated one, another training, as on
@@ -89,6 +102,9 @@ def restore_checkpoint(
         weights = _below("model.", tensors)
         if not _fits(model, weights):  # asked beforehand: loading stops half-way
             return None
+        averaged = _below("average.", tensors)
+        if average is not None:
+            average.load(averaged, int(metadata["averaged_steps"]))
         model.load_state_dict(weights)
     except (InputError, KeyError, ValueError, RuntimeError):
         return None

@@ -1,36 +1,81 @@
-"""The optimiser of a training and the learning rate of every step."""
+"""The optimiser of a training: which parameters learn at which rate, and the rate of every step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from routing.config.training import TrainingSection
+from routing.errors import InputError, choices, nearest
 from routing.models.base import VisionModel
+
+SCALE = "rate_scale"
+"""Key of a parameter group: its learning rate as a multiple of the schedule's."""
 
 
 def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim.Optimizer:
     """Return the optimiser of every trainable parameter; weight decay is left off vectors and scalars (norms, biases).
 
     AdamW decouples weight decay (arXiv 1711.05101); SGD adds it to the gradient, as torch does.
+
+    Raises:
+        InputError: a multiplier of a part that the model does not have; layer decay of a model without depth order.
     """
+    scales = rate_scales(model, settings)
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    for parameter in sorted(trainable, key=lambda p: p.ndim <= 1):  # stable: matrices first
+        groups.setdefault((parameter.ndim > 1, scales.get(id(parameter), 1.0)), []).append(parameter)
+    described = [
+        {"params": parameters, "weight_decay": settings.weight_decay if is_matrix else 0.0, SCALE: scale}
+        for (is_matrix, scale), parameters in groups.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return torch.optim.SGD(groups, settings.learning_rate, momentum, nesterov=momentum > 0, fused=True)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        return torch.optim.SGD(described, settings.learning_rate, momentum, nesterov=momentum > 0, fused=True)
+    return torch.optim.AdamW(described, lr=settings.learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of the next step."""
+    """Set the learning rate of the next step, that of each group in its proportion."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[SCALE]
+
+
+def rate_scales(model: VisionModel, settings: TrainingSection) -> dict[int, float]:
+    """Return the learning rate of parameters as a multiple of the schedule's, by ``id``; 1 where not named.
+
+    A part's multiplier times ``layer_decay`` to the power of the layers that follow (arXiv 2106.08254, as BEiT does).
+    """
+    scales: dict[int, float] = {}
+    parts = model.parts()
+    for name, factor in settings.learning_rate_multipliers.items():
+        if name not in parts:
+            raise InputError(
+                f"training.learning_rate_multipliers: {type(model).__name__} has no part '{name}'"
+                f"{nearest(name, parts)} (valid: {choices(parts)})"
+            )
+        scales |= {id(parameter): factor for parameter in _parameters(parts[name])}
+    if settings.layer_decay == 1:
+        return scales
+    layers = model.depth_order()
+    if not layers:
+        raise InputError(
+            f"training.layer_decay {settings.layer_decay:g}: {type(model).__name__} does not say which of its layers "
+            "follow each other (valid: 1)"
+        )
+    for following, parameters in enumerate(reversed(layers)):
+        for parameter in parameters:
+            scales[id(parameter)] = scales.get(id(parameter), 1.0) * settings.layer_decay**following
+    return scales
+
+
+def _parameters(items: Iterable[nn.Module | nn.Parameter]) -> Iterable[nn.Parameter]:
+    for item in items:
+        yield from item.parameters() if isinstance(item, nn.Module) else [item]
 
 
 def learning_rate(settings: TrainingSection, step: int, total_steps: int) -> float:

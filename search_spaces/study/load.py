@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from routing.config.plugins import import_plugins
 from routing.config.registry import METRICS
-from routing.config.run import TASK_METRICS, RunConfig, valid_keys
+from routing.config.run import TASK_METRICS, RunConfig, is_key, valid_keys
 from routing.config.section import dotted, merge, nested
 from routing.errors import InputError, choices, nearest
 from routing.files.yaml_io import Lines, load_file
@@ -151,7 +151,7 @@ def _check_keys(study: Study, names: dict[str, list[str]], keys: dict[str, str])
         for dataset in names["dataset.name"]:
             known |= dict.fromkeys(valid_keys({"model": {"name": model}, "dataset": {"name": dataset}}))
     for key, where in keys.items():
-        if key not in known:
+        if not is_key(key, known):
             raise InputError(f"{where}: {why_unknown(key, list(known), names)}")
 
 
@@ -204,7 +204,7 @@ def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) 
         names = {key: [str(value)] for key, value in space.names(setting).items()}
         known = valid_keys(nested({key: used[0] for key, used in names.items()}))
         for key in setting:
-            if key not in known:
+            if not is_key(key, known):
                 why = why_unknown(key, known, names)
                 raise InputError(f"{place('space', key)}: {why}; give '{key}' a when")
         try:
@@ -310,7 +310,7 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         _check_names(names, place, {"model.name": ("factors", *arm.path)} if arm.path else {})  # type: ignore[dict-item]
         known = set(valid_keys(nested({key: used[0] for key, used in names.items()})))
         for key in dotted(nested(arm.changes)):
-            if key not in known:
+            if not is_key(key, known):
                 raise InputError(f"{where}: arm '{arm.name}': {why_unknown(key, list(known), names)}")
         try:
             config = arm.config(study, study.seeds[0])

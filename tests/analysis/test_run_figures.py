@@ -35,6 +35,7 @@ def inspection(samples: int = 3, channels: int = 1, grid: int = 4) -> Inspection
             "epoch": e,
             "train_loss": 2 / e,
             "val_loss": 1 / e,
+            "train_accuracy": 0.15 * e,
             "val_accuracy": 0.2 * e,
             "routing_ratio": 0.3,
             "threshold": 0.1,
@@ -91,7 +92,16 @@ def test_the_figures_say_what_they_show() -> None:
     grid = texts(run_figures._score_grid(seen, seen.samples))
     assert f"{seen.samples.scores[2, 15]:.1f}" in grid
     curves = texts(run_figures._training_curves(seen))
-    for word in ("loss", "validation accuracy (%)", "routing ratio", "budget", "threshold", "± temperature 1", "epoch"):
+    for word in (
+        "loss",
+        "accuracy (%)",
+        "training batches",
+        "routing ratio",
+        "budget",
+        "threshold",
+        "± temperature 1",
+        "epoch",
+    ):
         assert word in curves
     assert "share of 200 images (%)" in texts(run_figures._rate_histogram(seen))
 

@@ -64,6 +64,32 @@ def test_a_run_interrupted_inside_a_phase_ends_as_the_whole_one(
     assert [row["epoch"] for row in resumed.history] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"optimizer": "sgd", "ema_decay": 0.9, "label_smoothing": 0.1, "gradient_accumulation_steps": 2},
+        {"optimizer": "sgd", "momentum": 0.0, "class_balance": "sampling", "augment.rand_augment": 1},
+        {"ema_decay": 0.9, "class_balance": "weights", "augment.mixup": 0.2, "augment.cutmix": 1.0},
+    ],
+)
+def test_every_state_of_a_training_is_resumed_exactly(tiny: dict[str, Any], folder: Path, keys: dict[str, Any]) -> None:
+    settings = {f"training.{key}": value for key, value in keys.items()}
+    config = RunConfig.from_dict({**tiny, **settings, "training.num_epochs": 3, "evaluation.operating_points": False})
+
+    def kill(row: dict[str, Any]) -> None:
+        if row["epoch"] == 2:
+            raise Killed
+
+    whole = run(config, out=folder / "whole")
+    with pytest.raises(Killed):
+        run(config, kill, folder / "resumed")
+    assert timeless(run(config, out=folder / "resumed").history) == timeless(whole.history)
+    for name in ("model", "best"):
+        weights, _ = load_tensors(folder / "whole" / f"{name}.safetensors")
+        again, _ = load_tensors(folder / "resumed" / f"{name}.safetensors")
+        assert all(torch.equal(weights[key], again[key]) for key in weights)
+
+
 def test_a_run_interrupted_after_its_last_epoch_only_evaluates(tiny: dict[str, Any], folder: Path) -> None:
     config = RunConfig.from_dict({**tiny, "training.num_epochs": 2, "model.name": "cheap_compute"})
 

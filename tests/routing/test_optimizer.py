@@ -1,16 +1,17 @@
-"""Optimisers, learning-rate schedules and training losses against what torch computes or a hand would."""
+"""Optimisers and learning rates against what a hand would compute."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from routing.config.run import RunConfig
 from routing.config.training import TrainingSection
-from routing.evaluation.tasks import Classification
+from routing.errors import InputError
+from routing.models import build_model
 from routing.models.base import VisionModel
-from routing.training.criterion import criterion_of
-from routing.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from routing.training.optimizer import SCALE, learning_rate, make_optimizer, set_learning_rate
 
 
 class Line(VisionModel):
@@ -56,12 +57,54 @@ def test_the_rate_goes_up_and_down(schedule: str, rates: list[float]) -> None:
     assert [learning_rate(settings, step, 10) for step in range(10)] == pytest.approx(rates)
 
 
-def test_label_smoothing_is_that_of_torch_and_of_its_definition() -> None:
-    logits: Tensor = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    targets = torch.tensor([0, 3, 1, 1, 2, 0])
-    loss = criterion_of(TrainingSection(label_smoothing=0.1), Classification()).loss(logits, targets)
-    torch.testing.assert_close(loss, nn.CrossEntropyLoss(label_smoothing=0.1)(logits, targets))
-    smooth = 0.9 * nn.functional.one_hot(targets, 4) + 0.1 / 4
-    torch.testing.assert_close(loss, -(smooth * logits.log_softmax(1)).sum(1).mean())
-    plain = Classification()
-    assert criterion_of(TrainingSection(), plain) is plain
+def vit(**keys: object) -> tuple[VisionModel, TrainingSection]:
+    model = {"model.name": "vit", "model.width": 8, "model.heads": 2, "model.depth": 2, "model.mlp": 8}
+    config = RunConfig.from_dict({**model, **{f"training.{key}": value for key, value in keys.items()}})
+    return build_model(config.model, config.dataset.info()), config.training
+
+
+def scales(model: VisionModel, settings: TrainingSection) -> dict[str, float]:
+    """Return the rate of every parameter of two groups, as a multiple, by name; decay is left off vectors."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {}
+    for group in make_optimizer(model, settings).param_groups:
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
+        found |= {names[id(parameter)]: group[SCALE] for parameter in group["params"]}
+    assert len(found) == len(names)
+    return found
+
+
+def test_layer_decay_counts_from_the_output() -> None:
+    """Two blocks: head and last norm at the full rate, then .5, .25, and .125 for what comes before the blocks."""
+    found = scales(*vit(layer_decay=0.5))
+    expected = {"core.head": 1, "core.norm": 1, "core.blocks.1": 0.5, "core.blocks.0": 0.25}
+    expected |= {"core.embedding": 0.125, "core.cls_token": 0.125, "core.positions": 0.125}
+    for name, scale in found.items():
+        assert scale == next(value for part, value in expected.items() if name.startswith(part)), name
+
+
+def test_a_part_has_its_own_rate_which_layer_decay_multiplies() -> None:
+    config = RunConfig.from_dict({"training.learning_rate_multipliers.big": 10})
+    found = scales(build_model(config.model, config.dataset.info()), config.training)
+    assert {scale for name, scale in found.items() if name.startswith("big.")} == {10}
+    assert {scale for name, scale in found.items() if not name.startswith("big.")} == {1}
+    both = scales(*vit(**{"layer_decay": 0.5, "learning_rate_multipliers.core": 4}))
+    assert (both["core.head.weight"], both["core.cls_token"]) == (4, 0.5)
+
+
+def test_the_rate_of_a_step_is_in_proportion() -> None:
+    config = RunConfig.from_dict({"training.learning_rate_multipliers": {"head": 3}})
+    optimizer = make_optimizer(build_model(config.model, config.dataset.info()), config.training)
+    set_learning_rate(optimizer, 0.1)
+    assert {round(group["lr"], 9) for group in optimizer.param_groups} == {0.1, 0.3}
+
+
+def test_a_part_or_an_order_that_is_not_there_is_one_line() -> None:
+    config = RunConfig.from_dict({"training.learning_rate_multipliers.haed": 3})
+    model = build_model(config.model, config.dataset.info())
+    with pytest.raises(InputError, match=r"AttentionRouting has no part 'haed'; did you mean 'head'\?"):
+        make_optimizer(model, config.training)
+    with pytest.raises(InputError, match=r"layer_decay 0\.5: AttentionRouting does not say which of its layers"):
+        make_optimizer(model, TrainingSection(layer_decay=0.5))
+    with pytest.raises(InputError, match=r"learning_rate_multipliers\.head"):
+        RunConfig.from_dict({"training.learning_rate_multipliers.head": 0})

@@ -70,6 +70,19 @@ class TransformerClassifier(VisionModel):
         """Return the modules with products before and after the blocks: patch embedding and head."""
         raise TypeError(f"{type(self).__name__} does not name its ends")
 
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """Embedding and positions, every block, then norm and head: what is declared before and after the blocks."""
+        blocks = [list(block.parameters()) for block in self.host.blocks]
+        inside = {id(parameter) for block in blocks for parameter in block}
+        ends: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        is_behind = False
+        for parameter in self.parameters():
+            if id(parameter) in inside:
+                is_behind = True
+            else:
+                ends[is_behind].append(parameter)
+        return [ends[False], *blocks, ends[True]]
+
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict; pruned in evaluation only."""
         return self._from_block(self.embed(images), 0, None if self.training else self.pruning)
