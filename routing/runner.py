@@ -47,6 +47,7 @@ def run(
     out: Path | None = None,
     *,
     before_record: Callable[[TrialRecord], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> TrialRecord:
     """Train and evaluate one configuration.
 
@@ -58,6 +59,7 @@ def run(
             metrics.json. A checkpoint of the same training found there is continued.
         before_record: called with the result when the trained weights are in ``out`` and metrics.json, which says that
             the run is whole, is not.
+        say: called with one line on the data before training begins.
 
     Raises:
         TrialFailed: the loss is not a number.
@@ -81,6 +83,8 @@ def run(
         )
     if out is not None:  # only now: bad input leaves no folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
+    if say is not None and (line := config.dataset.describe()):
+        say(line)
     best: dict[str, Tensor] = {}
     with reusable(config, data, model) as kept:
         history = load_training(kept, model)

@@ -91,6 +91,7 @@ class Driver:
         self.deadline: float | None = None
         self.signal: int | None = None
         self.disk_full = False
+        self._data: list[str] = []
 
     def drive(self) -> Path:
         """Run what is missing; the tables are whole however it ends."""
@@ -105,6 +106,7 @@ class Driver:
             if notes:
                 keep_former_study(self.out)
             write_study(self.out, self.study)
+            notes = [*self._data, *notes]
             notes += [mended] if mended else []
             notes += settle(self.ledger, self.out, self.study.objectives, self.plan)
             notes += drop_gone(self.ledger, self.plan.space)
@@ -190,6 +192,8 @@ class Driver:
                 dataset.check()
             else:
                 dataset.info()
+        lines = dict.fromkeys(dataset.describe() for dataset in datasets.values())
+        self._data = [line for line in lines if line]
 
     def _runs_of_every_data_set(self) -> Iterator[RunConfig]:
         """Yield the runs of an ablation, or those at the corners of a search."""

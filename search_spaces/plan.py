@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -78,7 +78,9 @@ def dry_run(study: Study, trials: int | None = None) -> str:
     lines = [f"{study.kind} '{study.name}': {total} trials"]
     lines += [f"question: {study.question}"] if study.question else []
     lines += [f"cost: {study.cost}"] if study.cost else []
-    lines += _estimate(study, total)
+    configs = _spread(study)
+    lines += _data(configs)
+    lines += _estimate(study, total, configs)
     goals = ", ".join(f"{o.goal} {o.metric} (reference {o.reference:g})" for o in study.objectives)
     lines.append(f"objectives: {goals}")
     if isinstance(study, SweepStudy):
@@ -98,11 +100,16 @@ def dry_run(study: Study, trials: int | None = None) -> str:
     return "\n".join(lines)
 
 
-def _estimate(study: Study, total: int) -> list[str]:
+def _data(configs: Sequence[RunConfig]) -> list[str]:
+    """Return a line per data set: its splits, and where they come from."""
+    datasets = {config.dataset.model_dump_json(): config.dataset for config in configs}
+    return [line for line in dict.fromkeys(dataset.describe() for dataset in datasets.values()) if line]
+
+
+def _estimate(study: Study, total: int, configs: Sequence[RunConfig]) -> list[str]:
     """Return lines on epochs and FLOPs, from the closed form of settings spread over the space."""
     from routing.evaluation.compute import expected_flops
 
-    configs = _spread(study)
     flops: list[float] = []
     refused: InputError | None = None
     for config in configs:

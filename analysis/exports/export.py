@@ -68,12 +68,13 @@ def load_point(results: Results, row: pd.Series) -> SavedRun:
 
 def _latency(summary: Summary, row: pd.Series) -> float:
     saved = load_point(summary.results, row)
-    return _measure(saved, _validation_images(saved.config)[:CHECKED_IMAGES]).ms_p50
+    return _measure(saved, _validation_images(saved.config)[0]).ms_p50
 
 
-def _validation_images(config: RunConfig) -> torch.Tensor:
-    """Return the validation images, uint8 (N, C, H, W)."""
-    return torch.as_tensor(config.dataset.load()["val"].images)
+def _validation_images(config: RunConfig) -> tuple[torch.Tensor, int]:
+    """Return the validation images that are looked at, uint8 (N, C, H, W), and how many there are."""
+    images = config.dataset.load()["val"].images
+    return images[:CHECKED_IMAGES], len(images)
 
 
 def _measure(saved: SavedRun, images: torch.Tensor) -> Latency:
@@ -99,8 +100,7 @@ def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: S
         shutil.copyfile(weights, folder / MODEL_FILE)
         try:
             saved = load_point(results, row)
-            images = _validation_images(config)
-            card.val_images, images = len(images), images[:CHECKED_IMAGES]
+            images, card.val_images = _validation_images(config)
             card.latency = _measure(saved, images)
         except InputError as error:  # damaged weights, or data that is not on this machine: the rest is still of use
             card.notes.append(f"Latency was not measured: {error}.")

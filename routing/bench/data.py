@@ -190,7 +190,7 @@ def trial_memory(count: int, mapped: bool) -> float:
     before = private_megabytes()
     split = training_split(count)
     if not mapped:
-        split = Split(split.images.clone(), split.targets)
+        split = Split(split.images[:].clone(), split.targets)
     _exhaust(batches(split, info, 64, epoch_order(0, 1, len(split))))
     return private_megabytes() - before
 

@@ -125,6 +125,8 @@ def compare(
     }
     for arm, folder in planned.values():
         _check_folder(arm, folder)
+    if line := config.dataset.describe():
+        say(line)
     runs, metric = [], _metric(config)
     for index, ((name, seed), (arm, folder)) in enumerate(planned.items(), start=1):
         metrics = _metrics(arm, folder)

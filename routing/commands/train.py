@@ -29,7 +29,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], None]) -> TrialReco
     from routing.runner import run
 
     epochs = config.training.num_epochs
-    record = run(config, lambda row: say(_epoch_line(row, epochs)), out)
+    record = run(config, lambda row: say(_epoch_line(row, epochs)), out, say=say)
     metrics = record.metrics
     say(f"{out}: {_words(metrics)}, {metrics['params']:,.0f} parameters, {len(record.points)} operating points")
     if record.certificate is not None and record.certificate["gap_closed"] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -68,6 +69,13 @@ class DatasetSection(Section):
         """Return what a model must know of the data (channels, classes, ...), without loading images."""
         described: DataInfo = self._read_by("info")(self)
         return described
+
+    def describe(self) -> str:
+        """Return one line on splits and where they come from, without loading images; "" where nothing is to say."""
+        if self.reader is None:
+            return ""
+        line: str = getattr(import_module(self.reader), "describe", lambda section: "")(self)
+        return line
 
     def check(self) -> None:
         """Raise ``InputError`` where the data cannot be found on this machine; by default where ``info`` does not."""

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,9 @@ Column = np.ndarray | Callable[[Path], None]
 _LIST = "files.txt"
 """In a complete entry of the cache: a line per file that belongs to it, the SHA-256 of its content and its name."""
 
+USED_FILE = "used"
+"""In every entry: an empty file whose time is that of its last use."""
+
 Arrays = Mapping[str, Mapping[str, Column]]
 
 
@@ -44,10 +47,11 @@ def cache_folder() -> Path:
 def cached_data(info: DataInfo, name: str, key: dict[str, Any], build: Callable[[], Arrays]) -> ImageData:
     """Return a data set from the cache; see ``cached_splits``."""
     splits = cached_splits(name, key, build)
-    return ImageData(info, splits, _digest(cache_folder() / _entry(name, key) / _LIST))
+    return ImageData(info, splits, _digest(cache_folder() / entry_name(name, key) / _LIST))
 
 
-def _entry(name: str, key: dict[str, Any]) -> str:
+def entry_name(name: str, key: dict[str, Any]) -> str:
+    """Return the folder's name of what this key decides."""
     return f"{name}-{hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
 
 
@@ -59,14 +63,21 @@ def cached_splits(name: str, key: dict[str, Any], build: Callable[[], Arrays]) -
         key: everything that decides the arrays; a change of any value is another cache entry.
         build: returns ``{"train": {"images": uint8 (N, C, H, W), "targets": (N,), ...}, ...}``.
     """
-    folder = cache_folder() / _entry(name, key)
+    folder = cache_folder() / entry_name(name, key)
     if not _is_whole(folder):
-        with _locked(folder):
+        with locked(folder):
             if not _is_whole(folder):
                 arrays = build()
-                with _told(folder):
+                with told(folder):
                     _write(folder, arrays)
+    mark_used(folder)
     return {entry.name: _read(entry) for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+def mark_used(folder: Path) -> None:
+    """Note that an entry of the cache is used now."""
+    with suppress(OSError):  # a cache that is only read
+        (folder / USED_FILE).touch()
 
 
 def _is_whole(folder: Path) -> bool:
@@ -79,9 +90,10 @@ def _is_whole(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an entry: what it holds is built once per machine, however many processes ask for it."""
     lock = FileLock(f"{folder}.lock")
-    with _told(folder):
+    with told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     try:
@@ -91,7 +103,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told(folder: Path) -> Iterator[None]:
+def told(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line that names the folder."""
     try:
         yield
     except OSError as error:

@@ -1,164 +1,145 @@
-"""Any folder of class folders (with ``train/`` above them, or alone), resized once and cached as uint8."""
+"""Any folder of class folders (with ``train/`` above them, or alone): splits, classes, and their images."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from routing.data import SPLITS, DataInfo, ImageData
-from routing.data.cache import Arrays, cached_data
-from routing.data.decode import upright_rgb
+from routing.data.files import Files, list_images
+from routing.data.layout import ALL, Layout, assign, read_layout
 from routing.data.sections import ImageFolderSection
-from routing.data.splitting import cut_by_seed
-from routing.errors import InputError, choices, nearest
+from routing.data.splitting import cut_by_class, cut_by_seed
+from routing.data.view import View
+from routing.errors import choices
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, the usual default for photographs
-VERSION = 4  # raise when reading changes: cached arrays of an older version are then not used
-ALL = ""  # the split of a root that holds class folders only
 
-Files = list[tuple[str, int]]
-"""Image files with their class; plain strings, because every trial lists them anew to know its cache entry."""
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FolderSplits:
+    """``files`` in use; ``rows`` of them and ``labels`` for every split, int64 (M,); ``line`` says all of it."""
+
+    files: Files
+    rows: dict[str, Rows]
+    labels: dict[str, Rows]
+    line: str
 
 
 def info(section: ImageFolderSection) -> DataInfo:
     """Describe the data from the names of the class folders."""
-    classes = _classes(section.root)
-    return DataInfo(
-        task="classification",
-        channels=3,
-        input_size=section.input_size,
-        num_outputs=len(classes),
-        mean=MEAN,
-        std=STD,
-        class_names=classes,
-        patch_grid_size=section.patch_grid_size,
-        patch_margin=section.patch_margin,
-    )
+    return _info(section, read_layout(section.root))
+
+
+def describe(section: ImageFolderSection) -> str:
+    """Return one line: images and classes of every split, and where each comes from."""
+    return split_files(section, read_layout(section.root)).line
 
 
 def load(section: ImageFolderSection) -> ImageData:
     """Return train, val and test.
 
-    Without ``val/`` it is cut from train by seed; without ``test/`` there is none. A root of class folders only is cut
-    into all three by seed.
+    Without ``val/`` it is cut from train by seed, class by class; without ``test/`` there is none. A root of class
+    folders only is cut into all three.
     """
-    described = info(section)
-    files = {
-        name: _files(folder, described.class_names, every_class=name in ("train", ALL))
-        for name, folder in _folders(section.root).items()
-    }
-    key = {
-        "version": VERSION,
-        **section.model_dump(mode="json", exclude={"name", "root", "patch_grid_size", "patch_margin"}),
-        "files": _digest(files),
-    }
-    return cached_data(described, "image_folder", key, lambda: _read_all(section, files))
+    from routing.data.found import load_files  # torch: describing the data should not wait for it
+
+    layout = read_layout(section.root)
+    found = split_files(section, layout)
+    described = _info(section, layout)
+    return load_files(section, section.name, described, found.files, found.rows, found.labels, view_of(section))
 
 
-def _digest(files: dict[str, Files]) -> str:
-    """Return what a renamed, moved, added, removed or rewritten image changes, wherever the folder lies."""
-    found = hashlib.sha256()
-    for name, listed in files.items():
-        for path, label in listed:
-            status = os.stat(path)
-            line = (name, label, path.rpartition(os.sep)[2], status.st_size, status.st_mtime_ns)
-            found.update(repr(line).encode())
-    return found.hexdigest()
+def view_of(section: ImageFolderSection) -> View:
+    """Return how the section's files become pixels."""
+    depth = None if section.bit_depth == "auto" else section.bit_depth
+    return View(section.input_size, section.input_size, section.background_rgb, depth)
 
 
-def _folders(root: Path) -> dict[str, Path]:
-    """Return the folder of every split; a root of class folders is one split without a name."""
-    if not root.is_dir():
-        raise InputError(f"dataset.root {root}: no such folder; it must hold train/<class>/ with images")
-    found = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    if "train" in found:
-        return found
-    if found:
-        raise InputError(f"dataset.root {root}: it has '{next(iter(found))}' but no folder 'train'")
-    return {ALL: root}
+def split_files(section: ImageFolderSection, layout: Layout) -> FolderSplits:
+    """Return which files are in which split, without decoding any."""
+    listing = list_images(section.root)
+    found = assign(layout, listing)
+    labels = {name: values for name, values in found.labels.items() if name != ALL}
+    rows = {name: values for name, values in found.rows.items() if name != ALL}
+    origins = {name: f"{layout.splits[name]}/" for name in rows}
+    source = ALL if ALL in found.rows else "train"
+    cut = _cut(section, found.labels[source], has_val="val" in rows, is_all=source == ALL)
+    for name, order in cut.items():
+        rows[name], labels[name] = found.rows[source][order], found.labels[source][order]
+        if name != "train":
+            share = section.val_fraction if name == "val" else section.test_fraction
+            origins[name] = f"{share:g} of {_folder(layout, source)}, by dataset.seed {section.seed}"
+        elif section.num_train is not None or len(cut) > 1:
+            origins[name] = f"{'the rest' if section.num_train is None else 'drawn'} of {_folder(layout, source)}"
+    rng = np.random.default_rng([section.seed, 1])
+    for name in ("val", "test"):  # no split class by class: its first images stand for all in places
+        if name in rows and name not in cut:
+            order = rng.permutation(len(rows[name]))
+            rows[name], labels[name] = rows[name][order], labels[name][order]
+    names = [name for name in SPLITS if name in rows]
+    files = listing.files()
+    used = np.unique(np.concatenate([rows[name] for name in names]))
+    if len(used) < len(files):
+        files, rows = files.subset(used), {name: np.searchsorted(used, rows[name]) for name in names}
+    line = _line(section, layout.classes, labels, origins, [*found.notes, *_absent(layout.classes, labels)])
+    return FolderSplits(files, {name: rows[name] for name in names}, labels, line)
 
 
-def _classes(root: Path) -> tuple[str, ...]:
-    folders = _folders(root)
-    folder = folders.get("train", root)
-    classes = tuple(sorted(_class_folders(folder)))
-    if len(classes) < 2:
-        raise InputError(
-            f"{folder}: needs at least two class folders, found {len(classes)} ({choices(classes) or 'no folder'}); "
-            "dataset.root must hold train/<class>/ or <class>/ with images"
-        )
-    return classes
+def _folder(layout: Layout, source: str) -> str:
+    return f"{layout.splits[source]}/" if layout.splits[source] else "every class"
 
 
-def _files(folder: Path, classes: Sequence[str], every_class: bool) -> Files:
-    """Return (file, class index) of one split, in a fixed order.
-
-    A class folder that ``train`` does not have is an error, and so is one without images where ``every_class`` must
-    have some.
-    """
-    unknown = sorted(_class_folders(folder) - set(classes))
-    if unknown:
-        raise InputError(
-            f"{folder}: class folder '{unknown[0]}' is not in train/{nearest(unknown[0], classes)} "
-            f"(valid: {choices(classes)})"
-        )
-    found = [
-        (os.path.join(folder, name, file), label)
-        for label, name in enumerate(classes)
-        if (folder / name).is_dir()
-        for file in sorted(os.listdir(folder / name))
-        if file.lower().endswith(EXTENSIONS)
-    ]
-    if not found:
-        raise InputError(f"{folder}: no images in its class folders (extensions: {choices(EXTENSIONS)})")
-    empty = sorted(set(range(len(classes))) - {label for _, label in found})
-    if empty and every_class:
-        raise InputError(
-            f"{folder / classes[empty[0]]}: no images in this class folder (extensions: {choices(EXTENSIONS)}); add "
-            "some, or remove the folder"
-        )
-    return found
+def _info(section: ImageFolderSection, layout: Layout) -> DataInfo:
+    return DataInfo(
+        task="classification",
+        channels=3,
+        input_size=section.input_size,
+        num_outputs=len(layout.classes),
+        mean=MEAN,
+        std=STD,
+        class_names=layout.classes,
+        patch_grid_size=section.patch_grid_size,
+        patch_margin=section.patch_margin,
+    )
 
 
-def _class_folders(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")}
-
-
-def _read_all(section: ImageFolderSection, files: dict[str, Files]) -> Arrays:
-    declared = dict(files)
-    found = declared.pop(ALL, None) or declared.pop("train")
-    cut = cut_by_seed(
-        len(found),
+def _cut(section: ImageFolderSection, labels: Rows, *, has_val: bool, is_all: bool) -> dict[str, Rows]:
+    if has_val and section.num_train is None:
+        return cut_by_seed(len(labels), section.seed, val_fraction=0.0)
+    return cut_by_class(
+        labels,
         section.seed,
-        val_fraction=0.0 if "val" in declared else section.val_fraction,
-        test_fraction=section.test_fraction if ALL in files else 0.0,
+        val_fraction=0.0 if has_val else section.val_fraction,
+        test_fraction=section.test_fraction if is_all else 0.0,
         num_train=section.num_train,
     )
-    drawn = {name: [found[index] for index in indices] for name, indices in cut.items()}
-    rng = np.random.default_rng([section.seed, 1])
-    for name, listed in declared.items():  # no split class by class: its first images stand for all in places
-        drawn[name] = [listed[index] for index in rng.permutation(len(listed))]
-    return {name: _read(listed, section.input_size) for name, listed in drawn.items()}
 
 
-def _read(files: Files, size: int) -> dict[str, NDArray[np.generic]]:
-    images = np.empty((len(files), 3, size, size), np.uint8)
-    for row, (path, _) in zip(images, files, strict=True):
-        row[:] = _read_image(path, size).transpose(2, 0, 1)
-    return {"images": images, "targets": np.array([label for _, label in files], np.int64)}
+def _absent(classes: tuple[str, ...], labels: dict[str, Rows]) -> list[str]:
+    """Return notes on classes that a split has no image of; without training images a class is never predicted."""
+    notes = []
+    for name in SPLITS:
+        if name in labels:
+            counts = np.bincount(labels[name], minlength=len(classes))
+            missing = [classes[label] for label in np.flatnonzero(counts == 0)]
+            if missing:
+                more = f", ... {len(missing)} classes" if len(missing) > 5 else ""
+                notes.append(f"no {name} images of {choices(missing[:5])}{more}")
+    return notes
 
 
-def _read_image(path: str, size: int) -> NDArray[np.uint8]:
-    """Return one image (size, size, 3), upright as its camera says."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(upright_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image: {' '.join(str(error).split())}") from None
+def _line(
+    section: ImageFolderSection,
+    classes: tuple[str, ...],
+    labels: dict[str, Rows],
+    origins: dict[str, str],
+    notes: list[str],
+) -> str:
+    parts = [f"{name} {len(labels[name]):,} ({origins[name]})" for name in SPLITS if name in labels]
+    text = f"data: {section.root}, {len(classes)} classes; images: {', '.join(parts)}"
+    return "; ".join([text, *notes])

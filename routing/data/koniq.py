@@ -2,38 +2,31 @@
 
     image_name,c1,...,MOS,SD,set        set: training | validation | test
 
-Photographs are decoded and resized once, in DataLoader workers, straight into memory-mapped files: training never
-decodes, and memory stays bounded whatever the size of the data.
+Photographs are read as those of an image folder are; see ``routing.data.found``.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from routing.data import SPLITS, DataInfo, ImageData
-from routing.data.cache import Arrays, cached_data
-from routing.data.decode import upright_rgb
+from routing.data.files import stat_files
 from routing.data.image_folder import MEAN, STD
 from routing.data.quality_sections import Koniq10kSection, ScoredFolder
+from routing.data.store import Store
+from routing.data.view import View
 from routing.errors import InputError, choices, nearest
 
-VERSION = 2  # raise when reading changes: cached arrays of an older version are then not used
 SPLIT_OF_SET = {"training": "train", "validation": "val", "test": "test"}
 WANTED = ("image_name", "MOS", "set")
 NAMED = 5  # images an error names; it counts the rest
-DECODE_BATCH = 32  # photographs in memory at once, per worker
 
 
 @dataclass(frozen=True)
@@ -66,18 +59,29 @@ def load(section: Koniq10kSection) -> ImageData:
     Raises:
         InputError: wrong columns, MOS out of range, an image in two splits, images missing or corrupt.
     """
+    from routing.data.found import load_files, read_store  # torch: describing the data should not wait for it
+
     rows = read_scores(section, "dataset")
     if section.cross_test is not None:
         rows["cross"] = read_scores(section.cross_test, "dataset.cross_test", split="cross")["cross"]
-    files = [row.path.stat() for split in rows.values() for row in split]
-    key = {
-        "version": VERSION,
-        "size": [section.input_size, section.input_width],
-        "images": {name: [(str(row.path.resolve()), row.quality) for row in split] for name, split in rows.items()},
-        "bytes": sum(file.st_size for file in files),
-        "newest": max(file.st_mtime_ns for file in files),
-    }
-    return cached_data(info(section), "koniq", key, lambda: _columns(section, rows))
+    depth = None if section.bit_depth == "auto" else section.bit_depth
+    view = View(section.input_size, section.input_width, section.background_rgb, depth)
+    every = [row for split in rows.values() for row in split]
+    files = stat_files(section.root, [os.path.relpath(row.path, section.root) for row in every])
+    last = np.cumsum([len(split) for split in rows.values()])
+    numbers = dict(zip(rows, np.split(np.arange(len(every)), last[:-1]), strict=True))
+    targets = {name: np.array([row.quality for row in split], np.float32) for name, split in rows.items()}
+    _check_distinct(read_store(section, "koniq", files, view), rows)
+    return load_files(section, "koniq", info(section), files, numbers, targets, view)
+
+
+def describe(section: Koniq10kSection) -> str:
+    """Return one line: images of every split, and where each comes from."""
+    rows = read_scores(section, "dataset")
+    parts = [f"{name} {len(split):,} (set {word})" for word, name in SPLIT_OF_SET.items() if (split := rows[name])]
+    cross = section.cross_test
+    parts += [] if cross is None else [f"cross (every row of {cross.root / cross.csv})"]
+    return f"data: {section.root / section.csv}; images: {', '.join(parts)}"
 
 
 def read_scores(folder: ScoredFolder, key: str, split: str | None = None) -> dict[str, list[ScoredImage]]:
@@ -179,77 +183,14 @@ def _named(names: Sequence[str], total: int) -> str:
     return f"{len(names)} of {total} images ({shown}) {'is' if len(names) == 1 else 'are'}"
 
 
-def _columns(section: Koniq10kSection, rows: dict[str, list[ScoredImage]]) -> Arrays:
-    seen: dict[bytes, tuple[str, str]] = {}
-    roots = {"cross": section.cross_test.root} if section.cross_test is not None else {}
-    return {
-        name: {
-            "images": partial(
-                _decode_into, section=section, root=roots.get(name, section.root), split=name, rows=split, seen=seen
-            ),
-            "targets": np.array([row.quality for row in split], np.float32),
-        }
-        for name, split in rows.items()
-    }
-
-
-class _Decoder(Dataset[tuple[torch.Tensor, bytes]]):
-    """Photographs as uint8 (3, H, W) and a digest of their pixels; a corrupt one is zeros with an empty digest."""
-
-    def __init__(self, rows: Sequence[ScoredImage], height: int, width: int) -> None:
-        self.rows, self.height, self.width = rows, height, width
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, bytes]:
-        try:
-            pixels = _read(self.rows[index].path, self.height, self.width)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return torch.zeros(3, self.height, self.width, dtype=torch.uint8), b""
-        return torch.from_numpy(pixels), hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
-
-
-def _read(path: Path, height: int, width: int) -> NDArray[np.uint8]:
-    """Return a photograph as uint8 (3, H, W)."""
-    with Image.open(path) as image:
-        longest = max(width, height)
-        image.draft("RGB", (longest, longest))  # a JPEG is decoded no larger than needed, whichever side is up
-        resized = upright_rgb(image).resize((width, height), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
-
-
-def _decode_into(
-    path: Path,
-    *,
-    section: Koniq10kSection,
-    root: Path,
-    split: str,
-    rows: Sequence[ScoredImage],
-    seen: dict[bytes, tuple[str, str]],
-) -> None:
-    """Write the images of a split to ``path``, batch by batch.
-
-    Args:
-        seen: split and name of every photograph of other splits by the digest of its pixels; this split's are added.
-    """
-    shape = (len(rows), 3, section.input_size, section.input_width)
-    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    decoder = _Decoder(rows, section.input_size, section.input_width)
-    loader = DataLoader(decoder, DECODE_BATCH, num_workers=section.workers, collate_fn=list)
-    corrupt, digests = [], {}
-    for first, batch in zip(range(0, len(rows), DECODE_BATCH), loader, strict=True):
-        for offset, (pixels, digest) in enumerate(batch):
-            images[first + offset] = pixels.numpy()
-            name = rows[first + offset].name
-            if not digest:
-                corrupt.append(name)
-            elif digest in seen:
+def _check_distinct(store: Store, rows: dict[str, list[ScoredImage]]) -> None:
+    """Refuse one photograph in two splits, whatever its names: a test on seen images says nothing."""
+    digests = iter(store.pixel_digests())
+    seen: dict[str, tuple[str, str]] = {}
+    for split, images in rows.items():
+        found = {digest: (split, row.name) for row, digest in zip(images, digests, strict=False) if digest}
+        for digest, (_, name) in found.items():
+            if digest in seen:
                 other_split, other = seen[digest]
                 raise InputError(f"'{name}' of set {split} is the same photograph as '{other}' of set {other_split}")
-            else:
-                digests[digest] = (split, name)
-    if corrupt:
-        raise InputError(f"{root}: {_named(corrupt, len(rows))} corrupt, or not an image")
-    seen |= digests
-    images.flush()
+        seen |= found

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from routing.config.section import DatasetSection, Section
+from routing.data.sections import FileImagesSection
 
 
 class QualityDatasetSection(DatasetSection):
@@ -46,7 +47,7 @@ class ScoredFolder(Section):
         return self
 
 
-class Koniq10kSection(QualityDatasetSection, ScoredFolder):
+class Koniq10kSection(QualityDatasetSection, ScoredFolder, FileImagesSection):
     """KonIQ-10k with its official split (arXiv:1910.06180), or any data in the same CSV form."""
 
     reader: ClassVar[str] = "routing.data.koniq"
@@ -54,7 +55,6 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder):
     name: Literal["koniq10k"] = "koniq10k"
     input_size: int = Field(default=384, ge=32, le=1024, description="Images are resized once to this height.")
     input_width: int = Field(default=512, ge=32, le=2048, description="And to this width, in pixels.")
-    workers: int = Field(default=0, ge=0, le=64, description="Processes that decode images, once; 0: this one.")
     cross_test: ScoredFolder | None = Field(
         default=None, description="Second data set in the same form, tested after training (cross_* metrics)."
     )

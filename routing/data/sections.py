@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from routing.config.section import DatasetSection
+from routing.config.section import DatasetSection, Section
 
 
 class DigitsSection(DatasetSection):
@@ -34,6 +34,54 @@ class DigitsSection(DatasetSection):
         return self
 
 
+class FileImagesSection(Section):
+    """How data sets of image files read them."""
+
+    storage: Literal["cache", "files"] = Field(
+        default="cache",
+        description="cache: decoded once, into memory-mapped files; files: decoded in every epoch, nothing is stored.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        description="Processes that decode; null: one per CPU, 8 at most for files; 0: none.",
+    )
+    on_device: bool | Literal["auto"] = Field(
+        default="auto", description="Keep a split in the GPU's memory; auto: where it takes less than half of it."
+    )
+    on_damaged: Literal["error", "skip"] = Field(
+        default="error", description="What a file that cannot be decoded does; skip leaves it out and lists it."
+    )
+    bit_depth: Literal["auto", 8, 10, 12, 14, 16] = Field(
+        default="auto", description="Bits of grey values in wider files, one scale for all; auto: found from all files."
+    )
+    background: str = Field(
+        default="white", description="Colour behind transparent pixels: a name, or '#rrggbb'.", max_length=40
+    )
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_colour(cls, value: str) -> str:
+        _rgb(value)
+        return value
+
+    @property
+    def background_rgb(self) -> tuple[int, int, int]:
+        """The colour behind transparent pixels."""
+        return _rgb(self.background)
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(colour)[:3]
+    except ValueError:
+        raise ValueError(f"dataset.background '{colour}' is no colour (valid: white, black, '#rrggbb', ...)") from None
+    return red, green, blue
+
+
 class FoundImagesSection(DatasetSection):
     """What data sets of images found on disk share: where they are, and how training images are split."""
 
@@ -45,7 +93,7 @@ class FoundImagesSection(DatasetSection):
     )
 
 
-class ImageFolderSection(FoundImagesSection):
+class ImageFolderSection(FoundImagesSection, FileImagesSection):
     """Any folder of class folders: ``root/train/<class>/*``, ``val`` and ``test`` if given; or the classes alone."""
 
     reader: ClassVar[str] = "routing.data.image_folder"
@@ -56,6 +104,10 @@ class ImageFolderSection(FoundImagesSection):
     test_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="Cut by seed where the root holds class folders only, without train/."
     )
+
+    def check(self) -> None:
+        """Read the images once, into the cache: a damaged one is known before any training."""
+        self.load()
 
     @model_validator(mode="after")
     def _something_is_left(self) -> ImageFolderSection:
