@@ -90,6 +90,7 @@ MODELS = Registry(
         "timm_net": "routing.models.conv.section:TimmNetSection",
         "early_exit": "routing.models.exits.section:EarlyExitSection",
         "vit": "routing.models.vit.section:VitSection",
+        "routed_vit": "routing.models.vit.section:RoutedVitSection",
         "timm_vit": "routing.models.vit.section:TimmVitSection",
         "torchvision_vit": "routing.models.vit.section:TorchvisionVitSection",
         "aacn": "routing.models.aacn.section:AacnSection",

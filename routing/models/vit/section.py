@@ -60,12 +60,9 @@ class TransformerSection(ModelSection):
     pruning: PruningSection = PruningSection()
 
 
-class VitSection(TransformerSection):
-    """This project's vision transformer; the defaults are the reference setting for 28-pixel digits."""
+class VitShape(ModelSection):
+    """Sizes of this project's vision transformer; the defaults are the reference setting for 28-pixel digits."""
 
-    builds: ClassVar[str] = "routing.models.vit.model:Vit"
-
-    name: Literal["vit"] = "vit"
     patch_size: int | None = Field(
         default=None, ge=1, le=1024, description="Pixels per side; default 7, else the largest divisor below it."
     )
@@ -74,17 +71,50 @@ class VitSection(TransformerSection):
     depth: int = Field(default=6, ge=1, le=1000, description="Blocks.")
     mlp: int = Field(default=256, ge=1, le=262144, description="Hidden width of a block's MLP.")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Dropout in training.")
-    weights: str | None = Field(
-        default=None, description="Folder of a trained run, or its model.safetensors, to start from."
-    )
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> VitSection:
+    def _heads_divide_width(self) -> VitShape:
         if self.width % self.heads:
             valid = [count for count in range(1, self.width + 1) if self.width % count == 0]
             raise ValueError(
                 f"model.heads {self.heads} does not divide model.width {self.width} "
                 f"(valid: {', '.join(map(str, valid))})"
+            )
+        return self
+
+
+class VitSection(VitShape, TransformerSection):
+    """This project's vision transformer, with token pruning."""
+
+    builds: ClassVar[str] = "routing.models.vit.model:Vit"
+
+    name: Literal["vit"] = "vit"
+    weights: str | None = Field(
+        default=None, description="Folder of a trained run, or its model.safetensors, to start from."
+    )
+
+
+class RoutedVitSection(VitShape):
+    """Mixture-of-Depths: in some blocks a share of the tokens passes attention and MLP, the rest skips the block."""
+
+    builds: ClassVar[str] = "routing.models.vit.routed:RoutedVit"
+
+    name: Literal["routed_vit"] = "routed_vit"
+    capacity: float = Field(default=0.5, gt=0, le=1, description="Share of the patches that pass a routed block.")
+    every: int = Field(
+        default=2, ge=2, le=1000, description="2: every second block is routed, 3: every third; others take all tokens."
+    )
+    scores: Literal["attention", "learned", "random", "permuted"] = Field(
+        default="attention",
+        description="What chooses tokens. attention: what they receive in the block before, no parameters; learned: a "
+        "linear score per routed block; random, permuted (scores of another image): controls.",
+    )
+
+    @model_validator(mode="after")
+    def _some_block_is_routed(self) -> RoutedVitSection:
+        if self.every > self.depth:
+            raise ValueError(
+                f"model.every {self.every}: with model.depth {self.depth} no block is routed (valid: 2 to {self.depth})"
             )
         return self
 
