@@ -16,6 +16,7 @@ from routing.data import ImageData
 from routing.errors import InputError, choices
 from routing.evaluation.certificate import certify
 from routing.evaluation.compute import measure
+from routing.evaluation.control_certificate import certify_against_controls
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.evaluation.exit_certificate import certify_exits
 from routing.evaluation.latency import measure_latency
@@ -237,6 +238,8 @@ def _evaluate(
         certificate = certify(model, evaluator, final)
     elif model.exiting is not None:
         certificate = certify_exits(model.exiting, evaluator, final)
+    elif model.controls():
+        certificate = certify_against_controls(model, evaluator, final)
     if certificate is not None:
         metrics["router_state"] = certificate["state"]
         metrics |= {name: certificate[name] for name in CERTIFIED if name in certificate}

@@ -83,6 +83,10 @@ class VisionModel(nn.Module):
         """The model as one that images can leave early; None where they cannot."""
         return None
 
+    def controls(self) -> dict[str, Callable[[Tensor], ModelOutput]]:
+        """Return other ways of running the trained model on images: ``random``, ``full`` and more; none by default."""
+        return {}
+
     def initialise(self, section: ModelSection) -> None:
         """Load the weights that a training starts from, where the section names any."""
 

@@ -95,14 +95,15 @@ class RoutedVit(VisionModel):
         self, block: Block, index: int, tokens_BTD: Tensor, received_BT: Tensor, taken: int, scores: str
     ) -> Tensor:
         """Run CLS and the best patches through the block and put them back in their places."""
-        scores_BN = self._scores(index, tokens_BTD, received_BT, scores)
+        own_BT = self._learned(index, tokens_BTD) if self.scores == "learned" else received_BT
+        scores_BN = self._scores(index, own_BT, scores)
         best_BK = scores_BN.argsort(dim=1, descending=True, stable=True)[:, :taken].sort(dim=1).values
         rows_BK = torch.cat([torch.zeros_like(best_BK[:, :1]), best_BK + 1], dim=1)
         places = rows_BK[..., None].expand(-1, -1, tokens_BTD.shape[2])
         before_BKD = tokens_BTD.gather(1, places)
         after_BKD = block(before_BKD)
         if self.scores == "learned":
-            gate_BK = torch.sigmoid(self._learned(index, tokens_BTD)).gather(1, rows_BK)
+            gate_BK = torch.sigmoid(own_BT).gather(1, rows_BK)
             after_BKD = before_BKD + gate_BK[..., None].to(after_BKD.dtype) * (after_BKD - before_BKD)
         return tokens_BTD.scatter(1, places, after_BKD.to(tokens_BTD.dtype))
 
@@ -119,15 +120,14 @@ class RoutedVit(VisionModel):
         with torch.autocast(tokens_BTD.device.type, enabled=False):
             return self.routers[self.routed_blocks.index(index)](tokens_BTD.float()).squeeze(-1)
 
-    def _scores(self, index: int, tokens_BTD: Tensor, received_BT: Tensor, scores: str) -> Tensor:
-        """Return the scores (B, N) of the patches, without gradient."""
+    def _scores(self, index: int, own_BT: Tensor, scores: str) -> Tensor:
+        """Return what the patches (B, N) are chosen by, without gradient: their own scores, or those of a control."""
         if scores == "random":
-            shape = tokens_BTD.shape[0], self.num_patches
+            shape = len(own_BT), self.num_patches
             if self.training:
-                return torch.rand(shape, device=tokens_BTD.device)
+                return torch.rand(shape, device=own_BT.device)
             generator = torch.Generator().manual_seed(EVALUATION_SEED + index)
-            return torch.rand(shape, generator=generator).to(tokens_BTD.device)
-        own_BT = self._learned(index, tokens_BTD) if self.scores == "learned" else received_BT
+            return torch.rand(shape, generator=generator).to(own_BT.device)
         scores_BN = own_BT.detach()[:, 1:]
         return scores_BN.roll(1, dims=0) if scores == "permuted" else scores_BN
 
