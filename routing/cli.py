@@ -19,23 +19,6 @@ from routing.errors import MissingPackage, RoutingError
 
 OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 
-FRONT_COLUMNS = {
-    "trial": "trial",
-    "model.name": "model",
-    "model.router.mode": "router",
-    "knob": "knob",
-    "knob_value": "value",
-    "routing_ratio": "routing ratio",
-    "val_accuracy": "val accuracy",
-    "val_srcc": "val SRCC",
-    "val_plcc": "val PLCC",
-    "test_accuracy": "test accuracy",
-    "test_srcc": "test SRCC",
-    "flops": "multiply-adds",
-    "flops_p95": "p95",
-    "params": "parameters",
-}
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="routing")
@@ -101,7 +84,7 @@ def _draw_model(folder: Path) -> None:
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
 def compare(config_file: str | None, models: str, seeds: int, out: Path | None, overrides: tuple[str, ...]) -> None:
     """Train a routed model and its baselines alike: one table, one figure. What is trained already is kept."""
-    from routing.commands.compare import COLUMNS
+    from routing.commands.compare import columns
     from routing.commands.compare import compare as compare_models
     from routing.commands.console import say, table
     from routing.config.run import RunConfig
@@ -110,7 +93,7 @@ def compare(config_file: str | None, models: str, seeds: int, out: Path | None, 
     folder = out or Path("runs") / f"compare-{config.dataset.name}-{config.model.name}"
     names = [name.strip() for name in models.split(",") if name.strip()]
     compared = compare_models(config, names, seeds, folder, say)
-    table(compared.rows, COLUMNS, title=f"{compared.title}, validation split")
+    table(compared.rows, columns(compared), title=f"{compared.title}, validation split")
     say(f"wrote {folder / 'compare.csv'}")
     _say_drawn(_draw_comparison, compared, folder)
 
@@ -135,7 +118,7 @@ def _draw_comparison(compared: Any, folder: Path) -> list[Path]:
 @click.option("--figures", is_flag=True, help="Draw the figures of each run into its folder.")
 def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights: Any, figures: bool) -> None:
     """Evaluate saved runs side by side."""
-    from routing.commands.console import say, table
+    from routing.commands.console import point_columns, say, table
     from routing.saved import evaluate_saved, read_config, save_evaluation
 
     rows = []
@@ -146,7 +129,7 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
         rows += [{"run": str(run), **keys, **point.row()} for point in points]
         if figures:
             _say_drawn(_draw_run, run)
-    table(rows, {"run": "run", **FRONT_COLUMNS})
+    table(rows, {"run": "run", **point_columns(rows)})
 
 
 @cli.command()
@@ -225,14 +208,15 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
 def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double", draw_model: Any = None) -> Any:
     from analysis.read.configs import knob_value
     from analysis.report import analyze as analyze_results
-    from routing.commands.console import say, table
+    from routing.commands.console import point_columns, say, table
 
     found = analyze_results(list(results), formats=formats, width=column, draw_model=draw_model)
     for analysis in (found, *found.others):
         front = analysis.front.astype(object).where(analysis.front.notna(), None)
         if "knob_value" in front:
             front["knob_value"] = front["knob_value"].map(knob_value)
-        table(front.to_dict("records"), FRONT_COLUMNS, title=f"Front of {analysis.folder}")
+        columns = point_columns([front.columns], [objective.metric for objective in analysis.objectives])
+        table(front.to_dict("records"), columns, title=f"Front of {analysis.folder}")
         if analysis.knee is not None:
             why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
             say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}{why}")

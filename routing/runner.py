@@ -29,6 +29,7 @@ from routing.files.tensors import DATA, save_models
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch.routed import AttentionRouting
+from routing.quantities import quantity
 from routing.training.averaging import WeightAverage
 from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
 from routing.training.events import EventLog
@@ -124,14 +125,14 @@ def make_evaluator(config: RunConfig, data: ImageData, split: str, device: torch
 
 
 def _further_metrics(config: RunConfig) -> dict[str, Metric]:
-    metrics: dict[str, Metric] = {name: METRICS.get(name)() for name in config.evaluation.metrics}
-    for name, metric in metrics.items():
-        if config.dataset.task not in metric.tasks:
+    for name in config.evaluation.metrics:
+        tasks = quantity(name).tasks
+        if tasks and config.dataset.task not in tasks:
             raise InputError(
                 f"evaluation.metrics: '{name}' is not defined for the task {config.dataset.task} of dataset.name "
-                f"'{config.dataset.name}' (it is for: {choices(metric.tasks)})"
+                f"'{config.dataset.name}' (it is for: {choices(tasks)})"
             )
-    return metrics
+    return {name: METRICS.get(name)() for name in config.evaluation.metrics}
 
 
 def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
@@ -177,7 +178,7 @@ def _train(
             row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}
             with average.in_place(model):
                 row |= {"train_seconds": before + losses["epoch_seconds"], **_evaluated(model, evaluator)}
-                progress = progress.after(row, model, f"val_{task.metric}", task.higher_is_better)
+                progress = progress.after(row, model, f"val_{task.metric}", quantity(task.metric).higher_is_better)
             if out is not None:
                 write_history(out, progress.history)
                 save_checkpoint(out, training, model, optimizer, progress, average)

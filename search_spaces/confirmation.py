@@ -21,6 +21,7 @@ from routing.files.atomic import write_json
 from routing.files.links import check_links
 from routing.files.record import OperatingPoint, TrialRecord, read_metrics
 from routing.intervals import mean_interval
+from routing.quantities import on_split, split_of
 from search_spaces.ledger.folder import trial_folder
 from search_spaces.ledger.tables import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
 from search_spaces.signals import GO_ON
@@ -210,7 +211,7 @@ def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Object
             row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}
     task = objectives[0].metric
     row[f"selected_{task}"] = float(chosen[task])
-    test = task.replace("val_", "test_", 1)
+    test = on_split(task, "test")
     if test != task and f"{test}_mean" in row:
         sign = 1.0 if objectives[0].goal == "maximize" else -1.0
         row["winners_curse"] = sign * (row[f"selected_{task}"] - row[f"{test}_mean"])
@@ -220,7 +221,7 @@ def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Object
 
 def points_metrics(found: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
     """Return the metrics to summarise: the objectives, those of the test split, and the realised routing ratio."""
-    tests = [str(column) for column in found if str(column).startswith("test_")]
+    tests = [str(column) for column in found if split_of(str(column)) == "test"]
     return list(dict.fromkeys([*objectives, *tests, "routing_ratio"]))
 
 

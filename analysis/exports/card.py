@@ -13,12 +13,13 @@ from analysis.exports.portable import Verified
 from analysis.findings.certificates import WORDS
 from analysis.findings.confirmed import NO_SEEDS, confirmed_row, reached
 from analysis.findings.summary import Summary
-from analysis.words.words import SHARES_OF_IMAGES, axis_label, shown
+from analysis.words.words import axis_label, shown
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.record import CONFIG_FILE, MODEL_FILE, read_metrics
 from routing.intervals import share_interval
+from routing.quantities import find, is_metric, ordered
 
 CARD_FILE = "card.md"
 
@@ -68,9 +69,10 @@ def write_card(card: Card, folder: Path) -> None:
 def _facts(card: Card) -> list[tuple[str, str]]:
     row, results = card.row, card.summary.results
     facts = [("data", _data(card)), ("trial", str(int(row["trial"]))), ("seed", str(card.config.seed))]
-    for objective in results.objectives:
-        facts.append((axis_label(objective.metric), _value(card, objective.metric)))
-    facts += [(axis_label(key), shown(key, row.get(key))) for key in ("flops", "params", "routing_ratio")]
+    objectives = [objective.metric for objective in results.objectives]
+    facts += [(axis_label(metric), _value(card, metric)) for metric in objectives]
+    further = [name for name in ordered(map(str, row.index)) if is_metric(name) and name not in objectives]
+    facts += [(axis_label(metric), shown(metric, row[metric])) for metric in further]
     knob = card.config.evaluation.knob_value
     facts.append(("knob", f"{row.get('knob')} = {knob:g}" if isinstance(knob, float) else str(knob or "")))
     facts.append(("confirmed", _confirmed(card)))
@@ -88,7 +90,8 @@ def _value(card: Card, metric: str) -> str:
     """Return a metric of the point; a share of images with Wilson's interval."""
     value = float(card.row[metric])
     images = card.val_images
-    if metric not in SHARES_OF_IMAGES or images is None:
+    known = find(metric)
+    if known is None or not known.is_share_of_images or images is None:
         return shown(metric, value)
     interval = share_interval(value, images)
     sample = f"95 %, one seed; {images} images, on which it was chosen too"

@@ -20,6 +20,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis.figures.drawing import COLOURS, FRONT, GREY, KNEE, new_figure, paper_style, save
+from analysis.words.words import axis_label, scale
+from routing.quantities import on_split, ordered, split_of
 
 if TYPE_CHECKING:
     from routing.commands.inspection import Inspection, PatchSamples
@@ -51,7 +53,7 @@ def draw_run(seen: Inspection, folder: Path, formats: Sequence[str] = ("png",)) 
 def _training_curves(seen: Inspection) -> Figure:
     panels: list[Callable[[Axes, Inspection], None]] = [_loss_panel]
     columns = {column for row in seen.history for column in row}
-    panels += [_metric_panel] if columns & {"val_accuracy", "val_srcc"} else []
+    panels += [_metric_panel] if _task_metric(seen) else []
     panels += [_ratio_panel] if "routing_ratio" in columns else []
     panels += [_threshold_panel] if "threshold" in columns else []
     rows = math.ceil(len(panels) / 2)
@@ -81,20 +83,19 @@ def _loss_panel(ax: Axes, seen: Inspection) -> None:
     ax.legend()
 
 
+def _task_metric(seen: Inspection) -> str:
+    """Return the column of the task's metric in the history; empty where there is none beside the loss."""
+    columns = ordered(column for row in seen.history for column in row)
+    return next((column for column in columns if split_of(column) == "val" and column not in LOSS_NAMES), "")
+
+
 def _metric_panel(ax: Axes, seen: Inspection) -> None:
-    column, label = (
-        ("val_accuracy", "accuracy (%)")
-        if "val_accuracy" in seen.history[0]
-        else (
-            "val_srcc",
-            "SRCC",
-        )
-    )
-    _line(ax, seen, column.replace("val_", "train_"), GREY, "training batches")
+    column = _task_metric(seen)
+    _line(ax, seen, on_split(column, "train"), GREY, "training batches")
     _line(ax, seen, column, FRONT, "validation")
-    ax.set_ylabel(label)
+    ax.set_ylabel(axis_label(column.removeprefix("val_")))
     ax.legend()
-    if column == "val_accuracy":
+    if scale(column) == 100:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
 
 

@@ -13,6 +13,7 @@ from analysis.read.configs import knob_value
 from analysis.read.results import Results, default_points
 from analysis.words.tables import Column, Table, table
 from analysis.words.words import axis_label, count, scale
+from routing.quantities import find, on_split
 
 CONFIRM_FILE = Path("confirm") / "confirm.csv"
 CURSE = "winners_curse"
@@ -38,7 +39,7 @@ def read_confirmed(results: Results) -> pd.DataFrame:
 
 def on_test_split(metric: str) -> str:
     """Return the test split's name of a validation metric."""
-    return metric.replace("val_", "test_", 1)
+    return on_split(metric, "test")
 
 
 def confirmed_row(confirmed: pd.DataFrame, point: pd.Series) -> pd.Series | None:
@@ -134,6 +135,7 @@ def _text(column: str, value: object) -> str:
     number = float(value) if isinstance(value, (int, float)) else math.nan
     if math.isnan(number):
         return ""
-    if column in ("flops", "params"):
-        return count(number)
-    return f"{number * 100:.2f}" if scale(column) == 100 else f"{number:.4g}"
+    known = find(column)
+    if known is None:
+        return f"{number:.4g}"
+    return count(number) if known.is_count else known.shown(number)

@@ -12,25 +12,18 @@ from analysis.findings.summary import Summary
 from analysis.read.configs import config_keys, knob_value, varied_keys, yaml_value
 from analysis.read.results import default_points
 from analysis.words.words import axis_label, scale
+from routing.quantities import ordered
 
 MAX_CHART_POINTS = 20_000
 LATENCY = "ms_per_image"
-AXES = (
-    "val_accuracy", "val_srcc", "val_plcc", "val_rmse", "val_loss", "test_accuracy", "flops", "flops_p5", "flops_p95",
-    "params", LATENCY, "routing_ratio", "train_seconds",
-)  # fmt: skip
-"""Columns to choose from first; every other column of numbers follows."""
 NO_AXES = ("trial", "knob", "knob_value", "is_default", "arm")
-TABLE_METRICS = (
-    "arm", "routing_ratio", "params", LATENCY, "router_state", "gap_closed", "recall", "epochs", "train_seconds",
-)  # fmt: skip
 
 
 def page_data(summary: Summary) -> dict[str, Any]:
     """Return the page's data: axes, operating points, trials with their configuration, table columns."""
     points = _with_latency(_chart_points(summary), summary.results.trials)
     others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
-    axes = [name for name in dict.fromkeys([*AXES, *others]) if name in points and _has_numbers(points[name])]
+    axes = [name for name in dict.fromkeys([*ordered(others), *others]) if _has_numbers(points[name])]
     objectives = [objective.metric for objective in summary.results.objectives]
     axes = list(dict.fromkeys([*(name for name in objectives if name in points), *axes]))
     trials = summary.results.trials
@@ -80,10 +73,8 @@ def _table(summary: Summary) -> list[dict[str, Any]]:
     trials = summary.results.trials
     wanted = ["number", "state", "model.name", "model.router.mode"]
     wanted += [objective.metric for objective in summary.results.objectives]
-    wanted += [
-        name for name in map(str, trials.columns) if name.startswith(("val_", "cross_")) and _has_numbers(trials[name])
-    ]
-    wanted += [*TABLE_METRICS, *varied_keys(trials), "seed", "reason"]
+    measured = [name for name in ordered(map(str, trials.columns)) if _has_numbers(trials[name])]
+    wanted += ["arm", "router_state", *measured, *varied_keys(trials), "seed", "reason"]
     columns = []
     for name in dict.fromkeys(wanted):
         if name not in trials or (trials[name].isna().all() and name != "reason"):

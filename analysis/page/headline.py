@@ -11,10 +11,11 @@ from analysis.findings.confirmed import confirmed_row, reached
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
 from analysis.read.objectives import Objective
-from analysis.words.words import name, shown
+from analysis.words.words import name, scale, shown
+from routing.quantities import MULTIPLY_ADDS, find, heading
 
 ONE_POINT = 0.01
-"""One percentage point of accuracy."""
+"""One percentage point of a share."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class _Match:
 def _as_good_as_full(summary: Summary) -> _Match | None:
     """Return the cheapest point of the front within one percentage point of full_compute; None without either."""
     baselines, objectives = summary.baselines, summary.results.objectives
-    metric = next((o.metric for o in objectives if o.metric.endswith("_accuracy")), None)
+    metric = next((o.metric for o in objectives if o.goal == "maximize" and scale(o.metric) == 100), None)
     if metric is None or summary.front.empty or baselines.empty or "flops" not in baselines:
         return None
     full = baselines[baselines["model.name"] == "full_compute"]
@@ -139,9 +140,11 @@ def _who(row: pd.Series) -> str:
 def _value(objective: Objective, row: pd.Series) -> str:
     """Return a value with its unit, and with its name where it has none: ``95.80 %``, ``944 k multiply-adds``."""
     text = shown(objective.metric, row[objective.metric])
-    if objective.metric == "flops":
-        return f"{text} multiply-adds"
-    return text if text.endswith("%") else f"{text} {name(objective.metric)}"
+    if scale(objective.metric) == 100:
+        return text
+    known = find(objective.metric)
+    is_compute = known is not None and known.unit == MULTIPLY_ADDS
+    return f"{text} {heading(objective.metric) if is_compute else name(objective.metric)}"
 
 
 def _point(row: pd.Series, objectives: tuple[Objective, ...]) -> str:

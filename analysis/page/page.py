@@ -32,6 +32,7 @@ from analysis.words.tables import Column, Row, Table, table
 from analysis.words.words import axis_label, shown
 from routing import __version__
 from routing.files.record import FIGURES_FOLDER
+from routing.quantities import is_metric, ordered
 
 MAX_PICTURES = 8
 PICTURE_WIDTH = 1400
@@ -177,7 +178,8 @@ def front_table(summary: Summary) -> Table:
     """Return the front, one row per point, ordered by cost; the knee is marked."""
     objectives = [o.metric for o in summary.results.objectives]
     wanted = ["trial", "seed", "arm", "model.name", "model.router.mode", "knob", "knob_value", *objectives]
-    columns = [c for c in dict.fromkeys([*wanted, "routing_ratio", "params"]) if c in summary.front]
+    further = [name for name in ordered(map(str, summary.front.columns)) if is_metric(name)]
+    columns = [c for c in dict.fromkeys([*wanted, *further]) if c in summary.front]
     columns = [c for c in columns if summary.front[c].notna().any()]
     texts = ("arm", "model.name", "model.router.mode", "knob", "knob_value")
     rows = []

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from routing.errors import InputError
-
-Goal = Literal["maximize", "minimize"]
-
-COSTS = ("flops", "flops_p5", "flops_p95", "params", "routing_ratio", "train_seconds")
+from routing.quantities import Goal, find
 
 
 @dataclass(frozen=True)
@@ -32,8 +29,9 @@ class Objective:
 
     @property
     def is_cost(self) -> bool:
-        """Whether the metric spans orders of magnitude and is read on a logarithmic axis."""
-        return self.metric in COSTS
+        """Whether the metric measures cost, which spans orders of magnitude and is read on a logarithmic axis."""
+        known = find(self.metric)
+        return known is not None and known.is_cost
 
 
 DEFAULT = (Objective("val_accuracy", "maximize", 0.0), Objective("flops", "minimize"))

@@ -1,44 +1,28 @@
-"""Names, units and numbers as people read them: one place for figures, tables and the report page."""
+"""Names, units and numbers of quantities as the figures, tables and report page write them."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-LABELS = {
-    "val_accuracy": ("validation accuracy", "%", 100.0),
-    "test_accuracy": ("test accuracy", "%", 100.0),
-    "val_top5_accuracy": ("validation top-5 accuracy", "%", 100.0),
-    "val_loss": ("validation loss", "", 1.0),
-    "val_srcc": ("validation SRCC", "", 1.0),
-    "val_plcc": ("validation PLCC", "", 1.0),
-    "test_srcc": ("test SRCC", "", 1.0),
-    "test_plcc": ("test PLCC", "", 1.0),
-    "flops": ("compute", "multiply-adds per image", 1.0),
-    "ms_per_image": ("inference time", "ms per image", 1.0),
-    "params": ("parameters", "", 1.0),
-    "routing_ratio": ("routing ratio", "", 1.0),
-    "train_seconds": ("training", "s", 1.0),
-}
-SHARES_OF_IMAGES = ("val_accuracy", "val_top5_accuracy")
-"""Metrics that are a share of all validation images: their error is that of a binomial."""
-COUNTS = ("flops", "flops_p5", "flops_p95", "flops_dense", "params")
+from routing.quantities import find, label
 
 
 def scale(metric: str) -> float:
     """Return the factor from the stored value to the shown one (100 for shares shown in percent)."""
-    return LABELS.get(metric, ("", "", 1.0))[2]
+    known = find(metric)
+    return 1.0 if known is None else known.factor
 
 
 def name(metric: str) -> str:
     """Return ``"validation accuracy"``, the name of a metric."""
-    return LABELS[metric][0] if metric in LABELS else metric.replace("_", " ")
+    return label(metric)
 
 
 def axis_label(metric: str) -> str:
     """Return ``"validation accuracy (%)"``, the name and unit of a metric."""
-    unit = LABELS.get(metric, ("", "", 1.0))[1]
-    return f"{name(metric)} ({unit})" if unit else name(metric)
+    known = find(metric)
+    return f"{label(metric)} ({known.unit})" if known is not None and known.unit else label(metric)
 
 
 def count(value: float) -> str:
@@ -60,10 +44,8 @@ def shown(metric: str, value: Any) -> str:
     number = float(value)
     if math.isnan(number):
         return ""
-    if metric in COUNTS:
-        return count(number)
-    _, unit, factor = LABELS.get(metric, ("", "", 1.0))
-    if unit == "%":
-        return f"{number * factor:.2f} %"
-    text = f"{number * factor:.4g}"
-    return f"{text} {unit}" if unit else text
+    known = find(metric)
+    if known is None:
+        return f"{number:.4g}"
+    text = count(number) if known.is_count else known.shown(number)
+    return text if known.is_count or not known.unit else f"{text} {known.unit}"

@@ -25,28 +25,16 @@ from routing.files.names import safe_cell
 from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
 from routing.models.patch.routers import ShareRouter
 from routing.models.patch.section import AttentionRoutingSection, PatchSection
+from routing.quantities import find, heading, ordered, split_of
 from routing.runner import make_evaluator, run
 from routing.saved import load
 from routing.training.seeding import pick_device, prepare_process
 
 PATCH_ARMS = ("random", "full_compute", "dense_matched", "no_routing", "cheap_compute")
 TABLE_FILE, RUNS_FILE = "compare.csv", "compare_runs.csv"
+SD = "_sd"
+"""Ending of a column with the standard deviation over seeds."""
 LATENCY_ROUNDS = 3
-COLUMNS = {
-    "name": "model",
-    "val_accuracy": "val accuracy",
-    "val_accuracy_sd": "sd",
-    "val_srcc": "val SRCC",
-    "val_srcc_sd": "sd",
-    "flops": "multiply-adds",
-    "share_of_full": "of full",
-    "routing_ratio": "routing ratio",
-    "params": "parameters",
-    "ms_per_image": "ms/image",
-    "router_state": "router",
-    "seeds": "seeds",
-}
-"""Columns of the table to print, each with its heading."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +45,17 @@ class Comparison:
     metric: str
     rows: list[dict[str, Any]]
     runs: list[dict[str, Any]]
+
+
+def columns(compared: Comparison) -> dict[str, str]:
+    """Return the columns of the table to print, each with its heading: every metric, of the task with its sd."""
+    measured = ordered(name for row in compared.rows for name in row if not name.endswith(SD))
+    headings = {"name": "model"}
+    for name in measured:
+        headings[name] = heading(name)
+        if split_of(name) is not None:
+            headings[name + SD] = "sd"
+    return {**headings, "router_state": "router", "seeds": "seeds"}
 
 
 def arms(config: RunConfig, names: Sequence[str] = ()) -> dict[str, RunConfig]:
@@ -169,18 +168,12 @@ def _rows(
     rows = []
     for name, arm in compared.items():
         own = [row for row in runs if row["name"] == name]
-        flops = statistics.fmean(row["flops"] for row in own)
-        ratios = [row["routing_ratio"] for row in own if row.get("routing_ratio") is not None]
-        values = [row[metric] for row in own]
         rows.append(
             {
                 "name": name,
                 "model.name": arm.model.name,
-                metric: statistics.fmean(values),
-                f"{metric}_sd": statistics.stdev(values) if len(values) > 1 else None,
-                "flops": flops,
-                "share_of_full": flops / full,
-                "routing_ratio": statistics.fmean(ratios) if ratios else None,
+                **_means(own, metric),
+                "share_of_full": statistics.fmean(row["flops"] for row in own) / full,
                 "params": own[0]["params"],
                 "ms_per_image": latencies[name],
                 "router_state": ", ".join(dict.fromkeys(row["router_state"] for row in own if "router_state" in row)),
@@ -188,6 +181,23 @@ def _rows(
             }
         )
     return rows
+
+
+def _means(runs: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    """Return the mean over seeds of every objective-like metric, the task's one first; of the task also the sd."""
+    names = [name for name in ordered(name for row in runs for name in row) if _is_compared(name)]
+    row: dict[str, Any] = {}
+    for name in dict.fromkeys([metric, *names, "routing_ratio"]):
+        values = [run[name] for run in runs if run.get(name) is not None]
+        row[name] = statistics.fmean(values) if values else None
+        if split_of(name) is not None:
+            row[name + SD] = statistics.stdev(values) if len(values) > 1 else None
+    return row
+
+
+def _is_compared(name: str) -> bool:
+    known = find(name)
+    return split_of(name) in ("val", "cross") if known is None or not known.is_cost else known.can_be_objective
 
 
 def _latencies(config: RunConfig, folders: dict[str, Path]) -> dict[str, float]:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from routing.quantities import MULTIPLY_ADDS, find, heading, is_metric, ordered
+
+CONTEXT = {
+    "trial": "trial",
+    "model.name": "model",
+    "model.router.mode": "router",
+    "knob": "knob",
+    "knob_value": "value",
+}
+"""Columns of an operating point that say what ran, and their headings."""
+
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str | None = None) -> None:
     """Print rows under ``columns`` (key -> heading); a column without any value is left out, a line never wraps."""
-    shown = {key: heading for key, heading in columns.items() if any(_given(row.get(key)) for row in rows)}
+    shown = {key: head for key, head in columns.items() if any(_given(row.get(key)) for row in rows)}
     view = Table(box=None, pad_edge=False)
-    for key, heading in shown.items():
+    for key, head in shown.items():
         numeric = all(isinstance(row.get(key), (int, float)) for row in rows if _given(row.get(key)))
-        view.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+        view.add_column(head, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         view.add_row(*(text(key, row.get(key)) for key in shown))
     console = Console(highlight=False)
@@ -24,6 +35,16 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: 
     if title:
         console.print(title, style="bold", markup=False)
     console.print(view)
+
+
+def point_columns(rows: Iterable[Iterable[str]], objectives: Sequence[str] = ()) -> dict[str, str]:
+    """Return the headings of operating points: what ran, the objectives of a study, every other metric they have.
+
+    Args:
+        rows: the columns of each row.
+    """
+    measured = [name for name in ordered(name for row in rows for name in row) if is_metric(name)]
+    return CONTEXT | {name: heading(name) for name in dict.fromkeys([*objectives, *measured])}
 
 
 def say(line: str) -> None:
@@ -52,7 +73,8 @@ def text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, (int, float)):
-        if key.startswith("flops"):
+        known = find(key)
+        if known is not None and known.unit == MULTIPLY_ADDS:
             return si(float(value))
         if isinstance(value, float) and not value.is_integer():
             return f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"

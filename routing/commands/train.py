@@ -9,6 +9,7 @@ from routing.commands.console import si
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.record import CONFIG_FILE, METRICS_FILE, TrialRecord
+from routing.quantities import ordered, split_of
 from routing.training.checkpoint import CHECKPOINT_FILE
 
 
@@ -53,7 +54,7 @@ def _epoch_line(row: dict[str, float], epochs: int) -> str:
 
 
 def _words(row: dict[str, float]) -> str:
-    names = [name for name in ("val_accuracy", "val_srcc") if name in row]
+    names = [name for name in ordered(row) if split_of(name) == "val" and name != "val_loss"]
     words = [f"{name} {row[name]:.4f}" for name in names] + [f"{si(row['flops'])} multiply-adds"]
     if row.get("routing_ratio") is not None:
         words.append(f"routing ratio {row['routing_ratio']:.3f}")

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from routing.config.declared import declare_metric, declare_task
 from routing.errors import InputError, choices, nearest
 
 T = TypeVar("T")
@@ -26,10 +27,11 @@ class Registry:
     Args:
         kind: what the entries are, as an error message would call one (``"router mode"``).
         entries: built-in entries, ``name -> "module:attribute"``.
+        declare: told the name and the entry of each that is registered; what it refuses is not registered.
     """
 
-    def __init__(self, kind: str, entries: dict[str, str]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, entries: dict[str, str], declare: Callable[[str, Any], None] | None = None) -> None:
+        self.kind, self._declare = kind, declare
         self._entries: dict[str, Any] = dict(entries)
 
     def __contains__(self, name: object) -> bool:
@@ -44,6 +46,8 @@ class Registry:
         def add(entry: T) -> T:
             if name in self._entries:
                 raise InputError(f"{self.kind} '{name}' is registered already")
+            if self._declare is not None:
+                self._declare(name, entry)
             self._entries[name] = entry
             return entry
 
@@ -130,6 +134,7 @@ TASKS = Registry(
         "classification": "routing.evaluation.tasks:Classification",
         "quality": "routing.evaluation.tasks:Quality",
     },
+    declare_task,
 )
 
 METRICS = Registry(
@@ -139,6 +144,7 @@ METRICS = Registry(
         "balanced_accuracy": "routing.evaluation.metrics:BalancedAccuracy",
         "calibration_error": "routing.evaluation.metrics:CalibrationError",
     },
+    declare_metric,
 )
 
 SELECTIONS = Registry(

@@ -37,9 +37,6 @@ from routing.files.yaml_io import dump, load_file
 TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 """Losses of every task; the first is its default. A task of a plugin has its own only."""
 
-TASK_METRICS = {"classification": ("accuracy", "loss"), "quality": ("srcc", "plcc", "plcc_logistic", "rmse")}
-"""Metrics of every task, reported as ``val_<name>``; ``evaluation.metrics`` adds further ones."""
-
 FOR_CLASSES = {"label_smoothing": 0, "class_balance": "none", "augment.mixup": 0, "augment.cutmix": 0}
 """Keys below ``training`` that only classes have a meaning for, each with the value that other tasks need."""
 
@@ -64,8 +61,7 @@ class EvaluationSection(Section):
     operating_points: bool = Field(default=True, description="Evaluate the trained model along its compute knob.")
     metrics: tuple[MetricName, ...] = Field(
         default=(),
-        description="Further metrics, each reported as val_<name>: top5_accuracy, balanced_accuracy, "
-        "calibration_error, or one of a plugin.",
+        description=f"Further metrics, each reported as val_<name>: {choices(METRICS)}, or one of a plugin.",
     )
     knob_value: float | str | None = Field(
         default=None, description="Evaluate the trained model at this value of its knob instead of the trained one."

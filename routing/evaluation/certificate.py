@@ -19,6 +19,7 @@ from routing.evaluation.tasks import total_loss
 from routing.models.base import ModelOutput
 from routing.models.patch.routed import AttentionRouting, everywhere
 from routing.models.patch.routers import RoutingDecision
+from routing.quantities import quantity
 
 EXTREME_RATE = 0.01
 SATURATED = 0.01
@@ -42,7 +43,7 @@ def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -
     facts = dict.fromkeys((*model.needs, *((BOX,) if ways.has_box else ())))
     scores = [e.metrics[evaluator.task.metric] for e in evaluator.several(model, ways.count, ways, tuple(facts))]
     score_routed = routed.metrics[evaluator.task.metric]
-    sign = 1.0 if evaluator.task.higher_is_better else -1.0
+    sign = 1.0 if quantity(evaluator.task.metric).higher_is_better else -1.0
     ratio = routed.routing_ratio.double()
     big_cost = model.grid.num_patches * model.branch_multiply_adds("big")
     certificate: dict[str, Any] = {

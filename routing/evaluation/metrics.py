@@ -1,6 +1,8 @@
 """Further metrics of an evaluation, asked for by name (``evaluation.metrics``).
 
-A metric is one class; ``routing.config.registry.METRICS`` names it. Shapes: M images, C classes.
+A metric is one class; ``routing.config.registry.METRICS`` names it. What its number is (direction, words, range, the
+tasks it is defined for) stands in ``routing.quantities``; a plugin's metric says it as class attributes.
+Shapes: M images, C classes.
 """
 
 from __future__ import annotations
@@ -12,10 +14,7 @@ from torch import Tensor
 
 
 class Metric(Protocol):
-    """What a metric must answer; ``tasks`` are those it is defined for."""
-
-    higher_is_better: bool
-    tasks: tuple[str, ...]
+    """What a metric must answer."""
 
     def __call__(self, predictions: Tensor, targets: Tensor) -> float:
         """Return the metric of a whole split: logits (M, C) and classes (M,), or quality (M,) and (M,)."""
@@ -23,9 +22,6 @@ class Metric(Protocol):
 
 class Top5Accuracy:
     """Share of images whose class is among the five most likely."""
-
-    higher_is_better = True
-    tasks = ("classification",)
 
     def __call__(self, predictions: Tensor, targets: Tensor) -> float:
         """Return the share in [0, 1]; with five classes or fewer it is 1."""
@@ -35,9 +31,6 @@ class Top5Accuracy:
 
 class BalancedAccuracy:
     """Accuracy within every class, averaged over the classes that occur: frequent ones count no more than rare ones."""
-
-    higher_is_better = True
-    tasks = ("classification",)
 
     def __call__(self, predictions: Tensor, targets: Tensor) -> float:
         """Return the mean in [0, 1]."""
@@ -50,8 +43,6 @@ class BalancedAccuracy:
 class CalibrationError:
     """Expected calibration error (arXiv 1706.04599, eq. 3) over 15 equal bins of confidence."""
 
-    higher_is_better = False
-    tasks = ("classification",)
     BINS = 15
 
     def __call__(self, predictions: Tensor, targets: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Tasks: the loss to train on and the metrics to report, with their directions."""
+"""Tasks: the loss to train on and the metrics to report; what those are stands in ``routing.quantities``."""
 
 from __future__ import annotations
 
@@ -28,10 +28,12 @@ class Criterion(Protocol):
 
 
 class Task(ABC):
-    """What a task must answer. ``metric`` is the one that studies optimise by default (its name without the split)."""
+    """What a task must answer. ``metric`` is the one that studies optimise by default (its name without the split).
+
+    A task of a plugin also says ``higher_is_better`` of its metric, and may list its further ones as ``quantities``.
+    """
 
     metric: str
-    higher_is_better: bool
 
     @abstractmethod
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -54,7 +56,6 @@ class Classification(Task):
     """Cross-entropy and top-1 accuracy; predictions are logits (N, classes), targets class indices (N,)."""
 
     metric = "accuracy"
-    higher_is_better = True
 
     def __init__(self, loss: str = "auto") -> None:
         self._loss = LOSSES["cross_entropy" if loss == "auto" else loss]
@@ -77,7 +78,6 @@ class Quality(Task):
     """Quality of an image in [0, 1], 1 is best; predictions (N,), targets (N,)."""
 
     metric = "srcc"
-    higher_is_better = True
 
     def __init__(self, loss: str = "auto") -> None:
         self._loss = LOSSES["l1" if loss == "auto" else loss]

@@ -17,6 +17,7 @@ from routing.config.training import TrainingSection
 from routing.errors import InputError, choices, nearest
 from routing.evaluation.tasks import Task
 from routing.models.base import VisionModel
+from routing.quantities import quantity
 
 JOINT = "joint"
 
@@ -103,7 +104,7 @@ class Schedule:
         if "val_loss" in row:
             return float(row["val_loss"])
         value = float(row[f"val_{self.task.metric}"])
-        return -value if self.task.higher_is_better else value
+        return -value if quantity(self.task.metric).higher_is_better else value
 
 
 def make_schedule(settings: TrainingSection, model: VisionModel, task: Task) -> Schedule:

@@ -20,6 +20,7 @@ from routing.files.atomic import write_text
 from routing.files.names import safe_cell
 from routing.files.record import CONFIG_FILE, read_metrics
 from routing.files.yaml_io import as_cell
+from routing.quantities import split_of
 from search_spaces.ledger.folder import former_studies, has_run_as, trial_folder
 from search_spaces.ledger.ledger import REASON, WARM_START, setting_of
 
@@ -189,7 +190,7 @@ def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[s
     try:
         tested = json.loads((folder / TEST_FILE).read_text(encoding="utf-8"))["points"]
         found = {
-            _operating_point(row): {key: value for key, value in row.items() if key.startswith("test_")}
+            _operating_point(row): {key: value for key, value in row.items() if split_of(key) == "test"}
             for row in tested
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

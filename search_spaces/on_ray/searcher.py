@@ -21,6 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from routing.config.run import RunConfig
 from routing.files.mirror import Mirror
+from routing.quantities import is_metric, split_of
 from search_spaces.ledger.folder import TRIALS_FOLDER, holds_run, trial_folder
 from search_spaces.ledger.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
 from search_spaces.on_ray.asking import Asker, Check, Ready
@@ -282,9 +283,7 @@ def _unfinished(last: dict[str, Any]) -> dict[str, Any]:
     attrs: dict[str, Any] = {}
     if "epoch" in last:
         attrs["epochs"] = int(last["epoch"])
-        attrs["last"] = {
-            k: v for k, v in last.items() if k.startswith(("val_", "flops", "routing_")) and math.isfinite(v)
-        }
+        attrs["last"] = {k: v for k, v in last.items() if is_metric(k) and split_of(k) != "train" and math.isfinite(v)}
     if "train_seconds" in last:
         attrs["train_seconds"] = last["train_seconds"]
     return attrs

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from routing.quantities import MULTIPLY_ADDS, quantity
 from search_spaces.search.ranking import Losses, dominated_by, keep, pareto_rank, rank, rungs, similar
 from search_spaces.study.registry import RULES
-from search_spaces.study.schema import COST_METRICS
 
 if TYPE_CHECKING:
     from search_spaces.study.schema import Objective, SchedulerSection
@@ -65,13 +65,13 @@ class Rule(ABC):
     @property
     def task_index(self) -> int:
         """Position of the task metric among the objectives."""
-        return next((i for i, o in enumerate(self.objectives) if o.metric not in COST_METRICS), 0)
+        return next((i for i, o in enumerate(self.objectives) if not quantity(o.metric).is_cost), 0)
 
     @property
     def cost_index(self) -> int | None:
         """Position of the cost among the objectives, None when there is none."""
         return next(
-            (i for i, o in enumerate(self.objectives) if o.metric in COST_METRICS and i != self.task_index), None
+            (i for i, o in enumerate(self.objectives) if quantity(o.metric).is_cost and i != self.task_index), None
         )
 
     @property
@@ -113,7 +113,7 @@ class Rule(ABC):
         losses = []
         for index, objective in enumerate(self.objectives):
             value = row.get(objective.metric)
-            if value is None and objective.metric.startswith("flops"):
+            if value is None and quantity(objective.metric).unit == MULTIPLY_ADDS:
                 value = cost
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 if index in self.compared:

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 
 from routing.config.plugins import import_plugins
 from routing.config.registry import METRICS
-from routing.config.run import TASK_METRICS, RunConfig, is_key, valid_keys
+from routing.config.run import RunConfig, is_key, valid_keys
 from routing.config.section import dotted, merge, nested
 from routing.errors import InputError, choices, nearest
 from routing.files.yaml_io import Lines, load_file
+from routing.quantities import OUR_TASKS, quantity, reported_by
 from search_spaces.study.messages import Places, explain, why_unknown
 from search_spaces.study.parameters import at_quantile, contains, is_constant
 from search_spaces.study.registry import SAMPLERS
@@ -220,12 +221,12 @@ def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) 
 def _check_objectives(objectives: tuple[Objective, ...], config: RunConfig, place: Places) -> None:
     """A run must report what is optimised; otherwise it would be trained to the end and fail then."""
     task = config.dataset.task
-    if task not in TASK_METRICS:
+    if task not in OUR_TASKS:
         return  # of a plugin, which reports what it likes
-    reported = [f"val_{name}" for name in dict.fromkeys((*TASK_METRICS[task], *config.evaluation.metrics))]
+    reported = [f"val_{name}" for name in dict.fromkeys((*reported_by(task), *config.evaluation.metrics))]
     for index, objective in enumerate(objectives):
         name = objective.metric
-        if name in reported or not name.startswith("val_"):
+        if name in reported or quantity(name).is_cost:
             continue
         further = name.removeprefix("val_")
         hint = f"; evaluation.metrics: [{further}] in the base adds it" if further in METRICS else ""

@@ -18,37 +18,19 @@ from pydantic import (
     model_validator,
 )
 
-from routing.config import registry
 from routing.config.explain import unknown_first
 from routing.config.section import Section, registered
 from routing.errors import choices, nearest
+from routing.quantities import objectives, quantity
 from search_spaces.study.registry import RULES, SAMPLERS
 
 Scalar = bool | int | float | str | None
-
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    "val_accuracy": "maximize",
-    "val_srcc": "maximize",
-    "val_plcc": "maximize",
-    "val_rmse": "minimize",
-    "val_loss": "minimize",
-    "flops": "minimize",
-    "flops_p5": "minimize",
-    "flops_p95": "minimize",
-    "params": "minimize",
-    "routing_ratio": "minimize",
-    "train_seconds": "minimize",
-}
-"""Metrics of a trial record that a study may optimise, and the direction in which each is better."""
 
 MAX_NAME = 80
 """Characters of a study's name."""
 
 MAX_GRID = 1_000_000
 """Combinations a grid may have."""
-
-COST_METRICS = ("flops", "flops_p5", "flops_p95", "params", "routing_ratio", "train_seconds")
-"""Objectives that measure cost; the others measure the task."""
 
 _DURATION = re.compile(r"^(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?$")
 
@@ -92,12 +74,13 @@ def _levels(value: Any) -> Any:
 
 
 def _known_metric(name: str) -> str:
-    if name not in METRICS and name.removeprefix("val_") not in registry.METRICS:
-        raise ValueError(f"unknown objective '{name}'{nearest(name, METRICS)} (valid: {choices(METRICS)})")
+    known = objectives()
+    if name not in known:
+        raise ValueError(f"unknown objective '{name}'{nearest(name, known)} (valid: {choices(known)})")
     return name
 
 
-_IN_EDITORS: dict[str, Any] = {"anyOf": [{"enum": list(METRICS)}, {"pattern": "^val_"}]}
+_IN_EDITORS: dict[str, Any] = {"anyOf": [{"enum": objectives()}, {"pattern": "^val_"}]}
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 Condition = Annotated[tuple[Scalar, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 Metric = Annotated[str, AfterValidator(_known_metric), Field(json_schema_extra=_IN_EDITORS)]
@@ -169,9 +152,13 @@ class Objective(Section):
     reference: float = Field(description="Reference point of the hypervolume: worse than this counts as nothing.")
 
     @model_validator(mode="after")
-    def _goal_of_the_metric(self) -> Objective:
-        if self.goal != METRICS.get(self.metric, self.goal):
-            raise ValueError(f"{self.metric} is better the other way: goal: {METRICS[self.metric]}")
+    def _fits_the_quantity(self) -> Objective:
+        measured = quantity(self.metric)
+        if self.goal != measured.goal:
+            raise ValueError(f"{self.metric} is better the other way: goal: {measured.goal}")
+        why = measured.why_not(self.reference)
+        if why:
+            raise ValueError(f"reference of {self.metric}: no value can be {self.reference:g}; {why}")
         return self
 
 
@@ -255,7 +242,7 @@ class StudyBase(Section):
         names = [objective.metric for objective in self.objectives]
         if len(set(names)) < len(names):
             raise ValueError(f"objectives: the same metric is given twice in {', '.join(names)}")
-        if names[0] in COST_METRICS and not set(names) <= set(COST_METRICS):
+        if quantity(names[0]).is_cost and not all(quantity(name).is_cost for name in names):
             raise ValueError(f"objectives: the task's metric comes first, and '{names[0]}' is a cost")
         return self
 
@@ -340,12 +327,13 @@ _CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE
 def parse_constraint(text: str) -> tuple[str, str, float]:
     """Return ``("flops", "<=", 1e6)`` of ``"flops <= 1.0e6"``.
 
-    Only ``flops`` is known before training, so that nothing else can be a constraint.
+    Only what is known before training can be a constraint.
     """
     match = _CONSTRAINT.match(text)
     if match is None:
         raise ValueError(f"constraints: cannot read '{text}'; write it as in flops <= 1.0e6")
     name, sign, number = match.groups()
-    if name != "flops":
-        raise ValueError(f"constraints: '{name}' is not known before training (valid: flops)")
+    known = [metric for metric in objectives() if quantity(metric).before_training]
+    if name not in known:
+        raise ValueError(f"constraints: '{name}' is not known before training (valid: {choices(known)})")
     return name, sign, float(number)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from routing.quantities import quantity
 from search_spaces.search.sampler import Options, Problem, Sampler, Setting
 from search_spaces.study.parameters import from_label
-from search_spaces.study.schema import COST_METRICS
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -38,7 +38,7 @@ class GaussianProcess(Sampler):
 
     def __init__(self, problem: Problem, options: GpOptions) -> None:
         super().__init__(problem, options)
-        self._is_cost = [objective.metric in COST_METRICS for objective in problem.objectives]
+        self._in_logs = [quantity(objective.metric).scale == "log" for objective in problem.objectives]
 
     def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
         """Return the setting of the highest expected improvement; one proposal in ``RANDOM_EVERY`` is random."""
@@ -88,7 +88,7 @@ class GaussianProcess(Sampler):
                 yield past, values
 
     def _with_log_costs(self, values: Sequence[float]) -> list[float]:
-        return [math.log(max(v, 1e-12)) if cost else v for v, cost in zip(values, self._is_cost, strict=True)]
+        return [math.log(max(v, 1e-12)) if log else v for v, log in zip(values, self._in_logs, strict=True)]
 
 
 def at_the_end(curve: Curve, finished: Sequence[tuple[Curve, Sequence[float]]]) -> list[float] | None:
