@@ -85,6 +85,25 @@ def test_several_folders(make_results):
     assert (second / "report.html").exists()
 
 
+def test_tables_show_every_objective_and_every_metric(make_results, capsys, only_the_front):
+    """Also a metric of a plugin that is not imported here."""
+    folder = make_results(trials=7)
+    points = pd.read_csv(folder / "points.csv")
+    points.assign(val_top5_accuracy=0.9 + points["val_accuracy"] / 20, val_of_a_plugin=0.25).to_csv(
+        folder / "points.csv", index=False
+    )
+    study = (folder / "study.yaml").read_text().replace("metric: val_accuracy", "metric: val_top5_accuracy")
+    (folder / "study.yaml").write_text(study)
+    assert main(["analyze", str(folder)]) == 0
+    front = capsys.readouterr().out.split("Front of")[1]
+    for heading in ("val top-5 accuracy", "val accuracy", "val of a plugin", "multiply-adds", "multiply-adds p95"):
+        assert heading in front
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for heading in ("validation top-5 accuracy (%)", "validation accuracy (%)", "val of a plugin"):
+        assert f"{heading}</th>" in page
+    assert {"val_top5_accuracy", "val_of_a_plugin"} <= set(pd.read_csv(folder / "front.csv"))
+
+
 def test_a_front_worse_than_the_reference_says_what_its_hypervolume_means(make_results, capsys, only_the_front):
     folder = make_results(trials=7)
     study = (folder / "study.yaml").read_text()

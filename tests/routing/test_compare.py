@@ -76,10 +76,23 @@ def test_one_table_over_seeds_and_nothing_trained_twice(
 def test_the_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--dataset.num_train", "64", "--dataset.num_val", "32", "--dataset.num_test", "32"]
     command = ["compare", "--out", str(folder / "c"), "--models", "top_k,cheap_compute", "--training.num_epochs", "1"]
-    assert main([*command, *small]) == 0
+    assert main([*command, *small, "--evaluation.metrics", "[top5_accuracy]"]) == 0
     printed = capsys.readouterr().out
-    for word in ("top_k", "cheap_compute", "of full", "ms/image", "compare.png", "compare.csv"):
+    for word in (
+        "top_k",
+        "cheap_compute",
+        "of full",
+        "ms/image",
+        "val loss",
+        "val top-5 accuracy",
+        "multiply-adds p95",
+        "compare.png",
+        "compare.csv",
+    ):
         assert word in printed
+    assert {"val_top5_accuracy", "val_top5_accuracy_sd", "val_loss", "flops_p5"} <= set(
+        pd.read_csv(folder / "c" / "compare.csv")
+    )
     assert main(["compare", "--models", "topk"]) == 2
     assert "did you mean 'top_k'?" in capsys.readouterr().err
 

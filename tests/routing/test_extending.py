@@ -96,7 +96,9 @@ def test_the_parts_of_the_page(example: Path) -> None:
 def test_a_study_of_plugins_on_ray(example: Path) -> None:
     """Names of a plugin reach driver, workers and a resumed study: data set, router, metric, sampler, stopping rule."""
     routing("sweep", "neighbours.yaml", "--out", "out", "--concurrency", "1", "--trials", "4", cwd=example)
-    routing("sweep", "neighbours.yaml", "--out", "out", "--concurrency", "1", "--trials", "7", "--resume", cwd=example)
+    again = ("--trials", "7", "--resume")
+    printed = routing("sweep", "neighbours.yaml", "--out", "out", "--concurrency", "1", *again, cwd=example)
+    assert "val worst-class accuracy" in printed.split("Front of")[1]
     trials = pd.read_csv(example / "out" / "trials.csv")
     assert len(trials) == 7
     assert set(trials["state"]) <= {"COMPLETE", "PRUNED"}
@@ -121,13 +123,15 @@ def test_options_and_names_of_a_plugin_are_checked(example: Path) -> None:
             ("startup: 2", "startup: 0", "sampler option startup: input should be greater than or equal to 1, not 0"),
             ("neighbour,", "neighbor,", "sampler.name: unknown sampler 'neighbor'; did you mean 'neighbour'?"),
             ("rank_sum", "ranksum", "scheduler.name: unknown stopping rule 'ranksum'; did you mean 'rank_sum'?"),
+            ("goal: maximize", "goal: minimize", "val_worst_class_accuracy is better the other way: goal: maximize"),
+            ("reference: 0.0", "reference: 30", "worst-class accuracies are shares: 0.3"),
         ]
     ):
         (example / f"wrong{number}.yaml").write_text(text.replace(old, new))
         messages.append(message)
     code = """
 from search_spaces import load_study
-for number in range(4):
+for number in range(6):
     try:
         load_study(f"wrong{number}.yaml")
     except Exception as error:
@@ -135,7 +139,7 @@ for number in range(4):
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=example, capture_output=True, text=True, timeout=300)
     found = done.stdout.splitlines()
-    assert len(found) == 4, done.stderr
+    assert len(found) == 6, done.stderr
     for line, message in zip(found, messages, strict=True):
         assert message in line
 

@@ -10,6 +10,7 @@ import torch
 from routing.config.registry import METRICS
 from routing.config.run import RunConfig
 from routing.errors import InputError
+from routing.quantities import find
 from routing.runner import run
 
 
@@ -46,6 +47,8 @@ def test_metrics_of_a_run_are_in_its_record_and_points(tiny: dict[str, Any]) -> 
     assert record.metrics["val_top5_accuracy"] >= record.metrics["val_accuracy"]
     assert all("val_calibration_error" in point.metrics for point in record.points)
     assert "val_top5_accuracy" in record.history[0]
+    housekeeping = {"seconds", "latency_repeats", "latency_batch_size", "router_state", "threshold", "temperature"}
+    assert {name for name in record.metrics if find(name) is None} <= housekeeping
 
 
 @pytest.mark.parametrize(
