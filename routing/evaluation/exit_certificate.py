@@ -15,6 +15,7 @@ from torch import Tensor
 from routing.evaluation.certificate import router_state
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.models.exits.model import EarlyExit
+from routing.quantities import quantity
 
 SEED = 20_240_917
 
@@ -62,7 +63,7 @@ def certify_exits(model: EarlyExit, evaluator: Evaluator, routed: Evaluation) ->
     for head, stage in enumerate((*model.exits, len(model.links.stages))):
         certificate[f"score_exit{stage}"] = everyone[head]
         certificate[f"left_exit{stage}"] = float((left_M == head).double().mean())
-    sign = 1.0 if evaluator.task.higher_is_better else -1.0
+    sign = 1.0 if quantity(evaluator.task.metric).higher_is_better else -1.0
     certificate["state"] = router_state({**certificate, "gap_closed_oracle": None}, sign, len(left_M))
     return certificate
 
