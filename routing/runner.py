@@ -17,7 +17,7 @@ from routing.errors import InputError, choices
 from routing.evaluation.certificate import certify
 from routing.evaluation.compute import measure
 from routing.evaluation.control_certificate import certify_against_controls
-from routing.evaluation.evaluate import Evaluation, Evaluator
+from routing.evaluation.evaluate import Evaluation, Evaluator, drawn
 from routing.evaluation.exit_certificate import certify_exits
 from routing.evaluation.latency import measure_latency
 from routing.evaluation.metrics import Metric
@@ -114,8 +114,11 @@ def run(
 
 def make_evaluator(config: RunConfig, data: ImageData, split: str, device: torch.device) -> Evaluator:
     """Return the evaluator of one split as the configuration asks for it."""
+    found = data[split]
+    if split == "val" and config.evaluation.limit is not None:
+        found = drawn(found, config.evaluation.limit, config.dataset.seed)
     return Evaluator(
-        split=data[split].to(device),
+        split=found.to(device),
         info=data.info,
         task=task_of(data.info.task, config.training.loss),
         batch_size=config.evaluation.batch_size,
@@ -151,6 +154,8 @@ def _train(
 ) -> Progress:
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
+    if config.training.channels_last:
+        model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config.training)
     training = identity(config, data) if out is not None else ""
     average = WeightAverage(model, config.training.ema_decay)
@@ -186,6 +191,7 @@ def _train(
             if report is not None:
                 report(row)
     average.write_to(model)
+    model.to(memory_format=torch.contiguous_format)
     return progress
 
 

@@ -59,6 +59,11 @@ class EvaluationSection(Section):
 
     batch_size: int = Field(default=256, ge=1, le=65536, description="Images per forward pass.")
     operating_points: bool = Field(default=True, description="Evaluate the trained model along its compute knob.")
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Validate on this many images, drawn by dataset.seed; null: all. The test split is always whole.",
+    )
     metrics: tuple[MetricName, ...] = Field(
         default=(),
         description=f"Further metrics, each reported as val_<name>: {choices(METRICS)}, or one of a plugin.",

@@ -111,6 +111,10 @@ class TrainingSection(Section):
         lt=1,
         description="Decay per step of a moving average of the weights, which is evaluated and kept; 0 is off.",
     )
+    channels_last: bool = Field(
+        default=False,
+        description="Lay images and convolutions out with the channels last in training: faster in bf16 for conv nets.",
+    )
     reuse: bool = Field(
         default=False,
         description="Take the weights of an identical training of this machine; evaluation settings do not count.",

@@ -89,6 +89,16 @@ class _Collector:
         }
 
 
+def drawn(split: Split, count: int, seed: int) -> Split:
+    """Return ``count`` images of a split, in its order, the same ones for the same seed; all where it has no more."""
+    if count >= len(split):
+        return split
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    chosen = order[:count].sort().values
+    extra = {name: value[chosen] for name, value in split.extra.items()}
+    return Split(split.images.index_select(0, chosen), split.targets[chosen], extra, split.on_device)
+
+
 @dataclass(frozen=True)
 class Evaluator:
     """Evaluates a model on one split, always in the same batches; ``metrics`` are further ones than the task's."""

@@ -114,11 +114,20 @@ def restore_checkpoint(
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    _lay_out(optimizer)
     torch.set_rng_state(tensors["random.cpu"])
     device = next(model.parameters()).device
     if "random.cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return progress
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give the state of every parameter the parameter's own order in memory, which fused optimisers rely on."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _fits(model: nn.Module, weights: dict[str, Tensor]) -> bool:

@@ -112,6 +112,8 @@ def train_epoch(
                 images, targets = batch.images, batch.targets
                 if mix is not None:
                     images, targets = mix(images, targets)
+                if settings.channels_last:
+                    images = images.contiguous(memory_format=torch.channels_last)
                 with autocast:
                     output = _forward(model, images, batch.facts)
                     loss, terms = total_loss(output, criterion, targets, turn.phase.losses)

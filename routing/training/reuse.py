@@ -41,6 +41,8 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str
     if config.training.patience is None and not config.training.phases:  # else evaluation decides when to stop
         for key in config.model.after_training:
             content["model"].pop(key, None)
+    else:
+        content["limit"] = config.evaluation.limit
     content["training"].pop("reuse", None)
     content["versions"] = [__version__, torch.__version__]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())

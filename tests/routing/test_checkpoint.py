@@ -70,10 +70,13 @@ def test_a_run_interrupted_inside_a_phase_ends_as_the_whole_one(
         {"optimizer": "sgd", "ema_decay": 0.9, "label_smoothing": 0.1, "gradient_accumulation_steps": 2},
         {"optimizer": "sgd", "momentum": 0.0, "class_balance": "sampling", "augment.rand_augment": 1},
         {"ema_decay": 0.9, "class_balance": "weights", "augment.mixup": 0.2, "augment.cutmix": 1.0},
+        {"channels_last": True},
     ],
 )
 def test_every_state_of_a_training_is_resumed_exactly(tiny: dict[str, Any], folder: Path, keys: dict[str, Any]) -> None:
     settings = {f"training.{key}": value for key, value in keys.items()}
+    if "training.channels_last" in settings:  # the layout of convolutions, and of their moments
+        settings |= {"model.name": "aacn", "precision": "bf16"}
     config = RunConfig.from_dict({**tiny, **settings, "training.num_epochs": 3, "evaluation.operating_points": False})
 
     def kill(row: dict[str, Any]) -> None:

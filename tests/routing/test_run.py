@@ -14,7 +14,7 @@ from routing.data import num_steps
 from routing.errors import InputError, TrialFailed
 from routing.evaluation.tasks import Classification
 from routing.files.record import TrialRecord, read_metrics
-from routing.runner import run
+from routing.runner import make_evaluator, run
 from routing.saved import evaluate_saved, load
 from routing.training.checkpoint import CHECKPOINT_FILE
 
@@ -169,3 +169,25 @@ def test_one_step_of_training_by_seed(tiny: dict[str, Any]) -> None:
 def test_a_budget_below_the_floor_is_refused(tiny: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"budget\.target 0\.01 is out of reach.*valid: 0\.\d+ < target <= 1"):
         run(RunConfig.from_dict({**tiny, "model.router.budget.target": 0.01}))
+
+
+def test_channels_last_is_the_same_training_in_another_order_of_memory(tiny: dict[str, Any]) -> None:
+    keys = {**tiny, "model.name": "aacn", "evaluation.operating_points": False}
+    first, last = (run(RunConfig.from_dict({**keys, "training.channels_last": on})) for on in (False, True))
+    assert last.history[0]["train_loss"] == pytest.approx(first.history[0]["train_loss"], rel=1e-4)
+
+
+def test_validation_on_some_images_takes_the_same_ones_and_the_test_split_stays_whole(tiny: dict[str, Any]) -> None:
+    config = RunConfig.from_dict({**tiny, "evaluation.limit": 20})
+    data, device = config.dataset.load(), torch.device("cpu")
+    val, test = (make_evaluator(config, data, name, device).split for name in ("val", "test"))
+    assert (len(val), len(test)) == (20, len(data["test"]))
+    again = make_evaluator(config.replace(seed=9), data, "val", device).split
+    assert torch.equal(val.images, again.images)
+    where = [int((data["val"].images == image).flatten(1).all(1).nonzero()[0, 0]) for image in val.images]
+    assert where == sorted(set(where)) != list(range(20))  # in the split's order, from all of it
+    assert torch.equal(val.extra["box"], data["val"].extra["box"][where])
+    more = make_evaluator(config.replace(**{"evaluation.limit": 10**6}), data, "val", device).split
+    assert len(more) == len(data["val"])
+    accuracy = run(config).metrics["val_accuracy"] * 20
+    assert accuracy == pytest.approx(round(accuracy))
