@@ -12,6 +12,7 @@ from routing.data import Batch
 from routing.evaluation.certificate import router_state
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.models.base import ModelOutput, VisionModel
+from routing.quantities import quantity
 
 
 def certify_against_controls(model: VisionModel, evaluator: Evaluator, routed: Evaluation) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def certify_against_controls(model: VisionModel, evaluator: Evaluator, routed: E
     metric = evaluator.task.metric
     found = evaluator.several(model, len(controls), ways)
     scores = {name: evaluation.metrics[metric] for name, evaluation in zip(controls, found, strict=True)}
-    ratio, sign = routed.routing_ratio.double(), 1.0 if evaluator.task.higher_is_better else -1.0
+    ratio, sign = routed.routing_ratio.double(), 1.0 if quantity(evaluator.task.metric).higher_is_better else -1.0
     gap = sign * (scores["full"] - scores["random"])
     certificate: dict[str, Any] = {
         "state": None,
