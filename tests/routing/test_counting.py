@@ -190,6 +190,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
             "model.pruning.top_m": 5, **SMALL},
     "vit merge": {"model.name": "vit", "model.pruning.method": "merge", "model.pruning.k_anchors": 2,
                   "model.pruning.top_m": 5, **SMALL},
+    "conv_net": {"model.name": "conv_net", "model.widths": [8, 16]},
+    "early_exit": {"model.name": "early_exit", "model.confidence": 0.1, "model.network.name": "conv_net"},
     "aacn": {"model.name": "aacn", "model.decision.keep_ratio": 0.3},
     "hyperiqa": {"dataset.name": "quality", "model.name": "hyperiqa", "model.crops": 1},
     "hyperiqa cross": {"dataset.name": "quality", "model.name": "hyperiqa", "model.fusion.mode": "cross_scale"},
