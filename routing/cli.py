@@ -318,7 +318,11 @@ def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
 
 @cli.command(context_settings=OVERRIDES)
 @click.option("--compare", is_flag=True, help="Run every batch without and with pruning.")
-@click.option("--extract-attention", type=click.Path(path_type=Path), help="Save the attention as safetensors.")
+@click.option(
+    "--extract-attention",
+    type=click.Path(path_type=Path),
+    help="Save the attention; .pt for torch.load, else safetensors.",
+)
 @click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Images of that file.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the JSON here and print a table.")
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
@@ -326,8 +330,8 @@ def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: P
     """Zero-shot classification with open_clip: --model ViT-B-32 --pretrained openai --dataset.name cifar10
 
     \b
-    Keys that can follow: --model, --pretrained, --dataset.*, --split, --templates, --batch_size,
-    --limit, --device, --precision, --threads, --seed, --pruning.* (any of them prunes tokens)
+    Keys that can follow: --model, --pretrained, --dataset.*, --split, --templates, --class_names,
+    --batch_size, --limit, --device, --precision, --threads, --seed, --pruning.* (any of them prunes tokens)
     """
     from routing.commands.console import table
     from routing.commands.zeroshot import COLUMNS, ZeroshotConfig, rows

@@ -8,6 +8,7 @@ Shapes: B images, C classes, M images of the split, L layers, H heads, T tokens.
 
 from __future__ import annotations
 
+import io
 import statistics
 import time
 from collections.abc import Sequence
@@ -27,10 +28,12 @@ from routing.config.section import Section, nested
 from routing.data import Split
 from routing.errors import InputError, choices, nearest
 from routing.evaluation.compute import count_module
+from routing.files.atomic import write_bytes
 from routing.files.tensors import save_tensors
 from routing.models.vit.attention_maps import attention_maps
-from routing.models.vit.clip import ClipModel, load_clip, read_templates
+from routing.models.vit.clip import DEFAULT_WEIGHTS, ClipModel, load_clip
 from routing.models.vit.hosts import host_of
+from routing.models.vit.prompts import read_class_names, read_templates
 from routing.models.vit.section import PruningGridSection, PruningSection
 from routing.models.vit.token_pruning import Pruning, pruned_by
 from routing.models.vit.token_selection import Selection
@@ -55,11 +58,19 @@ COLUMNS = {
 class ZeroshotConfig(Section):
     """What is classified, by what."""
 
-    model: str = Field(description="open_clip's name of a model (ViT-B-32), or a .json model configuration.")
-    pretrained: str = Field(description="open_clip's tag of weights (openai), a file of weights, or random.")
+    model: str = Field(
+        description="open_clip's name of a model (ViT-B-32, hf-hub:ORGANISATION/NAME), or a .json model configuration."
+    )
+    pretrained: str = Field(
+        default=DEFAULT_WEIGHTS,
+        description="open_clip's tag of weights (openai), a file of weights, or random; hf-hub: names bring their own.",
+    )
     dataset: Dataset = Field(default_factory=lambda: DATASETS.get("digits")())
     split: Literal["val", "test", "train"] = Field(default="val", description="Images that are classified.")
-    templates: Path | None = Field(default=None, description="Prompts, one a line, {} for the class; default one.")
+    templates: Path | None = Field(default=None, description="Prompts, {} for the class: one a line, or JSON.")
+    class_names: Path | None = Field(
+        default=None, description="Names of the classes, by their numbers: one a line, or JSON as of clip_benchmark."
+    )
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per forward pass.")
     limit: int | None = Field(default=None, ge=1, description="Only so many images, the first of the split.")
     device: DeviceName = Field(default="auto", description="auto, cpu, cuda[:N], mps.")
@@ -128,7 +139,9 @@ def zeroshot(
         )
     if compare and setting is None:
         raise InputError("--compare needs a pruning setting to compare with: --pruning.k_anchors 10 --pruning.top_m 20")
-    templates = [DEFAULT_TEMPLATE] if config.templates is None else read_templates(config.templates)
+    templates = (
+        [DEFAULT_TEMPLATE] if config.templates is None else read_templates(config.templates, config.dataset.name)
+    )
     data = config.dataset.load()
     if config.split not in data.splits:
         raise InputError(
@@ -136,13 +149,16 @@ def zeroshot(
         )
     if data.info.task != "classification":
         raise InputError(f"data set '{config.dataset.name}' has no classes: its task is '{data.info.task}'")
+    class_names = data.info.class_names
+    if config.class_names is not None:
+        class_names = tuple(read_class_names(config.class_names, config.dataset.name, len(class_names)))
     clip = load_clip(config.model, config.pretrained, device, config.seed)
     if setting is not None or attention_file is not None:
         host = host_of(clip.tower)
         if setting is not None:
             setting.check(host.num_tokens, host.depth)
     split = _first(data[config.split], config.limit).to(device)
-    classes_EC = clip.class_embeddings(data.info.class_names, templates)
+    classes_EC = clip.class_embeddings(class_names, templates)
     if config.precision == "bf16":
         clip.tower.to(torch.bfloat16)
     tallies = [_Tally(pruning) for pruning in ([None, setting] if compare else [setting])]
@@ -193,7 +209,7 @@ def _record(config: ZeroshotConfig, clip: ClipModel, split: Split, tally: _Tally
     """Return one result in the shape of clip_benchmark."""
     pruning = tally.pruning
     tokens = _num_tokens(clip.tower)
-    image = torch.zeros(1, 3, clip.image_size, clip.image_size).to(next(clip.tower.parameters()))
+    image = torch.zeros(1, 3, *clip.image_size).to(next(clip.tower.parameters()))
     with pruned_by(clip.tower, pruning):
         flops = count_module(clip.tower, (image,))
     metrics = {
@@ -242,9 +258,10 @@ def rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def extract_attention(clip: ClipModel, pixels: Tensor, pruning: Pruning | None, path: Path) -> None:
-    """Save the tower's attention as safetensors: ``unpruned.block_i`` (B, H, T, T) of every layer.
+    """Save the tower's attention: ``unpruned.block_i`` (B, H, T, T) of every layer.
 
-    With pruning also ``pruned.block_i`` on the tokens that were there, and ``kept`` (B, K), their indices.
+    With pruning also ``pruned.block_i`` on the tokens that were there, and ``kept`` (B, K), their indices. A file of
+    the suffix .pt or .pth is what ``torch.load`` reads, a mapping of these names; any other is safetensors.
     """
     images = clip.prepare(pixels).to(next(clip.tower.parameters()).dtype)
     tensors = {f"unpruned.block_{index}": maps for index, maps in attention_maps(clip.tower, images).items()}
@@ -254,4 +271,9 @@ def extract_attention(clip: ClipModel, pixels: Tensor, pruning: Pruning | None, 
         tensors |= {f"pruned.block_{index}": values for index, values in maps.items()}
         if record.kept is not None:
             tensors["kept"] = record.kept
+    if path.suffix.lower() in (".pt", ".pth"):
+        buffer = io.BytesIO()
+        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, buffer)
+        write_bytes(path, buffer.getvalue())
+        return
     save_tensors(path, tensors, {"pruning": "none" if pruning is None else pruning.text()})

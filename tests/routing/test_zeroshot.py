@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from routing.cli import main
 from routing.commands.zeroshot import ZeroshotConfig, accuracies, zeroshot
 from routing.errors import InputError
-from routing.models.vit.clip import ClipModel, fill, load_clip, read_templates
+from routing.models.vit.clip import ClipModel, fill, load_clip
+from routing.models.vit.prompts import read_class_names, read_templates
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -233,3 +234,88 @@ def test_weights_run_with_the_activation_they_were_trained_with(
     with pytest.raises(InputError, match="no network"):
         load_clip("ViT-B-32", tag, torch.device("cpu"))
     assert asked[0]["force_quick_gelu"] is quick
+
+
+def test_templates_and_class_names_as_json(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text('["a photo of a {}.", "a sketch of a {c}"]')  # one line, which is two prompts
+    assert read_templates(path) == ["a photo of a {}.", "a sketch of a {c}"]
+    path.write_text(json.dumps({"cifar10": ["a blurry {c}"], "digits": ["the digit {c}", "a {c}"]}))
+    assert read_templates(path, "digits") == ["the digit {c}", "a {c}"]
+    with pytest.raises(InputError, match=r"nothing for data set 'cifar11'; did you mean 'cifar10'\? \(it has: cifar10"):
+        read_templates(path, "cifar11")
+    path.write_text("{} in the wild\n")
+    with pytest.raises(InputError, match=r"prompts.json: not valid JSON"):
+        read_templates(path)
+    lines = tmp_path / "prompts.txt"
+    lines.write_text("{} in the wild\n[{}]\n")
+    assert read_templates(lines) == ["{} in the wild", "[{}]"]
+    lines.write_text("cat\n\ndog\n")
+    assert read_class_names(lines, "pets", 2) == ["cat", "dog"]
+    with pytest.raises(InputError, match=r"class_names .*prompts.txt: 2 names, but data set 'pets' has 3 classes"):
+        read_class_names(lines, "pets", 3)
+    lines.write_text('{"pets": ["cat", 7]}')
+    with pytest.raises(InputError, match="not a list of texts"):
+        read_class_names(lines, "pets", 2)
+
+
+def test_class_names_and_attention_for_torch_from_the_command_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names, attention = tmp_path / "names.json", tmp_path / "x.pt"
+    names.write_text(json.dumps({"digits": [f"number {label}" for label in range(10)]}))
+    options = ["--class-names", str(names), "--extract-attention", str(attention), "--samples", "2"]
+    assert main(["zeroshot", *options, *words]) == 0
+    named = json.loads(capsys.readouterr().out)["metrics"]["acc5"]
+    assert main(["zeroshot", *words]) == 0
+    assert named != json.loads(capsys.readouterr().out)["metrics"]["acc5"]
+    saved = torch.load(attention, weights_only=True)
+    assert saved["unpruned.block_2"].shape == (2, 2, 50, 50)
+    assert main(["zeroshot", "--class-names", str(tmp_path / "none"), *words]) == 2
+    assert "class_names" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_square(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "wide-clip.json"
+    path.write_text(json.dumps({**TINY_MODEL, "vision_cfg": {**TINY_MODEL["vision_cfg"], "image_size": [16, 28]}}))
+    record = zeroshot(ZeroshotConfig.from_overrides(["--model", str(path), *words[2:], *SETTING]))[0]
+    assert record["metrics"]["tokens"] == 1 + 4 * 7
+    clip = load_clip(str(path), "random", torch.device("cpu"))
+    assert clip.prepare(torch.zeros(2, 3, 40, 40, dtype=torch.uint8)).shape == (2, 3, 16, 28)
+
+
+def test_names_that_bring_their_weights(model_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "local"
+    folder.mkdir()
+    clip = load_clip(str(model_file), "random", torch.device("cpu"), seed=5)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_MODEL, "preprocess_cfg": {}}))
+    torch.save(clip.model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    brought = load_clip(f"local-dir:{folder}", "default", torch.device("cpu"))
+    for one, other in zip(clip.model.parameters(), brought.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    untrained = load_clip(f"local-dir:{folder}", "random", torch.device("cpu"), seed=6)
+    assert not torch.equal(untrained.tower.conv1.weight, clip.tower.conv1.weight)  # type: ignore[union-attr, arg-type]
+    with pytest.raises(
+        InputError, match=r"no such weights of local-dir.*\(valid: default, a file of weights, random\)"
+    ):
+        load_clip(f"local-dir:{folder}", "openai", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImportError("T5Tokenizer requires the SentencePiece library"), "needs the package sentencepiece; pip install"),
+        (ModuleNotFoundError("No module named 'transformers'", name="transformers"), "needs the package transformers"),
+        (OSError("We couldn't connect to 'https://huggingface.co'"), "its tokenizer cannot be loaded: We couldn't"),
+    ],
+)
+def test_a_tokenizer_that_is_missing_is_named_before_weights_are_loaded(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", fails)
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **kwargs: pytest.fail("weights were loaded first"))
+    with pytest.raises(InputError, match=message):
+        load_clip("ViT-B-16-SigLIP", "webli", torch.device("cpu"))

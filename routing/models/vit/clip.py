@@ -15,20 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from routing.errors import InputError, nearest
+from routing.errors import InputError, MissingPackage, nearest
 from routing.models.pretrained import one_line
 
-RANDOM_WEIGHTS = "random"
+RANDOM_WEIGHTS, DEFAULT_WEIGHTS = "random", "default"
+_BRING_WEIGHTS = ("hf-hub:", "local-dir:")
+"""Names of open_clip whose weights come along."""
+_TOKENIZER_PACKAGES = ("sentencepiece", "tiktoken", "protobuf", "tokenizers", "transformers")
 CLASSES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class ClipModel:
-    """A loaded model. mean and std are per channel, of pixels in [0, 1]; image_size in pixels per side."""
+    """A loaded model. mean and std are per channel, of pixels in [0, 1]; image_size (height, width) in pixels."""
 
     model: nn.Module
     tokenizer: Any
-    image_size: int
+    image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -42,9 +45,8 @@ class ClipModel:
     def prepare(self, images: Tensor) -> Tensor:
         """Turn uint8 images (B, 1 or 3, S, S) into what the tower takes: bicubic resize, then its own normalisation."""
         pixels = images.float().expand(-1, 3, -1, -1) / 255
-        if pixels.shape[2:] != (self.image_size, self.image_size):
-            size = (self.image_size, self.image_size)
-            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        if pixels.shape[2:] != self.image_size:
+            pixels = F.interpolate(pixels, self.image_size, mode="bicubic", antialias=True).clamp(0, 1)
         mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
         return (pixels - mean) / std
 
@@ -72,27 +74,14 @@ def fill(template: str, name: str) -> str:
     return template.replace("{c}", name).replace("{}", name)
 
 
-def read_templates(path: Path) -> list[str]:
-    """Return the prompts of a file, one a line, each with ``{}`` or ``{c}`` where the class name goes."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"templates {path}: not a readable text file: {one_line(error)}") from None
-    templates = [line.strip() for line in lines if line.strip()]
-    bad = next((line for line in templates if "{}" not in line and "{c}" not in line), None)
-    if not templates or bad is not None:
-        raise InputError(
-            f"templates {path}: every line needs {{}} where the class name goes, as in 'a photo of a {{}}.'"
-        )
-    return templates
-
-
 def load_clip(name: str, pretrained: str, device: torch.device, seed: int = 0) -> ClipModel:
     """Load an open_clip model.
 
     Args:
-        name: open_clip's name (``ViT-B-32``), or a .json file with an open_clip model configuration.
-        pretrained: open_clip's tag (``openai``), a file of weights, or ``random`` for untrained weights.
+        name: open_clip's name (``ViT-B-32``, ``hf-hub:ORGANISATION/NAME``, ``local-dir:FOLDER``), or a .json file with
+            an open_clip model configuration.
+        pretrained: open_clip's tag (``openai``), a file of weights, or ``random`` for untrained weights; ``default``
+            for those that a ``hf-hub:`` or ``local-dir:`` name brings.
 
     Raises:
         InputError: open_clip is not installed, no such model or weights, or the weights cannot be had.
@@ -103,13 +92,19 @@ def load_clip(name: str, pretrained: str, device: torch.device, seed: int = 0) -
         raise InputError("open_clip is not installed; pip install 'routing-sweeps[clip]'") from None
     name = _known_name(open_clip, name)
     weights = _known_weights(open_clip, name, pretrained)
+    tokenizer = _tokenizer(open_clip, name)
     torch.manual_seed(seed)
     logging.disable(logging.ERROR)  # open_clip repeats on the root logger what is said below
     try:
         # OpenAI's and others' weights were trained with another GELU than the model of that name now has
         quick = bool(weights and open_clip.get_pretrained_cfg(name, weights).get("quick_gelu"))
-        model = open_clip.create_model(name, pretrained=weights, device=device, force_quick_gelu=quick)
-        tokenizer = open_clip.get_tokenizer(name)
+        model = open_clip.create_model(
+            name,
+            pretrained=weights,
+            load_weights=pretrained != RANDOM_WEIGHTS,
+            device=device,
+            force_quick_gelu=quick,
+        )
     except Exception as error:  # its loaders raise whatever their downloaders and unpicklers raise
         raise InputError(
             f"--pretrained {pretrained}: weights of {name} cannot be loaded: {one_line(error)}; give a file of "
@@ -122,13 +117,32 @@ def load_clip(name: str, pretrained: str, device: torch.device, seed: int = 0) -
     return ClipModel(
         model.eval(),
         tokenizer,
-        int(size if isinstance(size, int) else size[0]),
+        (size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
         tuple(settings.get("mean", open_clip.OPENAI_DATASET_MEAN)),
         tuple(settings.get("std", open_clip.OPENAI_DATASET_STD)),
     )
 
 
+def _tokenizer(open_clip: Any, name: str) -> Any:
+    """Return the tokenizer; asked for before the weights, which take longer to fail."""
+    logging.disable(logging.ERROR)
+    try:
+        return open_clip.get_tokenizer(name)
+    except Exception as error:  # transformers raises whatever its converters and downloaders raise
+        text = f"{getattr(error, 'name', '')} {error}".lower()
+        package = next((package for package in _TOKENIZER_PACKAGES if package in text), None)
+        if isinstance(error, (ImportError, ValueError)) and package is not None:
+            raise MissingPackage(
+                f"--model {name}: its tokenizer needs the package {package}; pip install {package}"
+            ) from None
+        raise InputError(f"--model {name}: its tokenizer cannot be loaded: {one_line(error)[:200]}") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def _known_name(open_clip: Any, name: str) -> str:
+    if name.startswith(_BRING_WEIGHTS):
+        return name
     if name.endswith(".json"):
         path = Path(name)
         if not path.is_file():
@@ -150,11 +164,12 @@ def _known_name(open_clip: Any, name: str) -> str:
 
 
 def _known_weights(open_clip: Any, name: str, pretrained: str) -> str | None:
-    if pretrained == RANDOM_WEIGHTS:
+    if pretrained == RANDOM_WEIGHTS or (pretrained == DEFAULT_WEIGHTS and name.startswith(_BRING_WEIGHTS)):
         return None
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained not in tags and not Path(pretrained).is_file():
-        valid = ", ".join([*tags, "a file of weights", RANDOM_WEIGHTS])
+        own = [DEFAULT_WEIGHTS] if name.startswith(_BRING_WEIGHTS) else tags
+        valid = ", ".join([*own, "a file of weights", RANDOM_WEIGHTS])
         raise InputError(
             f"--pretrained '{pretrained}': no such weights of {name}{nearest(pretrained, tags)} (valid: {valid})"
         )
