@@ -22,7 +22,6 @@ from routing.errors import InputError, choices
 from routing.files.atomic import write_text
 from routing.files.record import FIGURES_FOLDER, MODEL_FILE
 from routing.intervals import mean_interval
-from routing.models.hyperiqa.model import HyperIqa
 from routing.saved import load, read_config
 from routing.training.seeding import prepare_process
 
@@ -91,18 +90,16 @@ def image_weights(run: Path, split: str = "val") -> pd.DataFrame:
     prepare_process(config.seed, config.threads)
     saved, data = load(run), config.dataset.load()
     model = saved.model
-    assert isinstance(model, HyperIqa)
     device = next(model.parameters()).device
-    weights = []
+    weights, stages = [], list[int]()
     for batch in batches(data[split].to(device), data.info, config.evaluation.batch_size):
-        model(batch.images)
-        assert model.last_fusion_weights is not None
-        weights.append(model.last_fusion_weights.cpu())
+        of_stages = model.fusion_weights(batch.images)
+        stages = list(of_stages)
+        weights.append(torch.stack(list(of_stages.values()), dim=1).cpu())
     weights_NS = torch.cat(weights).numpy()
     groups = np.array(data.info.groups or (ALL,))
     extra = data[split].extra
     group_N = groups[extra["group"].numpy()] if "group" in extra else np.full(len(weights_NS), ALL)
-    stages = model.stages_used
     return pd.DataFrame(
         {
             "run": str(run),

@@ -28,7 +28,6 @@ from routing.files.record import CONFIG_FILE, TrialRecord, write_history
 from routing.files.tensors import DATA, save_models
 from routing.models import build_model
 from routing.models.base import VisionModel
-from routing.models.patch.routed import AttentionRouting
 from routing.quantities import quantity
 from routing.training.averaging import WeightAverage
 from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
@@ -230,7 +229,7 @@ def _evaluate(
     final = evaluator.run(model)
     metrics: dict[str, Any] = {
         **_headline(final),
-        "flops_dense": getattr(model, "dense_flops", None) or final.compute_summary()["flops"],
+        "flops_dense": model.dense_flops or final.compute_summary()["flops"],
         "params": model.num_parameters(),
         "epochs": history[-1]["epoch"],
         "train_seconds": history[-1]["train_seconds"],
@@ -241,8 +240,8 @@ def _evaluate(
         measure(model, batch.images, **batch.facts)
     metrics |= measure_latency(model, evaluator).row()
     certificate = None
-    if isinstance(model, AttentionRouting):
-        certificate = certify(model, evaluator, final)
+    if model.routed is not None and model.routed.decides:
+        certificate = certify(model.routed, evaluator, final)
     elif model.exiting is not None:
         certificate = certify_exits(model.exiting, evaluator, final)
     elif model.controls():

@@ -11,6 +11,7 @@ Writes into ``RUN/attention/`` (``out``): ``attention_pattern_sample_i.png``, ``
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,14 @@ from torch import Tensor
 from analysis.attention.hiding import hiding_curves
 from analysis.attention.plots import PrunedView, SampleView, draw_hiding, draw_sample, draw_statistics
 from analysis.attention.report import AttentionFacts, PruningEffect, report, similarity_table, statistics_table
-from analysis.attention.source import AttentionLayer, read_attention
 from analysis.attention.statistics import entropy, statistics, successive_cosine
 from routing.config.run import RunConfig
 from routing.data import Split, normalise
 from routing.errors import InputError, choices
 from routing.files.atomic import write_text
 from routing.models import build_model
+from routing.models.attention import AttentionLayer
 from routing.models.base import VisionModel
-from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.token_pruning import Pruning
 from routing.saved import SavedRun, load, read_config
 from routing.training.seeding import prepare_process
@@ -81,12 +81,9 @@ class _Subject:
     @torch.no_grad()
     def predictions(self, images: Tensor, pruning: Pruning | None = None) -> Tensor:
         """Return the predicted class of normalised images (M, C, S, S), with or without pruning."""
-        if isinstance(self.model, TransformerClassifier):
-            self.model.pruning = pruning
-        found = torch.cat([self.model(part).prediction.argmax(dim=1) for part in images.split(BATCH)])
-        if isinstance(self.model, TransformerClassifier):
-            self.model.pruning = None
-        return found
+        prunable = self.model.prunable
+        with nullcontext() if prunable is None else prunable.under(pruning):
+            return torch.cat([self.model(part).prediction.argmax(dim=1) for part in images.split(BATCH)])
 
 
 def analyze_attention(
@@ -116,8 +113,8 @@ def analyze_attention(
     normalised = torch.cat(list(subject.images()))
     targets = subject.split.targets
     predicted = subject.predictions(normalised)
-    layers = statistics(read_attention(subject.model, batch) for batch in subject.images())
-    last = [read_attention(subject.model, batch)[-1] for batch in subject.images()]
+    layers = statistics(subject.model.attention_layers(batch) for batch in subject.images())
+    last = [subject.model.attention_layers(batch)[-1] for batch in subject.images()]
     order_MN = torch.cat([layer.patches_BHN().mean(dim=1) for layer in last])
     hiding = hiding_curves(
         normalised, order_MN, last[0].grid, lambda batch: (subject.predictions(batch) == targets).double()
@@ -159,8 +156,6 @@ def _subject(folder: Path, split: str, count: int, pruning: str | None, random_w
     title += ", RANDOM WEIGHTS" if random_weights else ""
     setting = _setting(saved.model, pruning)
     saved.model.to("cpu").eval()
-    if isinstance(saved.model, TransformerClassifier):
-        saved.model.pruning = None
     return _Subject(saved, Split(whole.images[chosen], whole.targets[chosen]), title, setting)
 
 
@@ -171,11 +166,12 @@ def _untrained(folder: Path) -> SavedRun:
     return SavedRun(config, info, build_model(config.model, info).eval())
 
 
-def _setting(model: VisionModel, text: str | None) -> Pruning | None:
-    if not isinstance(model, TransformerClassifier):
+def _setting(looked_at: VisionModel, text: str | None) -> Pruning | None:
+    model = looked_at.prunable
+    if model is None:
         if text is not None:
             raise InputError(
-                f"--pruning: {type(model).__name__} has no tokens to prune (valid: vit, torchvision_vit, timm_vit)"
+                f"--pruning: {type(looked_at).__name__} has no tokens to prune (valid: vit, torchvision_vit, timm_vit)"
             )
         return None
     setting = model.reference.with_text(text) if text is not None else model.pruning
@@ -187,14 +183,14 @@ def _setting(model: VisionModel, text: str | None) -> Pruning | None:
 
 
 def _pruning_effect(subject: _Subject, images: Tensor, predicted: Tensor) -> PruningEffect:
-    model, pruning = subject.model, subject.pruning
-    assert isinstance(model, TransformerClassifier)
+    model, pruning = subject.model.prunable, subject.pruning
+    assert model is not None
     assert pruning is not None
     after = subject.predictions(images, pruning)
     held = []
     for batch in images.split(BATCH):
-        before = read_attention(model, batch)[pruning.start_layer].patches_BHN().mean(dim=1)
-        kept = read_attention(model, batch, pruning)[-1].kept
+        before = model.attention_layers(batch)[pruning.start_layer].patches_BHN().mean(dim=1)
+        kept = model.attention_layers(batch, pruning)[-1].kept
         assert kept is not None
         held.append(before.gather(1, kept[:, 1:] - 1).sum(dim=1))
     targets = subject.split.targets
@@ -214,7 +210,7 @@ def _pruning_effect(subject: _Subject, images: Tensor, predicted: Tensor) -> Pru
 def _sample(subject: _Subject, number: int, predicted: int) -> SampleView:
     pixels = subject.split.images[number]
     image = normalise(pixels[None], subject.run.info)
-    layers = read_attention(subject.model, image)
+    layers = subject.model.attention_layers(image)
     info = subject.run.info
     maps = [_numpy(layer) for layer in layers]
     means = [values.mean(axis=0) for values in maps]
@@ -235,9 +231,10 @@ def _sample(subject: _Subject, number: int, predicted: int) -> SampleView:
 
 
 def _pruned_view(subject: _Subject, image: Tensor, before: list[AttentionLayer]) -> PrunedView:
-    pruning = subject.pruning
+    model, pruning = subject.model.prunable, subject.pruning
+    assert model is not None
     assert pruning is not None
-    after = read_attention(subject.model, image, pruning)[-1]
+    after = model.attention_layers(image, pruning)[-1]
     assert after.kept is not None
     kept = np.zeros(after.num_patches, dtype=bool)
     kept[after.kept[0, 1:].numpy() - 1] = True

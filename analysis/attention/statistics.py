@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.attention.source import AttentionLayer
+from routing.models.attention import AttentionLayer
 
 Array = NDArray[np.float64]
 

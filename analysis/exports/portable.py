@@ -19,21 +19,12 @@ from torch import Tensor, nn
 
 from routing.data import DataInfo, normalise
 from routing.errors import InputError, RoutingError, choices
-from routing.models.base import VisionModel
-from routing.models.patch.baselines import UniformModel
-from routing.models.patch.routed import AttentionRouting
 from routing.saved import SavedRun
 
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2"}
 TOLERANCE = 1e-4
 AGREEMENT = 0.98
 BATCHES = (1, 7, 32)
-
-NOT_SHIPPED = {
-    "random": "draws patches by lot",
-    "permuted": "looks at the scores of another image",
-    "oracle": "is told where the object is",
-}
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -70,60 +61,16 @@ class Verified:
         return text + "."
 
 
-class WholeModel(nn.Module):
-    """Raw images to predictions, for models that always do the same work."""
+class FromPixels(nn.Module):
+    """Raw images to predictions: normalisation, then the form of the model that can be traced."""
 
-    def __init__(self, model: VisionModel, info: DataInfo) -> None:
+    def __init__(self, model: nn.Module, info: DataInfo) -> None:
         super().__init__()
         self.model, self.info = model, info
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
-        prediction: Tensor = self.model(normalise(images, self.info)).prediction
-        return prediction
-
-
-class DensePatchModel(nn.Module):
-    """Raw images to predictions for the baselines that send every patch through one branch."""
-
-    def __init__(self, model: UniformModel, info: DataInfo) -> None:
-        super().__init__()
-        self.model, self.info = model, info
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
-        model, pixels = self.model, normalise(images, self.info)
-        features = model.expert(model.branch)(model.grid.all(pixels))
-        prediction: Tensor = model.head(model.pool(features, model.encode(pixels).scores_BN))
-        return prediction
-
-
-class RoutedModel(nn.Module):
-    """Raw images to predictions with routing decided inside the graph, in the form that can be traced.
-
-    The same arithmetic as ``PatchModel.dispatch`` without its branch on an empty selection, and with the share or
-    threshold of the exported operating point as a constant.
-    """
-
-    def __init__(self, model: AttentionRouting, info: DataInfo) -> None:
-        super().__init__()
-        self.model, self.info = model, info
-        self.value = model.default_knob_value
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, classes) or quality (B,) of uint8 images (B, C, H, W)."""
-        model = self.model
-        encoded = model.encode(normalise(images, self.info))
-        hard_BN = model.router.at_knob(model.evidence(encoded), self.value).hard_BN
-        scores_BN = encoded.scores_BN
-        if "small" not in model.branches:
-            scores_BN = scores_BN.masked_fill(~hard_BN, -torch.inf)
-        features = scores_BN.new_zeros(scores_BN.shape[0] * scores_BN.shape[1], model.width)
-        for branch in model.branches:
-            taken = hard_BN if branch == "big" else ~hard_BN
-            rows = taken.flatten().nonzero().squeeze(1)
-            features = features.index_add(0, rows, model.expert(branch)(model.grid.crop(encoded.patches, rows)))
-        prediction: Tensor = model.head(model.pool(features, scores_BN))
+        prediction: Tensor = self.model(normalise(images, self.info))
         return prediction
 
 
@@ -163,7 +110,8 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
             f"{path.name} was removed: it predicts only {verified.agreeing} of {verified.images} validation images "
             "as PyTorch does"
         )
-    return replace(verified, decides=isinstance(saved.model, AttentionRouting), precision=precision)
+    routed = saved.model.routed
+    return replace(verified, decides=routed is not None and routed.decides, precision=precision)
 
 
 def traceable(saved: SavedRun) -> nn.Module:
@@ -172,14 +120,12 @@ def traceable(saved: SavedRun) -> nn.Module:
     Raises:
         ExportFailed: a control that needs more than the image is no model to ship.
     """
-    if isinstance(saved.model, UniformModel):
-        return DensePatchModel(saved.model, saved.info)
-    if not isinstance(saved.model, AttentionRouting):
-        return WholeModel(saved.model, saved.info)
-    mode = saved.config.dotted()["model.router.mode"]
-    if mode in NOT_SHIPPED:
-        raise ExportFailed(f"router mode '{mode}' {NOT_SHIPPED[mode]}: it is a control, not a model to export")
-    return RoutedModel(saved.model, saved.info)
+    model, label = saved.model, saved.config.model.label
+    if model.not_shipped is not None:
+        raise ExportFailed(f"'{label}' {model.not_shipped}: it is a control, not a model to export")
+    if model.needs:
+        raise ExportFailed(f"'{label}' is told the {choices(model.needs)} of every image; an exported file gets pixels")
+    return FromPixels(model.traceable(), saved.info)
 
 
 def _reason(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from analysis.figures.drawing import (
     GREY,
     KNEE,
     MARKERS,
+    OTHER_BASELINE,
     WIDTHS,
     ColumnWidth,
     as_text,
@@ -111,7 +112,7 @@ def _points_by_kind(axes: Axes, points: pd.DataFrame, kind: pd.Series, task: Obj
 def _baselines(axes: Axes, baselines: pd.DataFrame, task: Objective, cost: Objective, in_colour: bool) -> None:
     """Draw the best point of each baseline: in its colour, or in black where colours tell other points apart."""
     for _, row in baselines.iterrows():
-        marker, colour = BASELINE_STYLES[row["model.name"]]
+        marker, colour = BASELINE_STYLES.get(row["model.name"], OTHER_BASELINE)
         axes.scatter(
             row[cost.metric],
             row[task.metric] * scale(task.metric),

@@ -6,15 +6,14 @@ import pandas as pd
 
 from analysis.read.objectives import losses
 from analysis.read.results import Results
-
-BASELINES = ("full_compute", "dense_matched", "no_routing", "cheap_compute")
+from routing.config import names
 
 
 def is_baseline(table: pd.DataFrame) -> pd.Series:
     """Return which rows are of a baseline model."""
     if "model.name" not in table:
         return pd.Series(False, index=table.index)
-    return table["model.name"].isin(BASELINES)
+    return table["model.name"].map(names.is_baseline).astype(bool)
 
 
 def best_baselines(results: Results) -> pd.DataFrame:

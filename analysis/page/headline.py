@@ -12,6 +12,7 @@ from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
 from analysis.read.objectives import Objective
 from analysis.words.words import name, scale, shown
+from routing.config.names import FULL_COMPUTE
 from routing.quantities import MULTIPLY_ADDS, find, heading
 
 ONE_POINT = 0.01
@@ -120,7 +121,7 @@ def _as_good_as_full(summary: Summary) -> _Match | None:
     metric = next((o.metric for o in objectives if o.goal == "maximize" and scale(o.metric) == 100), None)
     if metric is None or summary.front.empty or baselines.empty or "flops" not in baselines:
         return None
-    full = baselines[baselines["model.name"] == "full_compute"]
+    full = baselines[baselines["model.name"] == FULL_COMPUTE]
     if full.empty or not full.iloc[0]["flops"] > 0:
         return None
     close = summary.front[summary.front[metric] >= full.iloc[0][metric] - ONE_POINT]

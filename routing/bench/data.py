@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from routing.bench.shapes import CIFAR, config_of
+from routing.bench.shapes import CIFAR, config_of, patch_model
 from routing.bench.tables import BenchTable
 from routing.bench.timing import BAND_COLUMNS, interleaved, ratio
 from routing.config.run import RunConfig
@@ -26,7 +26,6 @@ from routing.data import Split, batches
 from routing.data.augment import image_steps
 from routing.data.cache import cached_splits
 from routing.evaluation.tasks import task_of
-from routing.models import build_model
 from routing.models.patch.model import PatchModel
 from routing.training.loop import train_epoch
 from routing.training.optimizer import make_optimizer
@@ -93,8 +92,7 @@ def step_shares(model_name: str, count: int, rounds: int = 3) -> list[dict[str, 
     prepare_process(0, 1)
     config = config_of(CIFAR, model_name)
     info, split = config.dataset.info(), training_split(count)
-    model = build_model(config.model, info)
-    assert isinstance(model, PatchModel)
+    model = patch_model(config, info)
     seconds = interleaved({"whole step": _epoch(config, model, split), **_parts(config, model, split)}, rounds, 1)
     rows = []
     for part in list(seconds)[1:]:

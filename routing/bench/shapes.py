@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -37,9 +37,7 @@ def config_of(keys: dict[str, Any], model: str, **changes: Any) -> RunConfig:
 
 def patch_model(config: RunConfig, info: DataInfo | None = None) -> PatchModel:
     """Return the model of a run, untrained, in eval mode."""
-    model = build_model(config.model, info or config.dataset.info()).eval()
-    assert isinstance(model, PatchModel)
-    return model
+    return cast(PatchModel, build_model(config.model, info or config.dataset.info()).eval())
 
 
 def random_images(info: DataInfo, batch: int) -> Tensor:

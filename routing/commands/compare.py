@@ -16,6 +16,7 @@ from typing import Any
 from routing.commands.console import si
 from routing.config.registry import MODELS, ROUTERS
 from routing.config.run import RunConfig
+from routing.config.section import ModelSection
 from routing.errors import InputError, choices, nearest
 from routing.evaluation.compute import expected_flops
 from routing.evaluation.latency import measure_latency
@@ -23,14 +24,11 @@ from routing.evaluation.tasks import task_of
 from routing.files.atomic import write_text
 from routing.files.names import safe_cell
 from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
-from routing.models.patch.routers import ShareRouter
-from routing.models.patch.section import AttentionRoutingSection, PatchSection
 from routing.quantities import find, heading, ordered, split_of
 from routing.runner import make_evaluator, run
 from routing.saved import load
 from routing.training.seeding import pick_device, prepare_process
 
-PATCH_ARMS = ("random", "full_compute", "dense_matched", "no_routing", "cheap_compute")
 TABLE_FILE, RUNS_FILE = "compare.csv", "compare_runs.csv"
 SD = "_sd"
 """Ending of a column with the standard deviation over seeds."""
@@ -58,34 +56,26 @@ def columns(compared: Comparison) -> dict[str, str]:
     return {**headings, "router_state": "router", "seeds": "seeds"}
 
 
-def arms(config: RunConfig, names: Sequence[str] = ()) -> dict[str, RunConfig]:
+def compared_runs(config: RunConfig, names: Sequence[str] = ()) -> dict[str, RunConfig]:
     """Return what is compared, by name: the configuration itself first unless ``names`` say otherwise.
 
     Args:
-        names: of models or router modes; by default the controls and baselines of patch routing.
+        names: of models or router modes; by default those that the model's section says (``compared_with``).
 
     Raises:
         InputError: an unknown name, or one whose settings cannot be met.
     """
-    first = _label(config)
-    if not names:
-        names = [first]
-        if isinstance(config.model, PatchSection):
-            names += [*PATCH_ARMS, *(("post_hoc",) if config.model.aggregator == "score_weighted" else ())]
+    first = config.model.label
+    names = names or [first, *config.model.compared_with()]
     return {name: config if name == first else _arm(config, name) for name in dict.fromkeys(names)}
-
-
-def _label(config: RunConfig) -> str:
-    mode = config.model.router.mode if isinstance(config.model, AttentionRoutingSection) else None
-    return mode or config.model.name
 
 
 def _arm(config: RunConfig, name: str) -> RunConfig:
     """Return the configuration with another model or mode; what belongs to the first one's threshold stays with it."""
     config = config.replace(**{"evaluation.knob_value": None})
     if name in ROUTERS:
-        changes: dict[str, Any] = {"model.name": "attention_routing", "model.router.mode": name}
-        if issubclass(ROUTERS.get(name), ShareRouter):  # it has no threshold to jitter
+        changes: dict[str, Any] = {"model.name": config.model.routed_model, "model.router.mode": name}
+        if ROUTERS.get(name).knob != "threshold":  # there is none to jitter
             changes["model.router.threshold_jitter"] = 0.0
         return config.replace(**changes)
     if name not in MODELS:
@@ -95,9 +85,10 @@ def _arm(config: RunConfig, name: str) -> RunConfig:
             f"router modes: {choices(ROUTERS)})"
         )
     changes = {"model.name": name}
-    if name == "dense_matched":  # the same compute, spent evenly
-        full = expected_flops(config.replace(**{"model.name": "full_compute"}))
-        changes["model.budget.target"] = min(1.0, expected_flops(config) / full)
+    section: type[ModelSection] = MODELS.get(name)
+    if section.budget_key is not None and section.full_compute is not None:  # the same compute, spent evenly
+        full = expected_flops(config.replace(**{"model.name": section.full_compute}))
+        changes[f"model.{section.budget_key}"] = min(1.0, expected_flops(config) / full)
     return config.replace(**changes)
 
 
@@ -107,13 +98,13 @@ def compare(
     """Train what is missing in ``out/<name>/seed<k>``, then put all side by side; writes compare.csv.
 
     Args:
-        names: see ``arms``.
+        names: see ``compared_runs``.
         num_seeds: every model is trained under so many seeds, from ``seed`` upwards.
 
     Raises:
         InputError: a folder in ``out`` holds another configuration.
     """
-    compared = arms(config, names)
+    compared = compared_runs(config, names)
     for arm in compared.values():
         expected_flops(arm)  # builds the model: what cannot be met is said before anything is trained
     seeds = range(config.seed, config.seed + num_seeds)
@@ -161,8 +152,8 @@ def _rows(
     config: RunConfig, compared: dict[str, RunConfig], runs: list[dict[str, Any]], latencies: dict[str, float]
 ) -> list[dict[str, Any]]:
     metric = _metric(config)
-    if isinstance(config.model, PatchSection):
-        full = expected_flops(config.replace(**{"model.name": "full_compute"}))
+    if config.model.full_compute is not None:
+        full = expected_flops(config.replace(**{"model.name": config.model.full_compute}))
     else:
         full = statistics.fmean(row["flops_dense"] for row in runs if row["name"] == runs[0]["name"])
     rows = []

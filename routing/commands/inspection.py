@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,7 @@ from routing.data import Batch
 from routing.evaluation.evaluate import Evaluator
 from routing.files.record import read_history
 from routing.models.base import ModelOutput
-from routing.models.patch.model import PatchModel
-from routing.models.patch.routed import AttentionRouting
+from routing.models.units import RoutedModel
 from routing.runner import make_evaluator
 from routing.saved import load
 from routing.training.seeding import pick_device
@@ -63,26 +63,25 @@ class Inspection:
 def inspect_run(folder: Path, num_samples: int = 8, split: str = "val") -> Inspection:
     """Look into a finished run; its samples are the first images of the split, not chosen ones."""
     saved = load(folder)
-    config, model = saved.config, saved.model
+    config, model = saved.config, saved.model.routed
     samples, ratio = None, None
-    if isinstance(model, PatchModel) and model.has_scores:
+    if model is not None:
         evaluator = make_evaluator(config, config.dataset.load(), split, pick_device(config.device))
         samples = _samples(model, evaluator, num_samples)
         ratio = evaluator.run(model).routing_ratio
-    router = model.router if isinstance(model, AttentionRouting) else None
     return Inspection(
         title=_title(config),
         history=read_history(folder),
         class_names=saved.info.class_names,
         samples=samples,
         routing_ratio=None if ratio is None else ratio.double().cpu().numpy(),
-        target_ratio=None if router is None else router.target_ratio,
-        temperature=None if router is None or router.knob != "threshold" else router.temperature,
+        target_ratio=None if model is None else model.target_ratio,
+        temperature=None if model is None else model.temperature,
     )
 
 
 @torch.no_grad()
-def _samples(model: PatchModel, evaluator: Evaluator, count: int) -> PatchSamples:
+def _samples(model: RoutedModel[Any], evaluator: Evaluator, count: int) -> PatchSamples:
     seen: list[tuple[Batch, torch.Tensor, torch.Tensor, ModelOutput]] = []
     with evaluator.autocast:
         for batch in _enough(evaluator.batches(model.needs), count):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from routing.config.names import ROUTED_MODEL
 from routing.config.registry import Registry, resolve
 from routing.errors import InputError, choices, nearest
 
@@ -94,13 +95,22 @@ class ModelSection(Section):
     ``builds`` names a class that is called with the section and a ``DataInfo``; a plugin may override ``build``
     instead. ``tasks`` are what it can be trained for. ``after_training`` names the fields that act in evaluation only:
     they do not tell one training from another. ``has_stages`` is True of a model that can be cut into stages
-    (``VisionModel.chain``), so that images can leave it early.
+    (``VisionModel.chain``), so that images can leave it early. ``is_baseline`` is True of a dense model that routed
+    ones are compared with; tables and figures set it apart.
+
+    ``routing compare``: ``full_compute`` names the model whose cost counts as all of it (None: each model's own
+    ``dense_flops``), ``routed_model`` the one that a router mode by itself stands for, ``budget_key`` the key of a
+    budget that is set to the cost of what the model is compared with.
     """
 
     builds: ClassVar[str | None] = None
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     after_training: ClassVar[tuple[str, ...]] = ()
     has_stages: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = False
+    full_compute: ClassVar[str | None] = None
+    routed_model: ClassVar[str] = ROUTED_MODEL
+    budget_key: ClassVar[str | None] = None
 
     name: str = Field(description="Name of the model.")
 
@@ -111,6 +121,15 @@ class ModelSection(Section):
         values. What is left out is as in ``TrainingSection``.
         """
         return {}
+
+    @property
+    def label(self) -> str:
+        """What a comparison calls the model: its name, or what tells it apart from others of that name."""
+        return self.name
+
+    def compared_with(self) -> tuple[str, ...]:
+        """Return the models and router modes that ``routing compare`` puts beside it by default."""
+        return ()
 
     def build(self, info: DataInfo) -> VisionModel:
         """Return the untrained module for data of this shape."""

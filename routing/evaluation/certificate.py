@@ -17,8 +17,7 @@ from routing.data import Batch
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.evaluation.tasks import total_loss
 from routing.models.base import ModelOutput
-from routing.models.patch.routed import AttentionRouting, everywhere
-from routing.models.patch.routers import RoutingDecision
+from routing.models.units import RoutedModel, RoutingDecision, everywhere
 from routing.quantities import quantity
 
 EXTREME_RATE = 0.01
@@ -27,8 +26,8 @@ ENOUGH = 0.75
 BOX = "box"
 
 
-def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -> dict[str, Any]:
-    """Return the certificate of a trained router, measured on the evaluator's split.
+def certify(model: RoutedModel[Any], evaluator: Evaluator, routed: Evaluation) -> dict[str, Any]:
+    """Return the certificate of a trained model that routes, measured on the evaluator's split.
 
     Keys: ``state`` (see ``router_state``), ``rate``, ``share_all_on`` and ``share_all_off`` (of images), ``big_share``
     (of all multiply-adds), ``score_routed``, ``score_random`` and ``score_full`` (the task's metric), ``gap_closed``
@@ -45,7 +44,7 @@ def certify(model: AttentionRouting, evaluator: Evaluator, routed: Evaluation) -
     score_routed = routed.metrics[evaluator.task.metric]
     sign = 1.0 if quantity(evaluator.task.metric).higher_is_better else -1.0
     ratio = routed.routing_ratio.double()
-    big_cost = model.grid.num_patches * model.branch_multiply_adds("big")
+    big_cost = model.grid.num_patches * model.expensive_multiply_adds()
     certificate: dict[str, Any] = {
         "state": None,
         "rate": float(ratio.mean()),
@@ -107,7 +106,7 @@ def _gap_closed(sign: float, routed: float, random: float, best: float) -> float
 class _OtherWays:
     """Runs a batch as the router did not: as many patches by lot, all of them, as many by the box where known."""
 
-    def __init__(self, model: AttentionRouting, has_box: bool) -> None:
+    def __init__(self, model: RoutedModel[Any], has_box: bool) -> None:
         self.model, self.has_box = model, has_box
         self.count = 3 if has_box else 2
         self.recall: list[Tensor] = []
@@ -132,7 +131,7 @@ def _highest(values_BN: Tensor, count_B: Tensor) -> RoutingDecision:
     return RoutingDecision(hard_BN, hard_BN.float())
 
 
-def _gradients(model: AttentionRouting, evaluator: Evaluator) -> dict[str, float | None]:
+def _gradients(model: RoutedModel[Any], evaluator: Evaluator) -> dict[str, float | None]:
     """Return gradient norms of scores and threshold in one training step, taken on a copy of the model."""
     model = copy.deepcopy(model).train()
     batch = next(evaluator.batches(model.needs))
@@ -141,7 +140,7 @@ def _gradients(model: AttentionRouting, evaluator: Evaluator) -> dict[str, float
         scores_BN = encoded.scores_BN = encoded.scores_BN.detach().requires_grad_()
         output = model.train_form(encoded, model.decide(model.evidence(encoded)))
         loss, _ = total_loss(output, evaluator.task, batch.targets)
-        threshold = getattr(model.router, "threshold", None)
+        threshold = model.threshold
         wanted = [scores_BN] + ([threshold] if isinstance(threshold, nn.Parameter) else [])
         found: tuple[Tensor | None, ...] = torch.autograd.grad(loss, wanted, allow_unused=True)
     norms = [None if gradient is None else float(gradient.norm()) for gradient in (*found, None)]
@@ -149,13 +148,13 @@ def _gradients(model: AttentionRouting, evaluator: Evaluator) -> dict[str, float
 
 
 @torch.no_grad()
-def _saturation(model: AttentionRouting, evaluator: Evaluator) -> float | None:
-    threshold = getattr(model.router, "threshold", None)
-    if not isinstance(threshold, Tensor):
+def _saturation(model: RoutedModel[Any], evaluator: Evaluator) -> float | None:
+    threshold, temperature = model.threshold, model.temperature
+    if threshold is None or temperature is None:
         return None
     was_training = model.training
     batch = next(evaluator.batches(model.needs))
     evidence_BN = model.eval().evidence(model.encode(batch.images, **batch.facts))
     model.train(was_training)
-    gate_BN = torch.sigmoid((evidence_BN - threshold) / model.router.temperature)
+    gate_BN = torch.sigmoid((evidence_BN - threshold) / temperature)
     return float(((gate_BN < SATURATED) | (gate_BN > 1 - SATURATED)).cpu().double().mean())

@@ -1,9 +1,12 @@
-"""Multi-head self-attention, and the rows of it that a score is made of.
+"""Multi-head self-attention, the rows of it that a score is made of, and a layer of it as analysis sees it.
 
 Shapes: B batch, H heads, T tokens, R rows, D width, E = D / H.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -51,3 +54,46 @@ def attention_rows(queries_BHRE: Tensor, keys_BHTE: Tensor, bias: Tensor | None 
 def wide(values: Tensor) -> Tensor:
     """Return half precision as float32; a rounded score would change decisions."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@dataclass(frozen=True)
+class AttentionLayer:
+    """One layer's attention on a batch (B images, Q query rows, N patches of the layer's grid).
+
+    maps: (B, H, Q, T), rows sum to 1. grid: patches (rows, columns). has_cls: row and column 0 belong to CLS.
+    kept: (B, T) which token of the grid (CLS counted) each column is, after pruning; None where all are there.
+    """
+
+    name: str
+    maps: Tensor
+    grid: tuple[int, int]
+    has_cls: bool
+    kept: Tensor | None = None
+
+    @classmethod
+    def on_a_square(cls, name: str, maps: Tensor) -> AttentionLayer:
+        """Return the layer of maps (B, H, T, T) over a square grid, or over CLS and a square grid."""
+        count = maps.shape[3]
+        for has_cls in (False, True):
+            side = math.isqrt(count - has_cls)
+            if side * side == count - has_cls:
+                return cls(name, maps, (side, side), has_cls)
+        return cls(name, maps, (1, count), has_cls=False)
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return self.grid[0] * self.grid[1]
+
+    def reader_BHT(self) -> Tensor:
+        """Return the row that decides: that of CLS, or else the mean over all queries."""
+        return self.maps[:, :, 0] if self.has_cls else self.maps.mean(dim=2)
+
+    def patches_BHN(self) -> Tensor:
+        """Return the reader's attention to patches, summing to 1; dropped patches get 0."""
+        row = self.reader_BHT()[:, :, int(self.has_cls) :]
+        row = row / row.sum(dim=2, keepdim=True).clamp(min=1e-12)
+        if self.kept is None:
+            return row
+        index = (self.kept[:, 1:] - 1)[:, None].expand_as(row)
+        return row.new_zeros(*row.shape[:2], self.num_patches).scatter(2, index, row)

@@ -5,6 +5,7 @@ Shapes: B batch, N units (patches, tokens, scales), D width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
+from routing.models.attention import AttentionLayer
 
 if TYPE_CHECKING:
     from routing.config.section import ModelSection
     from routing.models.chain import Chain
     from routing.models.exits.model import EarlyExit
+    from routing.models.units import RoutedModel
+    from routing.models.vit.classifier import TransformerClassifier
 
 KnobValue = float | str
 Formula = Callable[[Sequence[Any], Any], int]
@@ -61,22 +65,40 @@ class CountedPart:
     static_units: int | None = 1
 
 
-class VisionModel(nn.Module):
-    """Base of every model.
+class VisionModel(nn.Module, ABC):
+    """Base of every model. It must answer ``forward`` and ``counted_parts``; the rest says what else it can do.
 
     ``knob`` names the compute knob that can be moved after training (``threshold``, ``share``), or is None.
     ``needs`` names facts of the data beside the pixels (``box``) that ``forward``, ``along_knob`` and, batch by batch,
     ``knob_values`` are handed as keyword arguments; nearly every model needs none. ``untrained_parts`` are those that
-    the weights it starts from (``model.weights``) did not fit.
+    the weights it starts from (``model.weights``) did not fit. ``dense_flops`` are multiply-adds per image with nothing
+    skipped; None: what it costs as it is. ``not_shipped`` is why it cannot be exported (``is told where the object
+    is``), None where it can.
     """
 
     knob: str | None = None
     needs: tuple[str, ...] = ()
     untrained_parts: tuple[str, ...] = ()
+    dense_flops: float | None = None
+    not_shipped: str | None = None
 
+    @abstractmethod
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""
-        raise TypeError(f"{type(self).__name__} has no forward pass")
+
+    @property
+    def routed(self) -> RoutedModel[Any] | None:
+        """The model as one that decides unit by unit (``units.RoutedModel``); None where it does not."""
+        return None
+
+    @property
+    def prunable(self) -> TransformerClassifier | None:
+        """The model as one whose tokens can be pruned; None where it has none."""
+        return None
+
+    def traceable(self) -> nn.Module:
+        """Return the module that an exporter traces: normalised images to predictions, the knob's value a constant."""
+        return Prediction(self)
 
     @property
     def exiting(self) -> EarlyExit | None:
@@ -90,9 +112,9 @@ class VisionModel(nn.Module):
     def initialise(self, section: ModelSection) -> None:
         """Load the weights that a training starts from, where the section names any."""
 
+    @abstractmethod
     def counted_parts(self) -> dict[str, CountedPart]:
         """Return every part that costs multiply-adds, by name."""
-        raise TypeError(f"{type(self).__name__} does not say what it costs")
 
     def executed_parts(self, units_executed: Mapping[str, Any]) -> dict[str, CountedPart]:
         """Return the parts that these units belong to; a model whose parts change shape with its knob overrides it."""
@@ -116,8 +138,15 @@ class VisionModel(nn.Module):
         return []
 
     def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
-        """Yield one output per knob value; what does not depend on the knob is computed once."""
-        raise TypeError(f"{type(self).__name__} has no compute knob")
+        """Yield one output per knob value; a model overrides it to compute once what does not depend on the knob."""
+        trained = self.default_knob_value
+        try:
+            for value in values:
+                self.set_knob(value)
+                yield self(images)
+        finally:
+            if trained is not None:
+                self.set_knob(trained)
 
     def check_knob(self, value: KnobValue) -> None:
         """Raise ``InputError`` for a value the knob cannot have; asked before training, so that none is wasted."""
@@ -127,7 +156,7 @@ class VisionModel(nn.Module):
     def set_knob(self, value: KnobValue) -> None:
         """Make ``value`` the default operating point; a value the knob cannot have is an ``InputError``."""
         self.check_knob(value)
-        raise TypeError(f"{type(self).__name__} does not say how its knob is set")
+        raise NotImplementedError(f"{type(self).__name__}.set_knob")
 
     def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
         """Return the named parts that a training schedule can freeze; together they hold every parameter."""
@@ -161,6 +190,14 @@ class VisionModel(nn.Module):
         """
         raise InputError(f"{type(self).__name__} has no attention to look at")
 
+    def attention_layers(self, images: Tensor) -> list[AttentionLayer]:
+        """Return the attention of every layer with its place on the image; by default that of ``attention_maps``."""
+        return [AttentionLayer.on_a_square(name, maps) for name, maps in self.attention_maps(images).items()]
+
+    def fusion_weights(self, images: Tensor) -> dict[int, Tensor]:
+        """Return the weight (B,) of every stage that a fusion of stages gives it, for normalised images."""
+        raise InputError(f"{type(self).__name__} has no fusion of stages to look at")
+
     def num_parameters(self) -> int:
         """Return the number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -185,3 +222,16 @@ class VisionModel(nn.Module):
                 for name, part in self.counted_parts().items()
             )
         )
+
+
+class Prediction(nn.Module):
+    """A model as one call from normalised images (B, C, H, W) to predictions."""
+
+    def __init__(self, model: VisionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) or quality (B,)."""
+        output: ModelOutput = self.model(images)
+        return output.prediction

@@ -16,11 +16,11 @@ from torch import Tensor
 from analysis.attention import analyze_attention
 from analysis.attention.hiding import HALF, SHARES, first_in_order, hide, hiding_curves
 from analysis.attention.report import _verdict
-from analysis.attention.source import AttentionLayer, read_attention
 from analysis.attention.statistics import distances, entropy, statistics, successive_cosine
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.intervals import Interval
+from routing.models.attention import AttentionLayer
 from routing.models.vit.classifier import TransformerClassifier
 from routing.runner import run
 from routing.saved import load
@@ -178,8 +178,8 @@ def test_attention_under_pruning_sits_on_kept_patches(vit_run: Path) -> None:
     assert isinstance(model, TransformerClassifier)
     batch = torch.randn(3, 1, 40, 40)
     before, after = (
-        read_attention(model, batch),
-        read_attention(model, batch, model.reference.with_text("k_anchors=2,top_m=3")),
+        model.attention_layers(batch),
+        model.attention_layers(batch, model.reference.with_text("k_anchors=2,top_m=3")),
     )
     assert [layer.kept is None for layer in after] == [True, False, False]
     assert torch.equal(before[0].maps, after[0].maps)
@@ -204,7 +204,7 @@ def test_attention_of_a_conv_net_is_read_stage_by_stage(tiny: dict[str, Any], fo
     run(RunConfig.from_dict({**tiny, **keys}), out=folder)
     saved = load(folder)
     images = saved.preprocess(saved.config.dataset.load()["val"].images[:3])
-    layers = read_attention(saved.model, images)
+    layers = saved.model.attention_layers(images)
     assert [layer.name for layer in layers] == list(saved.model.attention_maps(images))
     assert len(layers) == 2
     for layer in layers:

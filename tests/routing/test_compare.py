@@ -12,7 +12,7 @@ from PIL import Image
 from analysis.figures.compare import draw_comparison
 from routing.cli import main
 from routing.commands import compare as comparison
-from routing.commands.compare import arms, compare
+from routing.commands.compare import compare, compared_runs
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.evaluation.compute import expected_flops
@@ -22,24 +22,24 @@ ALL = ["learnable_threshold", "random", "full_compute", "dense_matched", "no_rou
 
 def test_arms_by_default() -> None:
     config = RunConfig.from_dict({"model.router.budget.target": 0.4, "model.experts.width": 32, "seed": 5})
-    compared = arms(config)
+    compared = compared_runs(config)
     assert list(compared) == ALL
     for arm in compared.values():
         assert (arm.seed, arm.model.experts.width) == (5, 32)  # type: ignore[attr-defined]
         assert (arm.dataset, arm.training) == (config.dataset, config.training)
     assert compared["random"].dotted()["model.router.budget.target"] == 0.4
     assert expected_flops(compared["dense_matched"]) == pytest.approx(expected_flops(config), rel=0.01)
-    assert "post_hoc" not in arms(config.replace(**{"model.aggregator": "attention"}))
+    assert "post_hoc" not in compared_runs(config.replace(**{"model.aggregator": "attention"}))
 
 
 def test_arms_by_name() -> None:
-    compared = arms(RunConfig(), ["top_k", "full_compute", "top_k"])
+    compared = compared_runs(RunConfig(), ["top_k", "full_compute", "top_k"])
     assert list(compared) == ["top_k", "full_compute"]
     assert compared["top_k"].dotted()["model.router.mode"] == "top_k"
     with pytest.raises(
         InputError, match=r"unknown model or router mode 'full_compute2'; did you mean 'full_compute'\?"
     ):
-        arms(RunConfig(), ["full_compute2"])
+        compared_runs(RunConfig(), ["full_compute2"])
 
 
 def test_one_table_over_seeds_and_nothing_trained_twice(
@@ -101,7 +101,7 @@ def test_what_belongs_to_one_threshold_stays_with_it(tiny: dict[str, Any], folde
     """An exported config has the knob's value: a share for another router, or nothing at all for a baseline."""
     keys = {"evaluation.knob_value": 0.4, "model.router.threshold_jitter": 0.5}
     config = RunConfig.from_dict({**tiny, **keys})
-    compared = arms(config, [*ALL, "gumbel"])
+    compared = compared_runs(config, [*ALL, "gumbel"])
     assert compared["learnable_threshold"] == config
     assert all(arm.evaluation.knob_value is None for name, arm in compared.items() if name != "learnable_threshold")
     jitter = {name: arm.dotted().get("model.router.threshold_jitter") for name, arm in compared.items()}

@@ -15,7 +15,7 @@ from routing.data import ImageData
 from routing.data.cache import Arrays, cached_splits
 from routing.data.digits import source_split
 from routing.errors import InputError, RoutingError
-from routing.models.patch.grid import PatchGrid
+from routing.models.grid import PatchGrid
 
 SMALL = {"num_train": 60, "num_val": 40, "num_test": 20}
 

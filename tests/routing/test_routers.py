@@ -13,7 +13,7 @@ from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models import build_model
-from routing.models.patch.grid import PatchGrid
+from routing.models.grid import PatchGrid
 from routing.models.patch.parts import Encoded
 from routing.models.patch.routers import Router
 

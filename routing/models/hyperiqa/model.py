@@ -143,6 +143,12 @@ class HyperIqa(VisionModel):
         means = self.last_fusion_weights.mean(0).tolist()
         return {f"fusion_weight_{stage}": mean for stage, mean in zip(self.stages_used, means, strict=True)}
 
+    def fusion_weights(self, images: Tensor) -> dict[int, Tensor]:
+        """Return the weight (B,) of every stage in use."""
+        self(images)
+        assert self.last_fusion_weights is not None
+        return dict(zip(self.stages_used, self.last_fusion_weights.unbind(1), strict=True))
+
     def _units(self, scales: int, crops: int) -> dict[str, int]:
         """Return how often each part runs for one image."""
         deepest = self.stages_used[scales - 1]

@@ -13,12 +13,14 @@ from routing.errors import InputError
 from routing.models.base import ModelOutput
 from routing.models.patch.model import PatchModel
 from routing.models.patch.parts import Encoded, mlp_multiply_adds
-from routing.models.patch.routers import RoutingDecision
 from routing.models.patch.section import DenseMatchedSection, PatchSection
+from routing.models.units import RoutingDecision
 
 
 class UniformModel(PatchModel):
     """Base of the baselines that send every patch through the one branch they have."""
+
+    decides = False
 
     def __init__(self, section: PatchSection, info: DataInfo, *, branch: str, has_scores: bool = True) -> None:
         super().__init__(section, info, branches=(branch,), has_scores=has_scores)

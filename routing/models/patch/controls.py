@@ -16,6 +16,7 @@ class Random(ShareRouter):
     """Patches by lot: drawn anew in training, fixed in evaluation. Is *which* patch worth anything?"""
 
     EVALUATION_SEED = 20_240_917
+    not_shipped = "draws patches at random"
 
     def evidence(self, encoded: Encoded) -> Tensor:
         """Return uniform noise (B, N)."""
@@ -31,6 +32,8 @@ class Permuted(ShareRouter):
 
     In a batch of one image there is no other: its own scores then decide.
     """
+
+    not_shipped = "looks at the scores of another image"
 
     def evidence(self, encoded: Encoded) -> Tensor:
         """Return the scores moved by one image."""
@@ -65,6 +68,7 @@ class Oracle(ShareRouter):
     """The patches that hold most of the object, from the box the data knows: the upper end of choosing by place."""
 
     needs = ("box",)
+    not_shipped = "is told where the object is"
 
     def evidence(self, encoded: Encoded) -> Tensor:
         """Return the share of the box inside each cell."""

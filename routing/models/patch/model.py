@@ -8,6 +8,7 @@ Shapes: B batch, N = g * g patches, K routed patches of the whole batch, P value
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from functools import cached_property
 
 import torch
@@ -15,23 +16,27 @@ from torch import Tensor, nn
 
 from routing.config.registry import AGGREGATORS
 from routing.data import DataInfo
-from routing.models.base import CountedPart, Formula, ModelOutput, VisionModel
+from routing.models.base import CountedPart, Formula, ModelOutput
+from routing.models.grid import PatchGrid
 from routing.models.patch.aggregators import Aggregator
-from routing.models.patch.grid import PatchGrid
 from routing.models.patch.parts import AttentionHead, Encoded, LightEncoder, mlp, mlp_multiply_adds
-from routing.models.patch.routers import RoutingDecision
 from routing.models.patch.section import PatchSection
+from routing.models.units import RoutedModel, RoutingDecision
 
 BRANCHES = ("big", "small")
 
 
-class PatchModel(VisionModel):
+class PatchModel(RoutedModel[Encoded]):
     """Base of all patch models; a subclass decides which patch takes which branch.
+
+    ``dense_flops`` are those of full_compute, ``cheapest_flops`` those with nothing routed.
 
     Args:
         branches: the experts it really has; what would go through a missing one is skipped.
         has_scores: without scores neither encoder nor attention head is built, and every score is zero.
     """
+
+    dense_flops: float
 
     def __init__(
         self,
@@ -66,39 +71,32 @@ class PatchModel(VisionModel):
             scores_BN = images.new_zeros(len(images), self.grid.num_patches)
         return Encoded(scores_BN, self.grid.view(images), facts)
 
-    def evidence(self, encoded: Encoded) -> Tensor:
-        """Return the values (B, N) that ``decide`` is asked about."""
-        return encoded.scores_BN
+    @property
+    def routed(self) -> RoutedModel[Encoded] | None:
+        """The model itself, where it has scores."""
+        return self if self.has_scores else None
 
-    def decide(self, evidence_BN: Tensor) -> RoutingDecision:
-        """Choose the branch of every patch."""
-        raise TypeError(f"{type(self).__name__} does not decide")
-
-    def forward(self, images: Tensor, **facts: Tensor) -> ModelOutput:
-        """Predict; the masked training form where gradients are wanted, truly conditional otherwise."""
-        encoded = self.encode(images, **facts)
-        decision = self.decide(self.evidence(encoded))
-        if self.training and torch.is_grad_enabled():
-            return self.train_form(encoded, decision)
-        return self.dispatch(encoded, decision)
+    @property
+    def skips_unrouted(self) -> bool:
+        """Whether a patch that is not routed is not looked at: there is no branch for it."""
+        return "small" not in self.branches
 
     def dispatch(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
-        """Run each patch through its branch only, adding features straight into the pooled output."""
+        """Run each patch through its branch only, adding features straight into the pooled output.
+
+        An exporter traces this very code: there, where no branch can depend on a count, an empty selection is run.
+        """
         flat_hard = decision.hard_BN.flatten()
         taken = {"big": flat_hard, "small": ~flat_hard}
         scores_BN = encoded.scores_BN
-        if self.branches == ("big",):
+        if self.skips_unrouted:
             scores_BN = scores_BN.masked_fill(~decision.hard_BN, -torch.inf)  # the rest is not looked at
         pool = _Pool(self.aggregator, scores_BN, self.width)
         for branch in self.branches:
             rows = taken[branch].nonzero().squeeze(1)
-            if len(rows):
+            if torch.compiler.is_compiling() or len(rows):
                 pool.add(rows, self.expert(branch)(self.rows_of(encoded, rows)))
         return self.output(pool.result(), decision)
-
-    def train_form(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
-        """Return what training differentiates."""
-        raise TypeError(f"{type(self).__name__} has no training form")
 
     def rows_of(self, encoded: Encoded, rows: Tensor) -> Tensor:
         """Return the patches ``rows`` (K,), flat indices b * N + n, flattened: (K, C * P * P).
@@ -106,7 +104,7 @@ class PatchModel(VisionModel):
         Where two branches need every patch between them, one strided copy of all and ``index_select`` is two to four
         times faster than two strided gathers; where the rest is not looked at, only the rows are copied.
         """
-        if len(self.branches) == 1:
+        if self.skips_unrouted:
             return self.grid.crop(encoded.patches, rows)
         return encoded.pixels.index_select(0, rows)
 
@@ -135,6 +133,10 @@ class PatchModel(VisionModel):
     def branch_multiply_adds(self, branch: str) -> int:
         """Return the closed form of one patch through a branch."""
         return mlp_multiply_adds(self.patch_values, self.hidden[branch], self.width)
+
+    def expensive_multiply_adds(self) -> int:
+        """Return the closed form of the big branch for one patch."""
+        return self.branch_multiply_adds("big")
 
     def counted_parts(self) -> dict[str, CountedPart]:
         """Encoder and scores once per image, experts per patch, weighted sum and head once."""
@@ -172,11 +174,11 @@ class PatchModel(VisionModel):
         n = self.grid.num_patches
         static = sum(part.per_unit for part in self.counted_parts().values() if part.static_units is not None)
         big, small = (self.branch_multiply_adds(branch) for branch in BRANCHES)
-        return static + n * (ratio * big + (1 - ratio) * (small if "small" in self.branches else 0))
+        return static + n * (ratio * big + (1 - ratio) * (0 if self.skips_unrouted else small))
 
+    @abstractmethod
     def nominal_ratio(self) -> float:
         """Return the share of patches expected on the big branch before training."""
-        raise TypeError(f"{type(self).__name__} has no nominal ratio")
 
     def nominal_units(self) -> dict[str, float]:
         """Return expected patches per branch."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -15,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from routing.errors import InputError
-from routing.models.patch.grid import PatchGrid
+from routing.models.grid import PatchGrid
+from routing.models.units import Scored
 
 
 class LightEncoder(nn.Module):
@@ -97,20 +97,21 @@ def mlp_multiply_adds(width_in: int, hidden: Sequence[int], width_out: int) -> i
 
 
 @dataclass
-class Encoded:
+class Encoded(Scored):
     """What is computed once per image whatever the decision, and all that a router may look at.
 
-    scores_BN: attention scores, raw.
     patches: view (B, g, g, C, P, P) of the cropped patches.
     facts: what the data knows beside the pixels, for routers that ask: ``box`` (B, 4), say.
     """
 
-    scores_BN: Tensor
     patches: Tensor
     facts: dict[str, Tensor] = field(default_factory=dict)
+    _pixels: Tensor | None = field(default=None, init=False, repr=False)
 
-    @cached_property
+    @property
     def pixels(self) -> Tensor:
         """Every patch, flattened and copied once: (B * N, C * P * P)."""
-        batch_size, g, *_ = self.patches.shape
-        return self.patches.reshape(batch_size * g * g, -1)
+        if self._pixels is None:  # functools.cached_property holds a lock, which no exporter can trace
+            batch_size, g, *_ = self.patches.shape
+            self._pixels = self.patches.reshape(batch_size * g * g, -1)
+        return self._pixels

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from routing.config.registry import ROUTERS
 from routing.data import DataInfo
@@ -20,9 +20,10 @@ from routing.models.base import KnobValue, ModelOutput
 from routing.models.patch.budget import BudgetLoss
 from routing.models.patch.model import BRANCHES, PatchModel
 from routing.models.patch.parts import Encoded
-from routing.models.patch.routers import Router, RoutingDecision
+from routing.models.patch.routers import Router
 from routing.models.patch.section import AttentionRoutingSection, BudgetSection
 from routing.models.patch.training_forms import FORMS
+from routing.models.units import RoutingDecision, everywhere
 
 
 class AttentionRouting(PatchModel):
@@ -33,10 +34,10 @@ class AttentionRouting(PatchModel):
         kind: type[Router] = ROUTERS.get(settings.mode)
         _check_facts(kind, settings.mode, info)
         super().__init__(section, info, branches=("big",) if kind.skips_unrouted else BRANCHES)
-        self.target_ratio = self._target_ratio(settings.budget)
+        target_ratio = self.target_ratio = self._target_ratio(settings.budget)
         self.router: Router = kind(
             grid=self.grid,
-            target_ratio=self.target_ratio,
+            target_ratio=target_ratio,
             threshold_init=settings.threshold_init,
             temperature=settings.temperature,
             threshold_jitter=settings.threshold_jitter,
@@ -46,7 +47,17 @@ class AttentionRouting(PatchModel):
         weight = settings.budget.weight if self.router.trained_by_budget else 0.0
         self.budget = BudgetLoss(settings.budget.loss, weight, settings.budget.target)
         self.budget_in_flops = settings.budget.unit == "flops"
-        self.knob = self.router.knob
+        self.knob, self.not_shipped = self.router.knob, self.router.not_shipped
+
+    @property
+    def threshold(self) -> Tensor | None:
+        """The router's."""
+        return getattr(self.router, "threshold", None)
+
+    @property
+    def temperature(self) -> float | None:
+        """The router's."""
+        return None if self.threshold is None else self.router.temperature
 
     def _target_ratio(self, budget: BudgetSection) -> float:
         """Return the share of patches on the big branch that meets the budget."""
@@ -96,9 +107,8 @@ class AttentionRouting(PatchModel):
         """Predict, and add the routing ratio and, in training, the loss that holds it to the budget."""
         output = super().output(pooled_BD, decision)
         output.routing_ratio = output.units_executed["big"] / self.grid.num_patches
-        threshold = getattr(self.router, "threshold", None)
-        if not self.training and isinstance(threshold, Tensor):
-            output.metrics["threshold"] = threshold.item()
+        if not self.training and self.threshold is not None and not torch.compiler.is_compiling():
+            output.metrics["threshold"] = self.threshold.item()
         if self.training and self.budget.weight > 0:
             rate = decision.rate()
             output.losses["budget"] = self.budget(self._cost_share(rate) if self.budget_in_flops else rate)
@@ -127,6 +137,10 @@ class AttentionRouting(PatchModel):
         for value in values:
             yield self.dispatch(encoded, self.router.at_knob(evidence_BN, float(value)))
 
+    def traceable(self) -> nn.Module:
+        """Return the model at its knob's value, as a number: a graph cannot read one from a buffer."""
+        return _AtKnob(self, self.default_knob_value)
+
     def check_knob(self, value: KnobValue) -> None:
         """A number, within what the router says of its knob."""
         if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -139,10 +153,16 @@ class AttentionRouting(PatchModel):
         self.router.set_knob(float(value))
 
 
-def everywhere(encoded: Encoded) -> RoutingDecision:
-    """Return the decision that routes every patch."""
-    hard_BN = torch.ones_like(encoded.scores_BN, dtype=torch.bool)
-    return RoutingDecision(hard_BN, hard_BN.to(encoded.scores_BN.dtype))
+class _AtKnob(nn.Module):
+    def __init__(self, model: AttentionRouting, value: float) -> None:
+        super().__init__()
+        self.model, self.value = model, value
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return predictions of normalised images (B, C, H, W)."""
+        model = self.model
+        encoded = model.encode(images)
+        return model.dispatch(encoded, model.router.at_knob(model.evidence(encoded), self.value)).prediction
 
 
 def _check_facts(kind: type[Router], mode: str, info: DataInfo) -> None:

@@ -7,37 +7,15 @@ learn nothing are in ``controls.py``. Shapes: B batch, N patches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
-from routing.models.patch.grid import PatchGrid
+from routing.models.grid import PatchGrid
 from routing.models.patch.parts import Encoded
+from routing.models.units import RoutingDecision
 
 CURVE_SHARES = (0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
-
-
-@dataclass
-class RoutingDecision:
-    """A router's answer.
-
-    hard_BN: bool, the patch takes the big branch.
-    gate_BN: float, scales the big branch in training; ``hard_BN`` in value unless the router trains a soft gate.
-    rate_BN: float, whose mean is the routing ratio at inference, differentiable: what a budget loss holds to its
-        target. None: ``gate_BN`` is that.
-    metrics: scalars for the history.
-    """
-
-    hard_BN: Tensor
-    gate_BN: Tensor
-    rate_BN: Tensor | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
-
-    def rate(self) -> Tensor:
-        """Return the realised routing ratio of the batch (scalar), with a gradient where the router has one."""
-        return (self.gate_BN if self.rate_BN is None else self.rate_BN).mean()
 
 
 class Router(nn.Module):
@@ -45,7 +23,8 @@ class Router(nn.Module):
 
     ``needs`` are facts of the data beside the pixels (``box``) that its evidence is made of. A router with
     ``routes_in_training`` False is trained with every patch on the big branch. One that ``skips_unrouted`` has no
-    small branch: what it does not route is not looked at.
+    small branch: what it does not route is not looked at. ``not_shipped`` says why a model with it cannot be exported
+    (``looks at the scores of another image``); None: it can.
 
     Args:
         grid: how patches lie on an image.
@@ -60,6 +39,7 @@ class Router(nn.Module):
     needs: tuple[str, ...] = ()
     routes_in_training = True
     skips_unrouted = False
+    not_shipped: str | None = None
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from routing.config.names import FULL_COMPUTE, PATCH_BASELINES, POST_HOC, RANDOM
 from routing.config.registry import AGGREGATORS, ROUTERS
 from routing.config.section import ModelSection, Section
 
@@ -66,9 +67,16 @@ class RouterSection(Section):
 class PatchSection(ModelSection):
     """What routed model and baselines share: encoder, experts, aggregator."""
 
+    full_compute: ClassVar[str | None] = FULL_COMPUTE
+
     encoder: EncoderSection = EncoderSection()
     experts: ExpertsSection = ExpertsSection()
     aggregator: AggregatorName = Field(default="score_weighted", description="How patch features become one.")
+
+    def compared_with(self) -> tuple[str, ...]:
+        """Random patches, the dense baselines, and post_hoc where the pooling has weights to route by."""
+        post_hoc = (POST_HOC,) if self.aggregator == "score_weighted" else ()
+        return (RANDOM, *PATCH_BASELINES, *post_hoc)
 
 
 class AttentionRoutingSection(PatchSection):
@@ -79,9 +87,14 @@ class AttentionRoutingSection(PatchSection):
     name: Literal["attention_routing"] = "attention_routing"
     router: RouterSection = RouterSection()
 
+    @property
+    def label(self) -> str:
+        """The router's mode."""
+        return self.router.mode
+
     @model_validator(mode="after")
     def _post_hoc_has_weights_to_route_by(self) -> AttentionRoutingSection:
-        if self.router.mode == "post_hoc" and self.aggregator != "score_weighted":
+        if self.router.mode == POST_HOC and self.aggregator != "score_weighted":
             raise ValueError(
                 "model.router.mode 'post_hoc' routes by the weights of the pooling: it needs model.aggregator "
                 f"score_weighted, not '{self.aggregator}'"
@@ -89,7 +102,13 @@ class AttentionRoutingSection(PatchSection):
         return self
 
 
-class FullComputeSection(PatchSection):
+class BaselineSection(PatchSection):
+    """A dense baseline of patch routing."""
+
+    is_baseline: ClassVar[bool] = True
+
+
+class FullComputeSection(BaselineSection):
     """Every patch through the big MLP; scores still weight the aggregator."""
 
     builds: ClassVar[str] = "routing.models.patch.baselines:FullCompute"
@@ -97,7 +116,7 @@ class FullComputeSection(PatchSection):
     name: Literal["full_compute"] = "full_compute"
 
 
-class CheapComputeSection(PatchSection):
+class CheapComputeSection(BaselineSection):
     """Every patch through the small MLP; scores still weight the aggregator."""
 
     builds: ClassVar[str] = "routing.models.patch.baselines:CheapCompute"
@@ -105,7 +124,7 @@ class CheapComputeSection(PatchSection):
     name: Literal["cheap_compute"] = "cheap_compute"
 
 
-class NoRoutingSection(PatchSection):
+class NoRoutingSection(BaselineSection):
     """Every patch through the big MLP, then the average: no scores, no gate."""
 
     builds: ClassVar[str] = "routing.models.patch.baselines:NoRouting"
@@ -120,10 +139,12 @@ class MatchedBudgetSection(Section):
     target: float = Field(default=0.3, gt=0, le=1, description="Wanted cost / cost of full_compute.")
 
 
-class DenseMatchedSection(PatchSection):
+class DenseMatchedSection(BaselineSection):
     """One MLP for all patches, as wide as a budget allows: the same compute, spent evenly."""
 
     builds: ClassVar[str] = "routing.models.patch.baselines:DenseMatched"
+
+    budget_key: ClassVar[str | None] = "budget.target"
 
     name: Literal["dense_matched"] = "dense_matched"
     budget: MatchedBudgetSection = MatchedBudgetSection()

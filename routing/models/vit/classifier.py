@@ -9,19 +9,22 @@ Shapes: B images, T tokens (CLS is token 0), K kept, D width.
 from __future__ import annotations
 
 import itertools
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
+from routing.models.attention import AttentionLayer
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.chain import Chain, Stage
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import Host, host_of
 from routing.models.vit.section import PruningGridSection, PruningSection
-from routing.models.vit.token_pruning import UNPRUNED, Choice, Pruning, reduce_tokens
+from routing.models.vit.token_pruning import UNPRUNED, Choice, Pruning, pruned_by, reduce_tokens
 from routing.models.vit.token_selection import Selection
 
 CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
@@ -38,6 +41,7 @@ class TransformerClassifier(VisionModel):
     """
 
     knob = "pruning"
+    dense_flops: float
 
     def __init__(self, core: nn.Module, pruning: PruningSection, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -54,21 +58,26 @@ class TransformerClassifier(VisionModel):
         self._curve = self._settings()
 
     @property
+    def prunable(self) -> TransformerClassifier:
+        """The model itself."""
+        return self
+
+    @property
     def host(self) -> Host:
         """The core as pruning and analysis see it."""
         return host_of(self.core)
 
+    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens (B, T, D) that enter the first block."""
-        raise TypeError(f"{type(self).__name__} does not embed")
 
+    @abstractmethod
     def classify(self, tokens_BTD: Tensor) -> Tensor:
         """Return logits (B, classes) of what leaves the last block."""
-        raise TypeError(f"{type(self).__name__} does not classify")
 
+    @abstractmethod
     def ends(self) -> tuple[nn.Module, nn.Module]:
         """Return the modules with products before and after the blocks: patch embedding and head."""
-        raise TypeError(f"{type(self).__name__} does not name its ends")
 
     def depth_order(self) -> list[list[nn.Parameter]]:
         """Embedding and positions, every block, then norm and head: what is declared before and after the blocks."""
@@ -229,6 +238,31 @@ class TransformerClassifier(VisionModel):
         """Return the attention of every block on all tokens; inside ``pruned(model.core, ...)`` on those kept."""
         maps = attention_maps(self.core, images, forward=lambda batch: self._from_block(self.embed(batch), 0, None))
         return {f"block {index}": values for index, values in maps.items()}
+
+    def attention_layers(self, images: Tensor, pruning: Pruning | None = None) -> list[AttentionLayer]:
+        """Return the attention of every block on all tokens, or under a pruning setting on those kept.
+
+        Raises:
+            InputError: the setting merges tokens.
+        """
+        with pruned_by(self.core, pruning) as record:
+            maps = self.attention_maps(images)
+        layers = []
+        for index, (name, layer) in enumerate(maps.items()):
+            kept = record.kept if pruning is not None and index >= pruning.start_layer else None
+            if layer.shape[3] != self.host.num_tokens and kept is None:
+                raise InputError("merged tokens have no place in the image: attention under 'merge' cannot be drawn")
+            layers.append(AttentionLayer(name, layer, self.host.grid, has_cls=True, kept=kept))
+        return layers
+
+    @contextmanager
+    def under(self, pruning: Pruning | None) -> Iterator[None]:
+        """Evaluate with this setting inside the context; None is unpruned."""
+        before, self.pruning = self.pruning, pruning
+        try:
+            yield
+        finally:
+            self.pruning = before
 
     def check_knob(self, value: KnobValue) -> None:
         """A setting of token pruning that a model of this size can take, or ``none``."""

@@ -1,0 +1,26 @@
+"""Names of models and router modes that several rooms know: what a comparison takes by default, and what is full.
+
+Here, because tables and figures read them as well, which import no model.
+"""
+
+from __future__ import annotations
+
+from routing.config.registry import MODELS
+
+FULL_COMPUTE = "full_compute"
+DENSE_MATCHED = "dense_matched"
+NO_ROUTING = "no_routing"
+CHEAP_COMPUTE = "cheap_compute"
+PATCH_BASELINES = (FULL_COMPUTE, DENSE_MATCHED, NO_ROUTING, CHEAP_COMPUTE)
+"""Dense models of patch routing, in the order of tables."""
+
+ROUTED_MODEL = "attention_routing"
+"""The model that a router mode by itself stands for."""
+
+RANDOM = "random"
+POST_HOC = "post_hoc"
+
+
+def is_baseline(model_name: object) -> bool:
+    """Return whether a model of this name is a dense baseline; one of a plugin that is not imported is unknown."""
+    return model_name in MODELS and MODELS.get(str(model_name)).is_baseline
