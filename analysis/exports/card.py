@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.exports.latency import Latency
+from analysis.exports.latency import SingleImageLatency
 from analysis.exports.portable import Verified
 from analysis.findings.certificates import WORDS
 from analysis.findings.confirmed import NO_SEEDS, confirmed_row, reached
@@ -40,7 +40,7 @@ class Card:
     confirmed: pd.DataFrame
     has_model: bool
     val_images: int | None = None
-    latency: Latency | None = None
+    latency: SingleImageLatency | None = None
     files: list[Verified] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

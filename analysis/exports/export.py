@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from analysis.exports.card import Card, write_card
-from analysis.exports.latency import Latency, measure_latency
+from analysis.exports.latency import SingleImageLatency, time_single_images
 from analysis.exports.portable import FILES, ExportFailed, Verified, export_model
 from analysis.findings.confirmed import read_confirmed
 from analysis.findings.picks import choose, knob_of
@@ -77,12 +77,12 @@ def _validation_images(config: RunConfig) -> tuple[torch.Tensor, int]:
     return images[:CHECKED_IMAGES], len(images)
 
 
-def _measure(saved: SavedRun, images: torch.Tensor) -> Latency:
+def _measure(saved: SavedRun, images: torch.Tensor) -> SingleImageLatency:
     """Time a model with the threads its configuration names."""
     threads = torch.get_num_threads()
     torch.set_num_threads(saved.config.threads)
     try:
-        return measure_latency(saved, images)
+        return time_single_images(saved, images)
     finally:
         torch.set_num_threads(threads)
 

@@ -17,7 +17,7 @@ REPEATS = 40
 
 
 @dataclass(frozen=True)
-class Latency:
+class SingleImageLatency:
     """Milliseconds of one image at a time: median and 95th percentile, and on what."""
 
     ms_p50: float
@@ -33,7 +33,7 @@ class Latency:
         )
 
 
-def measure_latency(saved: SavedRun, images: Tensor) -> Latency:
+def time_single_images(saved: SavedRun, images: Tensor) -> SingleImageLatency:
     """Time single images, preprocessing included, on the device of the saved model.
 
     Args:
@@ -52,7 +52,7 @@ def measure_latency(saved: SavedRun, images: Tensor) -> Latency:
         _wait(device)
         times.append((time.perf_counter() - start) * 1000)
     times.sort()
-    return Latency(statistics.median(times), times[int(0.95 * (len(times) - 1))], len(times), _where(device))
+    return SingleImageLatency(statistics.median(times), times[int(0.95 * (len(times) - 1))], len(times), _where(device))
 
 
 def _wait(device: torch.device) -> None:

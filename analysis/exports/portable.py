@@ -84,7 +84,8 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
 
     Raises:
         InputError: an unknown kind, or the packages it needs are missing.
-        ExportFailed: this model cannot be exported, or the file does not predict the same.
+        ExportFailed: this model cannot be exported, looks at more than the one image, or the file does not predict the
+            same.
     """
     if kind not in FILES:
         raise InputError(f"unknown export format '{kind}' (valid: {choices(FILES)})")
@@ -93,6 +94,7 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
     precision = saved.config.precision
     saved = replace(saved, config=saved.config.replace(precision="fp32"))
     module = traceable(saved).eval().cpu()
+    _check_each_image_alone(saved, images)
     path = folder / FILES[kind]
     with torch.no_grad(), _quiet():
         try:
@@ -126,6 +128,20 @@ def traceable(saved: SavedRun) -> nn.Module:
     if model.needs:
         raise ExportFailed(f"'{label}' is told the {choices(model.needs)} of every image; an exported file gets pixels")
     return FromPixels(model.traceable(), saved.info)
+
+
+@torch.no_grad()
+def _check_each_image_alone(saved: SavedRun, images: Tensor) -> None:
+    """Raise ``ExportFailed`` where a prediction changes with the order of the batch: it is not of the image alone."""
+    agreeing = 0
+    for batch in images.to(next(saved.model.parameters()).device).split(BATCHES[-1]):
+        apart = (saved.predict(batch).prediction - saved.predict(batch.flip(0)).prediction.flip(0)).abs()
+        agreeing += int((apart.reshape(len(batch), -1).amax(1) <= TOLERANCE).sum())
+    if agreeing < AGREEMENT * len(images):
+        raise ExportFailed(
+            f"'{saved.config.model.label}' predicts otherwise where the same images come in another order: it looks at "
+            "more than the one image"
+        )
 
 
 def _reason(error: BaseException) -> str:

@@ -12,12 +12,12 @@ from analysis.figures.drawing import BASELINE_STYLES, log_ticks, look, new_figur
 from analysis.words.words import axis_label, scale
 
 if TYPE_CHECKING:
-    from routing.commands.compare import Comparison
+    from routing.commands.compare import ModelComparison
 
 OTHER_STYLES = (("o", "#0072B2"), ("v", "#D55E00"), ("X", "#56B4E9"), ("*", "#8C6D31"))  # what baselines do not use
 
 
-def draw_comparison(compared: Comparison, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
+def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draw compare.png: a large mark for the mean of a model, small ones for its seeds."""
     styles = _styles([row["name"] for row in compared.rows])
     factor = scale(compared.metric)

@@ -36,7 +36,7 @@ LATENCY_ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """One row per model in ``rows`` (mean over seeds), one per run in ``runs``; ``metric`` is the task's column."""
 
     title: str
@@ -94,7 +94,7 @@ def _arm(config: RunConfig, name: str) -> RunConfig:
 
 def compare(
     config: RunConfig, names: Sequence[str], num_seeds: int, out: Path, say: Callable[[str], None]
-) -> Comparison:
+) -> ModelComparison:
     """Train what is missing in ``out/<name>/seed<k>``, then put all side by side; writes compare.csv.
 
     Args:
@@ -128,7 +128,7 @@ def compare(
     _write_csv(out / TABLE_FILE, rows)
     _write_csv(out / RUNS_FILE, runs)
     title = f"{config.dataset.name}, {num_seeds} seed{'s' if num_seeds > 1 else ''}"
-    return Comparison(title, metric, rows, runs)
+    return ModelComparison(title, metric, rows, runs)
 
 
 def _metric(config: RunConfig) -> str:

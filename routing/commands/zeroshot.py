@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from routing.config.explain import explain, unknown_first
+from routing.config.explain import explain_run, unknown_first
 from routing.config.overrides import parse_overrides
 from routing.config.registry import DATASETS
 from routing.config.run import Dataset, DeviceName, valid_keys
@@ -93,7 +93,7 @@ class ZeroshotConfig(Section):
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
                 raise InputError(f"unknown key '{key}'{nearest(key, _keys(tree))}") from None
-            raise InputError(explain(error, tree, valid_keys(tree))) from None
+            raise InputError(explain_run(error, tree, valid_keys(tree))) from None
 
     def setting(self) -> Pruning | None:
         """Return the pruning setting, or None."""

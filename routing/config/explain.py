@@ -17,7 +17,7 @@ def unknown_first(error: ValidationError) -> list[ErrorDetails]:
     return sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
 
 
-def explain(error: ValidationError, values: dict[str, Any], valid: Sequence[str]) -> str:
+def explain_run(error: ValidationError, values: dict[str, Any], valid: Sequence[str]) -> str:
     """Return the first problem of a validation as one line, with the nearest of ``valid``; and how many more."""
     problems = unknown_first(error)
     first = problems[0]

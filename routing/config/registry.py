@@ -124,7 +124,7 @@ AGGREGATORS = Registry(
     {
         "mean": "routing.models.patch.aggregators:Mean",
         "score_weighted": "routing.models.patch.aggregators:ScoreWeighted",
-        "attention": "routing.models.patch.aggregators:Attention",
+        "attention": "routing.models.patch.aggregators:AttentionPooling",
     },
 )
 

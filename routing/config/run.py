@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from routing.config.explain import explain
+from routing.config.explain import explain_run
 from routing.config.overrides import parse_overrides, switch_names
 from routing.config.plugins import import_plugins
 from routing.config.recipe import fill
@@ -147,7 +147,7 @@ class RunConfig(Section):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise InputError(f"{where}: {explain(error, tree, valid_keys(tree))}") from None
+            raise InputError(f"{where}: {explain_run(error, tree, valid_keys(tree))}") from None
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -61,7 +61,7 @@ def measure(model: VisionModel, images: Tensor, **facts: Tensor) -> ComputeRepor
     for name, part in parts.items():
         times = units[name].to("cpu", torch.int64) if part.static_units is None else torch.tensor(part.static_units)
         executed += times * per_unit[name]
-        by_module[name] = float((times * per_unit[name]).double().mean())
+        by_module[str(name)] = float((times * per_unit[name]).double().mean())
     closed = model.closed_form(units, len(images))
     wrong = {name: (part.per_unit, per_unit[name]) for name, part in parts.items() if part.per_unit != per_unit[name]}
     if wrong:

@@ -15,7 +15,7 @@ from routing.data import Batch, DataInfo, Split, batches
 from routing.evaluation.metrics import Metric
 from routing.evaluation.tasks import Task
 from routing.files.record import OperatingPoint
-from routing.models.base import KnobValue, ModelOutput, VisionModel
+from routing.models.base import KnobValue, ModelOutput, PartName, VisionModel
 
 
 @dataclass
@@ -57,7 +57,7 @@ class _Collector:
     def __init__(self, model: VisionModel) -> None:
         self.model = model
         self.predictions: list[Tensor] = []
-        self.units: list[dict[str, Tensor]] = []
+        self.units: list[dict[PartName, Tensor]] = []
         self.ratios: list[Tensor] = []
         self.model_metrics: dict[str, float] = {}
         self.images = 0
@@ -79,7 +79,7 @@ class _Collector:
         metrics |= {name: metric(predictions, targets) for name, metric in further.items()}
         return Evaluation(metrics, self.model.closed_form(self._units(), self.images), ratios, self.model_metrics)
 
-    def _units(self) -> dict[str, Tensor]:
+    def _units(self) -> dict[PartName, Tensor]:
         """Return the units of all images, name -> (M,); a part that a batch does not name did not run in it."""
         names = dict.fromkeys(name for units in self.units for name in units)
         none = [prediction.new_zeros(len(prediction), dtype=torch.int64) for prediction in self.predictions]

@@ -27,6 +27,21 @@ KnobValue = float | str
 Formula = Callable[[Sequence[Any], Any], int]
 """Multiply-adds of one call of an operator, from its inputs (tensors as they are) and its output."""
 
+PartName = Any
+"""What a part is called: a word, or a ``PartKey`` where its cost depends on how it is run."""
+
+
+@dataclass(frozen=True)
+class PartKey:
+    """A part whose shape changes with the knob: its ``kind``, on how many ``tokens``, under what ``setting`` if any."""
+
+    kind: str
+    tokens: int
+    setting: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}@{self.tokens}" + ("" if self.setting is None else f" ({self.setting})")
+
 
 @dataclass
 class ModelOutput:
@@ -46,7 +61,7 @@ class ModelOutput:
     losses: dict[str, Tensor] = field(default_factory=dict)
     auxiliary: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
-    units_executed: dict[str, Tensor] = field(default_factory=dict)
+    units_executed: dict[PartName, Tensor] = field(default_factory=dict)
     routing_ratio: Tensor | None = None
 
 
@@ -113,10 +128,10 @@ class VisionModel(nn.Module, ABC):
         """Load the weights that a training starts from, where the section names any."""
 
     @abstractmethod
-    def counted_parts(self) -> dict[str, CountedPart]:
+    def counted_parts(self) -> dict[PartName, CountedPart]:
         """Return every part that costs multiply-adds, by name."""
 
-    def executed_parts(self, units_executed: Mapping[str, Any]) -> dict[str, CountedPart]:
+    def executed_parts(self, units_executed: Mapping[PartName, Any]) -> dict[PartName, CountedPart]:
         """Return the parts that these units belong to; a model whose parts change shape with its knob overrides it."""
         return self.counted_parts()
 
@@ -124,7 +139,7 @@ class VisionModel(nn.Module, ABC):
         """Return formulas for operators of the model that torch's counter has none for: operator -> formula."""
         return {}
 
-    def nominal_units(self) -> dict[str, float]:
+    def nominal_units(self) -> dict[PartName, float]:
         """Return the units per image expected of every conditional part before training (from the budget)."""
         return {}
 
@@ -203,7 +218,7 @@ class VisionModel(nn.Module, ABC):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @torch.no_grad()
-    def closed_form(self, units_executed: dict[str, Tensor], batch_size: int) -> Tensor:
+    def closed_form(self, units_executed: Mapping[PartName, Tensor], batch_size: int) -> Tensor:
         """Return multiply-adds per image (B,), int64: the sum over parts of units times cost of one unit."""
         total, always = torch.zeros(batch_size, dtype=torch.int64), 0
         for name, part in self.executed_parts(units_executed).items():

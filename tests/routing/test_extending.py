@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -22,10 +23,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 def example(folder: Path) -> Path:
     """A folder with the files of the page."""
     blocks = re.findall(r"```(python|yaml)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    names = ("my_plugin.py", "my_model.py", "my_parts.py", "my_search.py")
+    names = ("my_plugin.py", "my_model.py", "my_routed.py", "my_parts.py", "my_search.py")
     for name, text in zip(names, (text for kind, text in blocks if kind == "python"), strict=True):
         (folder / name).write_text(text)
-    names = ("run.yaml", "early_exit.yaml", "neighbours.yaml")
+    names = ("run.yaml", "early_exit.yaml", "glimpses.yaml", "neighbours.yaml")
     for name, text in zip(names, [text for kind, text in blocks if kind == "yaml"][1:], strict=True):
         (folder / name).write_text(text)
     return folder
@@ -90,6 +91,81 @@ def test_the_parts_of_the_page(example: Path) -> None:
     assert [line.split()[0] for line in runs] == ["vit", "aacn", "hyperiqa"], done.stderr
     assert all(int(line.split()[1]) > 1 and float(line.split()[2]) > 0 for line in runs)
     assert "unknown token method 'key_nrom'; did you mean 'key_norm'?" in refused
+
+
+ROUTERS_OF_ANOTHER_IMAGE = """
+from routing.config.registry import ROUTERS
+from routing.models.patch.routers import ShareRouter
+
+class Neighbour(ShareRouter):
+    def evidence(self, encoded):
+        return encoded.scores_BN.detach().roll(1, dims=0)
+
+@ROUTERS.register("neighbour")
+class Declared(Neighbour):
+    not_shipped = "looks at the image before"
+
+ROUTERS.register("silent_neighbour")(Neighbour)
+"""
+IN_ONE_PROCESS = """
+import json, torch
+from pathlib import Path
+from analysis.exports.portable import ExportFailed, export_model
+from analysis.figures.run import draw_run
+from routing.commands.inspection import inspect_run
+from routing.config.run import RunConfig
+from routing.models import build_model
+from routing.runner import run
+from routing.saved import SavedRun, load
+
+config = RunConfig.from_yaml("glimpses.yaml")
+record = run(config, out=Path("run"))
+saved, seen = load("run"), inspect_run(Path("run"), num_samples=5)
+images = saved.config.dataset.load()["val"].images[:64]
+verified = export_model(saved, images, "torch_export", Path("run"))
+refused = {}
+for mode in ("neighbour", "silent_neighbour", "brightest"):
+    keys = {"model.name": "attention_routing", "model.router.mode": mode, "plugins": ["my_plugin", "other_image"]}
+    control = config.replace(**keys)
+    torch.manual_seed(0)
+    info = control.dataset.info()
+    try:
+        refused[mode] = export_model(
+            SavedRun(control, info, build_model(control.model, info).eval()), images, "torch_export", Path("run")
+        ).agreeing
+    except ExportFailed as error:
+        refused[mode] = str(error)
+figures = [path.name for path in draw_run(seen, Path("run/figures"))]
+routed = [int(count) for count in seen.samples.routed.sum(1)]
+print(json.dumps({
+    "certificate": record.certificate, "figures": figures, "routed": routed, "ratio": seen.target_ratio,
+    "agreeing": verified.agreeing, "refused": refused,
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_routes_gets_what_ours_get(example: Path) -> None:
+    (example / "other_image.py").write_text(ROUTERS_OF_ANOTHER_IMAGE)
+    (example / "look.py").write_text(IN_ONE_PROCESS)
+    done = subprocess.run([sys.executable, "look.py"], cwd=example, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["certificate"]["rate"] == 0.25
+    assert found["certificate"]["state"] in ("healthy", "weak", "anti")
+    assert found["certificate"]["score_full"] is not None
+    assert found["certificate"]["grad_norm_scores"] > 0
+    assert 0 < found["certificate"]["big_share"] < 1
+    assert found["certificate"]["saturation"] is None
+    assert found["routed"] == [4] * 5
+    assert found["ratio"] == 0.25
+    assert {"routing_decisions.png", "attention_heatmap.png"} <= set(found["figures"])
+    assert found["agreeing"] == 64
+    assert found["refused"]["neighbour"] == (
+        "'neighbour' looks at the image before: it is a control, not a model to export"
+    )
+    assert "in another order: it looks at more than the one image" in found["refused"]["silent_neighbour"]
+    assert found["refused"]["brightest"] == 64
 
 
 @pytest.mark.slow

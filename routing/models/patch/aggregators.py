@@ -53,7 +53,7 @@ class ScoreWeighted(Aggregator):
         return scores_BN.softmax(dim=1)
 
 
-class Attention(Aggregator):
+class AttentionPooling(Aggregator):
     """Softmax of one learned score per feature (attention pooling, arXiv 1802.04712, without its hidden layer).
 
     The router's scores do not enter: what a patch says decides how much it counts, not where the router looked.

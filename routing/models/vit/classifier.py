@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.models.attention import AttentionLayer
-from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
+from routing.models.base import CountedPart, KnobValue, ModelOutput, PartKey, PartName, VisionModel
 from routing.models.chain import Chain, Stage
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import Host, host_of
@@ -120,8 +120,8 @@ class TransformerClassifier(VisionModel):
         kept = tokens_BTD.shape[1]
         logits = self.classify(tokens_BTD).float()
         units = {
-            name: torch.full((logits.shape[0],), count)
-            for name, count in self._units(pruning, num_tokens=before, kept=kept).items()
+            key: torch.full((logits.shape[0],), count)
+            for key, count in self._units(pruning, num_tokens=before, kept=kept).items()
         }
         return ModelOutput(
             logits,
@@ -129,46 +129,44 @@ class TransformerClassifier(VisionModel):
             routing_ratio=torch.full((logits.shape[0],), kept / before, dtype=torch.float64),
         )
 
-    def _units(self, pruning: Pruning | None, num_tokens: int | None = None, kept: int | None = None) -> dict[str, int]:
-        """Return how often every conditional part runs for one image, by name (see ``executed_parts``)."""
+    def _units(
+        self, pruning: Pruning | None, num_tokens: int | None = None, kept: int | None = None
+    ) -> dict[PartKey, int]:
+        """Return how often every conditional part runs for one image (see ``executed_parts``)."""
         host = self.host
         num_tokens = num_tokens or host.num_tokens
         if pruning is None:
-            return {f"block@{num_tokens}": host.depth}
+            return {PartKey("block", num_tokens): host.depth}
         kept = kept or pruning.selection.num_kept
-        choice = f"method={pruning.method},direction={pruning.selection.direction},{pruning.text()}"
-        units = {f"block@{num_tokens}": pruning.start_layer, f"select@{num_tokens}:{choice}": 1}
-        units[f"block@{kept}"] = units.get(f"block@{kept}", 0) + host.depth - pruning.start_layer
+        before, after = PartKey("block", num_tokens), PartKey("block", kept)
+        units = {before: pruning.start_layer, PartKey("select", num_tokens, pruning): 1}
+        units[after] = units.get(after, 0) + host.depth - pruning.start_layer
         return units
 
     def cost_at(self, pruning: Pruning | None) -> float:
         """Return multiply-adds per image at a setting; None is unpruned."""
-        units = {name: torch.tensor([count]) for name, count in self._units(pruning).items()}
+        units = {key: torch.tensor([count]) for key, count in self._units(pruning).items()}
         return float(self.closed_form(units, 1)[0])
 
-    def executed_parts(self, units: Mapping[str, object]) -> dict[str, CountedPart]:
-        """Return patch embedding, head, and a part per conditional name: ``block@T`` is a block on T tokens,
-        ``select@T:setting`` the choice among T tokens."""
+    def executed_parts(self, units_executed: Mapping[PartName, object]) -> dict[PartName, CountedPart]:
+        """Return patch embedding, head, and a part per key: a ``block`` on its tokens, a ``select`` among them."""
         embedding, head = self.ends()
         width = self.host.width
         image = torch.zeros(1, *self.image_shape)
         channels, size, _ = self.image_shape
         patches = self.host.num_tokens - 1
-        parts = {
+        parts: dict[PartName, CountedPart] = {
             "embedding": CountedPart(embedding, (image,), channels * size * size // patches * patches * width),
             "head": CountedPart(head, (torch.zeros(1, width),), self._head_multiply_adds(head)),
         }
-        for name in units:
-            kind, _, rest = name.partition("@")
-            count, _, setting = rest.partition(":")
-            tokens = torch.zeros(1, int(count), width)
-            if kind == "block":
+        for key in units_executed:
+            tokens, pruning = torch.zeros(1, key.tokens, width), key.setting
+            if pruning is None:
                 block = self.host.blocks[-1]
-                parts[name] = CountedPart(block, (tokens,), self.block_multiply_adds(int(count)), None)
-            elif kind == "select":
-                pruning = self.reference.with_text(setting)
+                parts[key] = CountedPart(block, (tokens,), self.block_multiply_adds(key.tokens), None)
+            else:
                 choice = Choice(self.host, self.host.blocks[pruning.start_layer], pruning)
-                parts[name] = CountedPart(choice, (tokens,), pruning.multiply_adds(self.host, int(count)), None)
+                parts[key] = CountedPart(choice, (tokens,), pruning.multiply_adds(self.host, key.tokens), None)
         return parts
 
     def block_multiply_adds(self, num_tokens: int) -> int:
@@ -180,13 +178,13 @@ class TransformerClassifier(VisionModel):
     def _head_multiply_adds(head: nn.Module) -> int:
         return sum(layer.in_features * layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear))
 
-    def counted_parts(self) -> dict[str, CountedPart]:
+    def counted_parts(self) -> dict[PartName, CountedPart]:
         """The parts at the configured pruning."""
         return self.executed_parts(self.nominal_units())
 
-    def nominal_units(self) -> dict[str, float]:
+    def nominal_units(self) -> dict[PartName, float]:
         """Return how often each part runs at the configured pruning; known before training."""
-        return {name: float(count) for name, count in self._units(self.pruning).items()}
+        return {key: float(count) for key, count in self._units(self.pruning).items()}
 
     @property
     def default_knob_value(self) -> KnobValue:

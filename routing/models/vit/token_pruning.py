@@ -98,7 +98,6 @@ class PruningRecord:
 
     kept: Tensor | None = None
     tokens_before: int | None = None
-    tokens_after: int | None = None
 
 
 @dataclass
@@ -121,7 +120,7 @@ class _Pruner:
             method = self.pruning.method
             raise InputError(f"pruning.method '{method}' cannot take an attention mask (valid: one that can)")
         kept_BKD, kept_BK = reduce_tokens(self.host, block, self.pruning, tokens_BTD, bias)
-        self.record.kept, self.record.tokens_before, self.record.tokens_after = kept_BK, count, kept_BKD.shape[1]
+        self.record.kept, self.record.tokens_before = kept_BK, count
         return self.follow(block, (self.host.tokens_out(kept_BKD), *args[1:]), kwargs)
 
     def follow(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
