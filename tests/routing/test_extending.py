@@ -26,7 +26,7 @@ def example(folder: Path) -> Path:
     names = ("my_plugin.py", "my_model.py", "my_routed.py", "my_parts.py", "my_search.py")
     for name, text in zip(names, (text for kind, text in blocks if kind == "python"), strict=True):
         (folder / name).write_text(text)
-    names = ("run.yaml", "early_exit.yaml", "glimpses.yaml", "neighbours.yaml")
+    names = ("run.yaml", "two_stages.yaml", "glimpses.yaml", "neighbours.yaml")
     for name, text in zip(names, [text for kind, text in blocks if kind == "yaml"][1:], strict=True):
         (folder / name).write_text(text)
     return folder
@@ -53,7 +53,7 @@ def test_the_page_as_a_user_follows_it(example: Path) -> None:
 @pytest.mark.slow
 def test_the_model_of_the_page(example: Path) -> None:
     few = ("--training.num_epochs", "1", "--dataset.num_train", "512", "--dataset.num_val", "128")
-    routing("train", "--config", "early_exit.yaml", *few, "--out", "run", cwd=example)
+    routing("train", "--config", "two_stages.yaml", *few, "--out", "run", cwd=example)
     points = {str(point["knob_value"]): point for point in read_metrics(example / "run")["points"]}
     always, never = points["0.0"], points["1.0"]
     assert (always["routing_ratio"], never["routing_ratio"]) == (0.0, 1.0)
