@@ -45,7 +45,7 @@ class ModelComparison:
     runs: list[dict[str, Any]]
 
 
-def columns(compared: Comparison) -> dict[str, str]:
+def columns(compared: ModelComparison) -> dict[str, str]:
     """Return the columns of the table to print, each with its heading: every metric, of the task with its sd."""
     measured = ordered(name for row in compared.rows for name in row if not name.endswith(SD))
     headings = {"name": "model"}
