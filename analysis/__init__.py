@@ -12,17 +12,16 @@ from routing.face import public_face
 
 if TYPE_CHECKING:
     from analysis.exports.export import export
-    from analysis.findings.front import is_on_front, non_domination_rank
-    from analysis.findings.hypervolume import hypervolume
     from analysis.report import analyze
+    from routing.pareto import hypervolume, is_on_front, non_domination_rank
 
 __all__ = ["analyze", "export", "hypervolume", "is_on_front", "non_domination_rank"]
 
 _HOMES = {
     "analyze": "analysis.report",
     "export": "analysis.exports.export",
-    "hypervolume": "analysis.findings.hypervolume",
-    "is_on_front": "analysis.findings.front",
-    "non_domination_rank": "analysis.findings.front",
+    "hypervolume": "routing.pareto",
+    "is_on_front": "routing.pareto",
+    "non_domination_rank": "routing.pareto",
 }
 __getattr__, __dir__ = public_face(__name__, _HOMES)

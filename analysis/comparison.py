@@ -16,17 +16,19 @@ from analysis.figures.overlay import Surface, draw_overlay
 from analysis.findings.indicators import Group, attainment, compare_groups, group_studies, joint_reference, same_seeds
 from analysis.findings.summary import cost_columns
 from analysis.page.page import comparison_page, figure_picture
-from analysis.read.objectives import Objective, metrics
+from analysis.read.objectives import metrics
 from analysis.read.results import Results
 from analysis.words.tables import Column, Table, table, to_latex, to_markdown
 from analysis.words.words import axis_label, shown
 from routing.files.atomic import write_text
+from routing.files.results_folder import REPORT_FILE
+from routing.objectives import Objective
 
 COMPARISON_FOLDER = "comparison"
 
 
 @dataclass(frozen=True)
-class Comparison:
+class StudyComparison:
     """What a comparison wrote: a row per study, and the paths."""
 
     studies: pd.DataFrame
@@ -34,7 +36,7 @@ class Comparison:
     report: Path
 
 
-def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWidth) -> Comparison:
+def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWidth) -> StudyComparison:
     """Compare studies; folders of one study name are repeats of it. Writes into ``comparison/`` of the first folder.
 
     Raises:
@@ -51,11 +53,11 @@ def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWid
     write_text(folder / "hypervolume.csv", studies.to_csv(index=False))
     write_text(folder / "hypervolume.md", to_markdown(shown_table))
     write_text(folder / "hypervolume.tex", to_latex(shown_table))
-    report = folder / "report.html"
+    report = folder / REPORT_FILE
     pictures = [figure_picture(path) for path in figures if path.suffix == ".png"]
     problems = [f"{one.folder}: no operating point yet" for one in results if one.points.empty] + same_seeds(results)
     write_text(report, comparison_page([group.name for group in groups], shown_table, pictures, problems))
-    return Comparison(studies, figures, report)
+    return StudyComparison(studies, figures, report)
 
 
 def _made(folder: Path) -> Path:

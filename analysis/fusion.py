@@ -20,7 +20,7 @@ from analysis.figures.drawing import COLOURS, as_text, new_figure, paper_style, 
 from routing.data import batches
 from routing.errors import InputError, choices
 from routing.files.atomic import write_text
-from routing.files.record import FIGURES_FOLDER, MODEL_FILE
+from routing.files.results_folder import FIGURES_FOLDER, MODEL_FILE
 from routing.intervals import mean_interval
 from routing.saved import load, read_config
 from routing.training.seeding import prepare_process

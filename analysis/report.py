@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.comparison import Comparison, compare
+from analysis.comparison import StudyComparison, compare
 from analysis.figures.drawing import FORMATS, WIDTHS, ColumnWidth
 from analysis.figures.which import draw_all
 from analysis.findings.ablation import ablation_table, answers, compare_arms
@@ -18,15 +18,13 @@ from analysis.findings.confirmed import confirm_table, error_bars, read_confirme
 from analysis.findings.importance import importances
 from analysis.findings.summary import Summary, summarise
 from analysis.page.page import Findings, pictured_trials, render
-from analysis.read.objectives import Objective
-from analysis.read.results import FRONT_FILE, read_results
+from analysis.read.results import read_results
 from analysis.words.tables import to_latex, to_markdown
 from routing.errors import InputError, choices, nearest
 from routing.files.atomic import write_text
-from routing.files.record import FIGURES_FOLDER, MODEL_FILE
+from routing.files.results_folder import FIGURES_FOLDER, FRONT_FILE, MODEL_FILE, REPORT_FILE, TABLES_FOLDER
+from routing.objectives import Objective
 
-REPORT_FILE = "report.html"
-TABLES_FOLDER = "tables"
 _DRAWN_MODELS = 2
 
 
@@ -48,7 +46,7 @@ class Analysis:
     figures: list[Path]
     report: Path
     others: tuple[Analysis, ...] = ()
-    comparison: Comparison | None = None
+    comparison: StudyComparison | None = None
 
 
 def analyze(

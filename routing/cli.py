@@ -61,7 +61,7 @@ def _say_drawn(draw: Callable[..., list[Path]], *args: Any) -> None:
 def _draw_run(folder: Path) -> list[Path]:
     from analysis.figures.run import draw_run
     from routing.commands.inspection import inspect_run
-    from routing.files.record import FIGURES_FOLDER
+    from routing.files.results_folder import FIGURES_FOLDER
 
     return draw_run(inspect_run(folder), folder / FIGURES_FOLDER)
 
@@ -155,6 +155,7 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
     import search_spaces
     from routing.commands.console import say
     from routing.files.mirror import Mirror, is_url
+    from routing.files.results_folder import COMPLETE, FIGURES_FOLDER, TABLES_FOLDER
 
     study = search_spaces.load_study(study_file)
     if dry_run:
@@ -165,10 +166,10 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
     if out is not None and is_url(out):
         mirror = Mirror(out)
         mirror.push(results, deep=False)
-        for folder in ("figures", "tables"):
+        for folder in (FIGURES_FOLDER, TABLES_FOLDER):
             mirror.push(results / folder, folder)
         say(f"copied {results} to {mirror.url}")
-    if not states.get("COMPLETE"):
+    if not states.get(COMPLETE):
         raise RoutingError(f"{results}: no trial has finished; why not is in trials.csv and in the report")
 
 

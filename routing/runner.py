@@ -24,13 +24,14 @@ from routing.evaluation.metrics import Metric
 from routing.evaluation.operating_points import knob_values, operating_points
 from routing.evaluation.tasks import task_of
 from routing.files.atomic import write_text
-from routing.files.record import CONFIG_FILE, TrialRecord, write_history
+from routing.files.record import TrialRecord, write_history
+from routing.files.results_folder import CHECKPOINT_FILE, CONFIG_FILE
 from routing.files.tensors import DATA, save_models
 from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.quantities import quantity
 from routing.training.averaging import WeightAverage
-from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
+from routing.training.checkpoint import Progress, identity, restore_checkpoint, save_checkpoint
 from routing.training.events import EventLog
 from routing.training.loop import check_augment, train_epoch
 from routing.training.optimizer import make_optimizer

@@ -15,7 +15,8 @@ from routing.errors import InputError, choices
 from routing.evaluation.operating_points import knob_values, operating_points
 from routing.files.atomic import write_json
 from routing.files.links import check_links
-from routing.files.record import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, OperatingPoint
+from routing.files.record import OperatingPoint
+from routing.files.results_folder import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, TRIALS_FOLDER
 from routing.files.tensors import DATA, load_weights, read_metadata
 from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
@@ -63,7 +64,7 @@ def read_config(folder: Path) -> RunConfig:
         raise InputError(f"{folder}: no such folder")
     check_links(folder)
     if not (folder / CONFIG_FILE).is_file():
-        hint = "; the runs of a sweep are in its trials/<number>" if (folder / "trials").is_dir() else ""
+        hint = "; the runs of a sweep are in its trials/<number>" if (folder / TRIALS_FOLDER).is_dir() else ""
         raise InputError(f"{folder}: not a run: it has no {CONFIG_FILE}{hint}")
     return RunConfig.from_yaml(folder / CONFIG_FILE)
 

@@ -28,10 +28,10 @@ from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError, is_disk_full
 from routing.files.atomic import write_text
 from routing.files.mirror import Mirror
-from routing.files.record import CONFIG_FILE, METRICS_FILE, TrialRecord, read_metrics
+from routing.files.record import TrialRecord, read_metrics
+from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, METRICS_FILE
 from routing.files.scratch import scratch_folder
 
-ERROR_FILE = "error.txt"
 _SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)
 """Seconds between attempts to send a finished run to its mirror."""
 RunFunction = Callable[..., TrialRecord]

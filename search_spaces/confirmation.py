@@ -20,18 +20,33 @@ from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_json
 from routing.files.links import check_links
 from routing.files.record import OperatingPoint, TrialRecord, read_metrics
+from routing.files.results_folder import (
+    ARM,
+    CONFIG_FILE,
+    CONFIRM_FILE,
+    CONFIRM_FOLDER,
+    FRONT_FILE,
+    HIGH,
+    LOW,
+    MEAN,
+    OPERATING_POINT,
+    POINTS_FILE,
+    SELECTED,
+    STUDY_FILE,
+    TEST_FILE,
+    TRIALS_FILE,
+    WINNERS_CURSE,
+    trial_folder,
+)
 from routing.intervals import mean_interval
+from routing.objectives import Objective
 from routing.quantities import on_split, split_of
-from search_spaces.ledger.folder import trial_folder
-from search_spaces.ledger.tables import POINTS_FILE, TEST_FILE, TRIALS_FILE, write_table
+from search_spaces.ledger.tables import write_table
 from search_spaces.signals import GO_ON
 from search_spaces.study.load import load_study, parse_study
-from search_spaces.study.schema import MAX_NAME, Objective, Study
+from search_spaces.study.schema import MAX_NAME, Study
 from search_spaces.tune import sweep
 
-CONFIRM_FOLDER = "confirm"
-CONFIRM_FILE = "confirm.csv"
-FRONT_FILE = "front.csv"
 RUN = "search_spaces.confirmation:train_and_test"
 _SUFFIX = "-confirm"
 _TEXTS = {"knob_value": str}
@@ -131,7 +146,7 @@ def _seeds_used(folder: Path, on_front: Sequence[int]) -> set[int]:
 
 
 def _config(folder: Path, number: int) -> RunConfig:
-    return RunConfig.from_yaml(trial_folder(folder, number) / "config.yaml")
+    return RunConfig.from_yaml(trial_folder(folder, number) / CONFIG_FILE)
 
 
 def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None] | None, out: Path) -> TrialRecord:
@@ -176,7 +191,7 @@ def write_confirmed(
     """
     rows = []
     for _, chosen in front.iterrows():
-        own = points[points["arm"].astype(str) == str(arms[int(chosen["trial"])])]
+        own = points[points[ARM].astype(str) == str(arms[int(chosen["trial"])])]
         matched = [match(chosen, group) for _, group in own.groupby("seed")]
         rows.append(_summary(chosen, pd.DataFrame([row for row in matched if row is not None]), objectives))
     write_table(out / CONFIRM_FILE, rows)
@@ -201,20 +216,19 @@ def match(chosen: pd.Series, points: pd.DataFrame) -> pd.Series | None:
 
 
 def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str, Any]:
-    row: dict[str, Any] = {key: chosen[key] for key in ("trial", "knob", "knob_value", "is_default") if key in chosen}
+    row: dict[str, Any] = {key: chosen[key] for key in ("trial", *OPERATING_POINT) if key in chosen}
     row["n"] = len(found)
     wanted = [c for c in points_metrics(found, [o.metric for o in objectives]) if c in found]
     for metric in wanted:
         values = pd.to_numeric(found[metric], errors="coerce").dropna().to_numpy(dtype=float)
         if len(values):
             mean, low, high = mean_interval(values)
-            row |= {f"{metric}_mean": mean, f"{metric}_low": low, f"{metric}_high": high}
+            row |= {f"{metric}{MEAN}": mean, f"{metric}{LOW}": low, f"{metric}{HIGH}": high}
     task = objectives[0].metric
-    row[f"selected_{task}"] = float(chosen[task])
+    row[f"{SELECTED}{task}"] = float(chosen[task])
     test = on_split(task, "test")
-    if test != task and f"{test}_mean" in row:
-        sign = 1.0 if objectives[0].goal == "maximize" else -1.0
-        row["winners_curse"] = sign * (row[f"selected_{task}"] - row[f"{test}_mean"])
+    if test != task and f"{test}{MEAN}" in row:
+        row[WINNERS_CURSE] = objectives[0].sign * (row[f"{test}{MEAN}"] - row[f"{SELECTED}{task}"])
     names = [key for key in chosen.index if "." in str(key) and not pd.isna(chosen[key])]
     return {**row, **{str(key): chosen[key] for key in names}}
 
@@ -226,9 +240,9 @@ def points_metrics(found: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
 
 
 def _study_file(folder: Path) -> Path:
-    if not (folder / "study.yaml").is_file():
-        raise InputError(f"{folder} is no results folder; it has no study.yaml")
-    return folder / "study.yaml"
+    if not (folder / STUDY_FILE).is_file():
+        raise InputError(f"{folder} is no results folder; it has no {STUDY_FILE}")
+    return folder / STUDY_FILE
 
 
 def _read_front(folder: Path) -> pd.DataFrame:

@@ -12,8 +12,9 @@ from typing import Any
 from routing.config.run import RunConfig
 from routing.config.section import dotted, nested
 from routing.errors import InputError
+from routing.files.results_folder import ARM
 from search_spaces.search.rules import rule_of
-from search_spaces.study.ablation import arms, planned_trials
+from search_spaces.study.ablation import declared_arms, planned_trials
 from search_spaces.study.parameters import at_quantile, extremes
 from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
 from search_spaces.study.space import Space
@@ -47,14 +48,14 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
         space = Space(study.space, study.base)
         enqueued = [space.labels(setting) for setting in study.enqueue]
         return Blueprint(space, _placed(space.config, study), enqueued, study.trials, study.sampler)
-    declared = {arm.name: arm for arm in arms(study)}
-    table = Space({"arm": Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
-    every = [{"arm": name, "seed": seed} for seed in study.seeds for name in declared][:trials]
+    declared = {arm.name: arm for arm in declared_arms(study)}
+    table = Space({ARM: Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
+    every = [{ARM: name, "seed": seed} for seed in study.seeds for name in declared][:trials]
 
     def configure(values: dict[str, Any]) -> RunConfig:
-        if values["arm"] not in declared:
+        if values[ARM] not in declared:
             raise InputError(f"arm '{values['arm']}' is no longer in the study")
-        return declared[values["arm"]].config(study, values["seed"])
+        return declared[values[ARM]].config(study, values["seed"])
 
     sampler = SamplerSection(name="random")
     return Blueprint(table, _placed(configure, study), every, len(every), sampler, samples=False)
@@ -94,7 +95,7 @@ def dry_run(study: Study, trials: int | None = None) -> str:
     else:
         lines.append(f"design: {study.design}, seeds {', '.join(map(str, study.seeds))}")
         lines.append("arms:")
-        for arm in arms(study):
+        for arm in declared_arms(study):
             changed = ", ".join(f"{key} = {value}" for key, value in arm.changes.items())
             lines.append(f"  {arm.name}: {changed or 'the base'}")
     return "\n".join(lines)
@@ -151,6 +152,19 @@ def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
     ]
 
 
+def run_of(study: Study, plan: Blueprint, values: dict[str, Any]) -> tuple[RunConfig, float] | str:
+    """Return the run of a setting and its expected FLOPs, or why it may not run."""
+    from routing.evaluation.compute import expected_flops  # imports torch
+
+    try:
+        config = plan.configure(values)
+        flops = expected_flops(config)
+    except InputError as error:
+        return str(error)
+    broken = broken_constraint(study, flops)
+    return (config, flops) if broken is None else f"{broken} does not hold: expected {flops:.6g}"
+
+
 def broken_constraint(study: Study, flops: float) -> str | None:
     """Return the first constraint of a study that a run of this expected cost breaks."""
     for text in study.constraints if isinstance(study, SweepStudy) else ():
@@ -164,7 +178,7 @@ def check_device(study: Study) -> None:
     """Raise ``InputError`` where a trial would take a GPU that nobody counts: Ray places trials by their shares."""
     if study.resources.gpu:
         return
-    changed = [arm.changes for arm in arms(study)] if not isinstance(study, SweepStudy) else []
+    changed = [arm.changes for arm in declared_arms(study)] if not isinstance(study, SweepStudy) else []
     named = [dotted(nested(keys)).get("device") for keys in (study.base, *changed)]
     if isinstance(study, SweepStudy) and "device" in study.space:
         named += extremes(study.space["device"])
@@ -183,7 +197,7 @@ def _words(levels: list[int]) -> str:
 def _spread(study: Study) -> list[RunConfig]:
     """Return runs spread evenly over the space, or one per arm."""
     if not isinstance(study, SweepStudy):
-        return [arm.config(study, study.seeds[0]) for arm in arms(study)]
+        return [arm.config(study, study.seeds[0]) for arm in declared_arms(study)]
     space = Space(study.space, study.base)
     configs = []
     for index in range(64):

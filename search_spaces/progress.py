@@ -7,31 +7,16 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
-import moocore
-import numpy as np
-
 from routing.commands.console import duration
+from routing.pareto import volume_of
 
 if TYPE_CHECKING:
-    from search_spaces.study.schema import Objective
+    from routing.objectives import Objective
 
 _REFRESH_SECONDS = 0.5
 
 
-def hypervolume(points: Iterable[list[float]], objectives: tuple[Objective, ...]) -> float:
-    """Return the volume the points (one value per objective) dominate, up to the declared reference point."""
-    signs = np.array([-1.0 if objective.goal == "maximize" else 1.0 for objective in objectives])
-    reference = signs * [objective.reference for objective in objectives]
-    losses = np.array(list(points), dtype=float).reshape(-1, len(objectives)) * signs
-    losses = losses[(losses < reference).all(axis=1)]
-    if not len(losses):
-        return 0.0
-    if len(objectives) == 1:
-        return float(reference[0] - losses.min())
-    return float(moocore.hypervolume(losses, ref=reference))
-
-
-class Progress:
+class SweepProgress:
     """Counts trials and shows them.
 
     Args:
@@ -56,7 +41,7 @@ class Progress:
         self.stream = stream if stream is not None else sys.stderr
         self.done, self._done_before = done, done
         self._points = list(points)
-        self._volume = hypervolume(self._points, objectives)
+        self._volume = volume_of(self._points, objectives)
         self._started = self._shown = time.monotonic()
         self._live: Any = None
         if self.stream.isatty():
@@ -65,7 +50,7 @@ class Progress:
 
             self._live = Live("", console=Console(file=self.stream), auto_refresh=False, transient=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> SweepProgress:
         self._started = time.monotonic()
         if self._live is not None:
             self._live.start()
@@ -81,7 +66,7 @@ class Progress:
         self.done += 1
         if points:
             self._points += points
-            self._volume = hypervolume(self._points, self.objectives)
+            self._volume = volume_of(self._points, self.objectives)
         if self._live is None:
             print(f"[{self.done}/{self.total}] trial {number} {state.lower()}: {words}", file=self.stream, flush=True)
 

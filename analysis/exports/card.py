@@ -17,11 +17,10 @@ from analysis.words.words import axis_label, shown
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
-from routing.files.record import CONFIG_FILE, MODEL_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import CARD_FILE, CONFIG_FILE, MODEL_FILE
 from routing.intervals import share_interval
 from routing.quantities import find, is_metric, ordered
-
-CARD_FILE = "card.md"
 
 LICENCES = {
     "digits": "scikit-learn's copy of the UCI optical recognition of handwritten digits data set (CC BY 4.0)",

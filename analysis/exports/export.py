@@ -19,7 +19,7 @@ from analysis.read.results import Results, read_results
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
-from routing.files.record import CONFIG_FILE, MODEL_FILE
+from routing.files.results_folder import BEST_FOLDER, CONFIG_FILE, MODEL_FILE
 from routing.saved import SavedRun, load
 
 CHECKED_IMAGES = 200
@@ -46,7 +46,7 @@ def export(
     """
     summary = summarise(read_results(results))
     chosen = {pick: choose(summary, pick, lambda row: _latency(summary, row)) for pick in dict.fromkeys(picks)}
-    target = summary.results.folder / "best" if out is None else Path(out)
+    target = summary.results.folder / BEST_FOLDER if out is None else Path(out)
     return [_write(summary, pick, row, target / pick, formats) for pick, row in chosen.items()]
 
 

@@ -12,10 +12,10 @@ import pandas as pd
 from analysis.read.configs import config_keys, yaml_value
 from analysis.read.results import Results, read_results
 from routing.errors import InputError, RoutingError
-from routing.files.record import CONFIG_FILE, HISTORY_FILE
+from routing.files.results_folder import COMPLETE, CONFIG_FILE, FAIL, HISTORY_FILE, PRUNED
 
 BATCH = 100  # parameters and tags a tracking server takes at once
-STATUS = {"COMPLETE": "FINISHED", "FAIL": "FAILED", "PRUNED": "KILLED"}
+STATUS = {COMPLETE: "FINISHED", FAIL: "FAILED", PRUNED: "KILLED"}
 TRIAL, STUDY = "routing.trial", "routing.study_folder"
 
 

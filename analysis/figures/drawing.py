@@ -16,10 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from analysis.read.objectives import Objective
 from analysis.words.words import axis_label
 from routing.files.atomic import replacing
 from routing.files.names import file_name
+from routing.objectives import Objective
 
 ColumnWidth = Literal["single", "double"]
 

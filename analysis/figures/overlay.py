@@ -19,8 +19,8 @@ from analysis.figures.drawing import (
     place_legend,
     save,
 )
-from analysis.read.objectives import Objective
 from analysis.words.words import axis_label, scale
+from routing.objectives import Objective
 
 
 @dataclass(frozen=True)

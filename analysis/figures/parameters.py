@@ -28,8 +28,8 @@ from analysis.figures.drawing import (
 )
 from analysis.findings.effects import ParallelAxis, is_few_counts, is_number, spans_decades
 from analysis.findings.importance import split_estimated
-from analysis.read.objectives import Objective
 from analysis.words.words import axis_label, scale
+from routing.objectives import Objective
 
 
 def draw_slices(

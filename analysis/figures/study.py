@@ -30,8 +30,9 @@ from analysis.figures.drawing import (
 )
 from analysis.findings.families import kinds
 from analysis.findings.summary import Summary
-from analysis.read.objectives import Objective
 from analysis.words.words import axis_label, scale
+from routing.files.results_folder import ARM
+from routing.objectives import Objective
 
 
 def draw_front(
@@ -71,7 +72,7 @@ def _front_points(axes: Axes, summary: Summary) -> None:
         label = f"all operating points ({len(points)})" if told_apart is None else "dense, other settings"
         x, y = others[cost.metric], others[task.metric] * y_scale
         axes.scatter(x, y, s=10, c=GREY, linewidths=0, alpha=0.7, zorder=2, label=label)
-    if told_apart is None or told_apart.name != "arm":
+    if told_apart is None or told_apart.name != ARM:
         _baselines(axes, summary.baselines, task, cost, in_colour=told_apart is None)
     axes.plot(
         front[cost.metric],
@@ -178,7 +179,7 @@ def draw_forest(
     rows = compared[compared["pairs"].gt(0) & ~compared["is_baseline"]]
     if rows.empty:
         return []
-    baseline = compared.loc[compared["is_baseline"], "arm"].iloc[0]
+    baseline = compared.loc[compared["is_baseline"], ARM].iloc[0]
     factor = scale(metric)
     with paper_style():
         figure = new_figure(WIDTHS[width], 1.1 + 0.28 * len(rows))
@@ -191,7 +192,7 @@ def draw_forest(
             middle = row[f"{metric}_diff"] * factor
             axes.plot(middle, place, "o", color=colour, markerfacecolor=colour if clear else "white")
         axes.axvline(0, color=BLACK, linewidth=0.8)
-        names = [as_text(f"{arm} (n={n})") for arm, n in zip(rows["arm"], rows["pairs"], strict=True)]
+        names = [as_text(f"{arm} (n={n})") for arm, n in zip(rows[ARM], rows["pairs"], strict=True)]
         axes.set_yticks(range(len(rows)), names[::-1])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         unit = "percentage points" if factor == 100 else axis_label(metric)

@@ -10,14 +10,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from analysis.findings.front import loss_matrix
-from analysis.read.objectives import Objective, losses, measured
+from analysis.read.objectives import losses, measured
 from analysis.read.results import Results
 from analysis.words.tables import Column, Table, table
 from analysis.words.words import axis_label, count, name, scale
+from routing.files.results_folder import ARM, BASELINE_ARM, COMPLETE
 from routing.intervals import mean_interval
+from routing.objectives import Objective
+from routing.pareto import loss_matrix
 
-BASELINE = "baseline"
 MIN_SEEDS = 5
 SIGNIFICANT = 0.05
 _FIRST = ("better", "no clear difference", "worse")
@@ -85,17 +86,19 @@ def baseline_arm(results: Results) -> str:
     """
     factors = results.study.get("factors")
     if results.study.get("design") != "arms" or not isinstance(factors, dict) or list(factors) == ["trial"]:
-        return BASELINE
-    return next((str(level) for levels in factors.values() if isinstance(levels, dict) for level in levels), BASELINE)
+        return BASELINE_ARM
+    return next(
+        (str(level) for levels in factors.values() if isinstance(levels, dict) for level in levels), BASELINE_ARM
+    )
 
 
 def arm_runs(results: Results) -> pd.DataFrame:
     """Return the finished runs of an ablation: one row per arm and seed, the later trial where one ran twice."""
     trials = results.trials
-    if "arm" not in trials:
+    if ARM not in trials:
         return trials.iloc[:0].assign(arm=pd.Series(dtype=object))
-    done = trials[(trials["state"] == "COMPLETE") & measured(trials, results.objectives) & trials["arm"].notna()]
-    return done.drop_duplicates(["arm", "seed"], keep="last")
+    done = trials[(trials["state"] == COMPLETE) & measured(trials, results.objectives) & trials[ARM].notna()]
+    return done.drop_duplicates([ARM, "seed"], keep="last")
 
 
 def compare_arms(results: Results) -> pd.DataFrame:
@@ -106,13 +109,13 @@ def compare_arms(results: Results) -> pd.DataFrame:
     (share of run pairs against the baseline); ``verdict`` on the first objective.
     """
     runs = arm_runs(results)
-    arms, name_of_baseline = list(dict.fromkeys(runs["arm"])), baseline_arm(results)
-    baseline = runs[runs["arm"] == name_of_baseline]
-    rows = [_arm_row(runs[runs["arm"] == arm], baseline, results.objectives) for arm in arms]
+    arms, name_of_baseline = list(dict.fromkeys(runs[ARM])), baseline_arm(results)
+    baseline = runs[runs[ARM] == name_of_baseline]
+    rows = [_arm_row(runs[runs[ARM] == arm], baseline, results.objectives) for arm in arms]
     compared = pd.DataFrame(rows)
     if compared.empty:
         return compared
-    compared.insert(1, "is_baseline", compared["arm"] == name_of_baseline)
+    compared.insert(1, "is_baseline", compared[ARM] == name_of_baseline)
     for objective in results.objectives:
         p = compared[f"{objective.metric}_p"].where(~compared["is_baseline"])
         compared[f"{objective.metric}_p_holm"] = holm(p)
@@ -121,7 +124,7 @@ def compare_arms(results: Results) -> pd.DataFrame:
 
 
 def _arm_row(runs: pd.DataFrame, baseline: pd.DataFrame, objectives: tuple[Objective, ...]) -> dict[str, object]:
-    row: dict[str, object] = {"arm": runs["arm"].iloc[0], "n": len(runs), "pairs": 0}
+    row: dict[str, object] = {ARM: runs[ARM].iloc[0], "n": len(runs), "pairs": 0}
     for objective in objectives:
         metric = objective.metric
         values = runs.set_index("seed")[metric].astype(float)
@@ -157,8 +160,8 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
     """Return the comparison as text: per arm the task metric, its paired difference and what follows, and the cost."""
     task, *costs = results.objectives
     baseline = baseline_arm(results)
-    against = "the baseline" if baseline == BASELINE else baseline
-    headings = [Column("arm", wrap=True), Column("n", True), Column(axis_label(task.metric), True)]
+    against = "the baseline" if baseline == BASELINE_ARM else baseline
+    headings = [Column(ARM, wrap=True), Column("n", True), Column(axis_label(task.metric), True)]
     headings += [Column("difference [95 %]", True), Column("p (Holm)", True), Column("effect d_z", True)]
     headings += [Column("verdict", wrap=True)]
     headings += [Column(f"{axis_label(cost.metric)} [95 %]", True) for cost in costs]
@@ -171,7 +174,7 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
             _number(row[f"{task.metric}_effect"]),
         ]
         alone = row["is_baseline"] or not row["pairs"]
-        cells = [str(row["arm"]), str(int(row["n"])), _interval(row, task.metric), *(["", "", ""] if alone else paired)]
+        cells = [str(row[ARM]), str(int(row["n"])), _interval(row, task.metric), *(["", "", ""] if alone else paired)]
         cells += [str(row["verdict"]), *(_interval(row, cost.metric) for cost in costs)]
         cells.append("" if alone else f"{row['dominates']:.0%} / {row['dominated']:.0%}")
         rows.append(cells)
@@ -194,7 +197,7 @@ def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[s
     at = "" if cost is None else f" at {count(baseline[f'{cost}_mean'])} multiply-adds"
     unit = " %" if scale(task.metric) == 100 else ""
     value = _format(task.metric, baseline[f"{task.metric}_mean"])
-    subject = "The baseline" if baseline["arm"] == BASELINE else f"The baseline ({baseline['arm']})"
+    subject = "The baseline" if baseline[ARM] == BASELINE_ARM else f"The baseline ({baseline[ARM]})"
     seeds = "one seed" if baseline["n"] == 1 else f"mean of {int(baseline['n'])} seeds"
     lines = [f"{subject} reaches {value}{unit} {name(task.metric)}{at}, {seeds}."]
     others = compared[~compared["is_baseline"]]
@@ -204,7 +207,7 @@ def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[s
             words = [_format(task.metric, row[f"{task.metric}_diff"], signed=True) + (" points" if unit else "")]
             if cost is not None:
                 words.append(f"at {row[f'{cost}_mean'] / baseline[f'{cost}_mean']:.0%} of its compute")
-            arms.append(f"{row['arm']} ({' '.join(words) if row['pairs'] else 'not compared'})")
+            arms.append(f"{row[ARM]} ({' '.join(words) if row['pairs'] else 'not compared'})")
         if arms:
             lines.append(f"{verdict.capitalize()}: {', '.join(arms)}.")
     return lines

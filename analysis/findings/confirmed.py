@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from numbers import Real
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,10 +12,17 @@ from analysis.read.configs import knob_value
 from analysis.read.results import Results, default_points
 from analysis.words.tables import Column, Table, table
 from analysis.words.words import axis_label, count, scale
+from routing.files.results_folder import (
+    CONFIRM_FILE,
+    CONFIRM_FOLDER,
+    HIGH,
+    LOW,
+    MEAN,
+    SELECTED,
+    WINNERS_CURSE,
+)
 from routing.quantities import find, on_split
 
-CONFIRM_FILE = Path("confirm") / "confirm.csv"
-CURSE = "winners_curse"
 NOTE = (
     "Every configuration was trained again under n fresh seeds; the test split was read here only. Intervals are 95 % "
     "intervals of the mean over seeds (Student's t). Selected: the validation value by which the point was chosen. "
@@ -27,7 +33,7 @@ NO_SEEDS = "no training under a fresh seed has finished"
 
 def read_confirmed(results: Results) -> pd.DataFrame:
     """Return confirm.csv of a results folder, empty when there is none; a damaged one is named in ``problems``."""
-    path = results.folder / CONFIRM_FILE
+    path = results.folder / CONFIRM_FOLDER / CONFIRM_FILE
     if not path.is_file():
         return pd.DataFrame()
     try:
@@ -58,7 +64,7 @@ def confirmed_row(confirmed: pd.DataFrame, point: pd.Series) -> pd.Series | None
 def reached(found: pd.Series, results: Results) -> str:
     """Return what a row of confirm.csv reaches on the test split, in words; empty without a test value."""
     metric = on_test_split(results.objectives[0].metric)
-    values = [found.get(f"{metric}_{end}") for end in ("mean", "low", "high")]
+    values = [found.get(f"{metric}{end}") for end in (MEAN, LOW, HIGH)]
     mean, low, high = (float(v) * scale(metric) if isinstance(v, Real) else math.nan for v in values)
     if math.isnan(mean):
         return ""
@@ -71,11 +77,11 @@ def error_bars(confirmed: pd.DataFrame, results: Results) -> pd.DataFrame:
     if confirmed.empty or len(results.objectives) < 2:
         return pd.DataFrame()
     task, cost = results.objectives[0].metric, results.objectives[1].metric
-    metric = on_test_split(task) if f"{on_test_split(task)}_mean" in confirmed else task
-    x, y = _numbers(confirmed, f"{cost}_mean"), _numbers(confirmed, f"{metric}_mean")
+    metric = on_test_split(task) if f"{on_test_split(task)}{MEAN}" in confirmed else task
+    x, y = _numbers(confirmed, f"{cost}{MEAN}"), _numbers(confirmed, f"{metric}{MEAN}")
     bars = pd.DataFrame({"x": x.fillna(_numbers(confirmed, cost)), "y": y})
-    bars["y_low"] = _numbers(confirmed, f"{metric}_low").fillna(y)
-    bars["y_high"] = _numbers(confirmed, f"{metric}_high").fillna(y)
+    bars["y_low"] = _numbers(confirmed, f"{metric}{LOW}").fillna(y)
+    bars["y_high"] = _numbers(confirmed, f"{metric}{HIGH}").fillna(y)
     bars = bars.dropna()
     seeds = _numbers(confirmed, "n")[bars.index].min()
     n = "" if math.isnan(seeds) else f", n = {int(seeds)}"
@@ -95,19 +101,17 @@ def confirm_table(confirmed: pd.DataFrame, results: Results) -> Table | None:
         return None
     task = results.objectives[0].metric
     columns = [str(column) for column in confirmed.columns]
-    metrics = [column.removesuffix("_mean") for column in columns if column.endswith("_mean")]
+    metrics = [column.removesuffix(MEAN) for column in columns if column.endswith(MEAN)]
     names = [c for c in ("trial", "model.name", "model.router.mode", "knob", "knob_value", "n") if c in confirmed]
     rest = [
         column
         for column in columns
-        if column not in (*names, "is_default")
-        and not column.endswith(("_mean", "_low", "_high"))
-        and "." not in column
+        if column not in (*names, "is_default") and not column.endswith((MEAN, LOW, HIGH)) and "." not in column
     ]
     rows = [
         [_text(column, row[column]) for column in names]
         + [_interval(row, metric) for metric in metrics]
-        + [_text(task if column == CURSE else column.removeprefix("selected_"), row[column]) for column in rest]
+        + [_text(task if column == WINNERS_CURSE else column.removeprefix(SELECTED), row[column]) for column in rest]
         for _, row in confirmed.iterrows()
     ]
     headings = [Column(name, name in ("trial", "n")) for name in names]
@@ -118,13 +122,13 @@ def confirm_table(confirmed: pd.DataFrame, results: Results) -> Table | None:
 
 
 def _heading(column: str) -> str:
-    if column == CURSE:
+    if column == WINNERS_CURSE:
         return "winner's curse"
-    return f"selected {axis_label(column.removeprefix('selected_'))}" if column.startswith("selected_") else column
+    return f"selected {axis_label(column.removeprefix(SELECTED))}" if column.startswith(SELECTED) else column
 
 
 def _interval(row: pd.Series, metric: str) -> str:
-    values = [row.get(f"{metric}_{end}", math.nan) for end in ("mean", "low", "high")]
+    values = [row.get(f"{metric}{end}", math.nan) for end in (MEAN, LOW, HIGH)]
     texts = [_text(metric, value) for value in values]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]" if texts[1] and texts[2] else texts[0]
 

@@ -9,6 +9,7 @@ import pandas as pd
 from analysis.read.results import Results
 from analysis.words.tables import Column, Table, table
 from routing.commands.console import duration
+from routing.files.results_folder import PRUNED
 
 NOTE = "Trials that ended, whatever in; attempts that were interrupted are not counted."
 
@@ -32,7 +33,7 @@ def _saved(trials: pd.DataFrame, seconds: pd.Series) -> tuple[float, float]:
     """Return the epochs that stopped trials did not train, and the seconds at the pace of each."""
     trained = _numbers(trials, "epochs")
     left = (_numbers(trials, "training.num_epochs") - trained).clip(lower=0)
-    stopped = (trials["state"] == "PRUNED") & (trained > 0)
+    stopped = (trials["state"] == PRUNED) & (trained > 0)
     return float(left[stopped].sum()), float((left * seconds / trained)[stopped].sum())
 
 

@@ -14,6 +14,7 @@ from analysis.read.configs import varied_keys
 from analysis.read.objectives import measured
 from analysis.read.results import Results, default_points
 from analysis.words.words import axis_label, shown
+from routing.files.results_folder import COMPLETE
 from routing.intervals import mean_interval
 
 MAX_KEYS = 9
@@ -33,7 +34,7 @@ class ParallelAxis:
 def finished(results: Results) -> pd.DataFrame:
     """Return the finished trials with every objective measured."""
     trials = results.trials
-    return trials[(trials["state"] == "COMPLETE") & measured(trials, results.objectives)]
+    return trials[(trials["state"] == COMPLETE) & measured(trials, results.objectives)]
 
 
 def slice_keys(trials: pd.DataFrame, searched: Sequence[str] = ()) -> list[str]:

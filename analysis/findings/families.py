@@ -9,9 +9,11 @@ import pandas as pd
 from analysis.findings.baselines import is_baseline
 from analysis.findings.summary import Summary
 from analysis.read.configs import varied_keys
-from analysis.read.objectives import Objective, losses
+from analysis.read.objectives import losses
 from analysis.words.words import name as metric_name
 from analysis.words.words import shown
+from routing.files.results_folder import ARM
+from routing.objectives import Objective
 
 BASELINE_FAMILY = "the dense baselines"
 MANY = 6
@@ -40,8 +42,8 @@ def kinds(points: pd.DataFrame, most: int) -> pd.Series | None:
     Dense baselines are NaN but in an ablation. The series is named after its column. None where nothing fits.
     """
     columns = []
-    if "arm" in points and points["arm"].notna().any():
-        columns = [points["arm"]]
+    if ARM in points and points[ARM].notna().any():
+        columns = [points[ARM]]
     elif "model.name" in points:
         modes = [key for key in varied_keys(points) if key.endswith(".mode")]
         columns = [points[key].mask(is_baseline(points)) for key in ("model.name", *modes)]

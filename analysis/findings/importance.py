@@ -9,12 +9,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.read.results import Results
+from routing.files.results_folder import COMPLETE, LEDGER_FILE, WARM_START_ATTR
 
-LEDGER_FILE = "ledger.journal"
 MIN_TRIALS = 20
 MAX_TRIALS = 1000
-WARM_START = "warm_start"
-"""Attribute of the ledger's rows that were taken over from another study."""
 NOTE = (
     "Importance is estimated from the trials the search happened to run (Optuna's fANOVA). It is not an ablation: a "
     "parameter without any effect can score high because a search samples unevenly. Use an ablation study to claim "
@@ -30,7 +28,7 @@ def importances(results: Results) -> pd.DataFrame:
     of a warm start. A ledger that cannot be read adds a line to ``results.problems``.
     """
     ledger = results.folder / LEDGER_FILE
-    if results.kind != "sweep" or (results.trials["state"] == "COMPLETE").sum() < MIN_TRIALS:
+    if results.kind != "sweep" or (results.trials["state"] == COMPLETE).sum() < MIN_TRIALS:
         return pd.DataFrame()
     if not ledger.is_file():
         results.problems.append(f"{ledger}: no such file (a sweep with --storage has none); no parameter importance")
@@ -61,7 +59,7 @@ def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
     optuna.logging.set_verbosity(logging.WARNING)
     study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(ledger))))
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    trials = [trial for trial in done if WARM_START not in trial.user_attrs][-MAX_TRIALS:]
+    trials = [trial for trial in done if WARM_START_ATTR not in trial.user_attrs][-MAX_TRIALS:]
     if len(trials) < MIN_TRIALS:
         return pd.DataFrame()
     sample = optuna.create_study(directions=study.directions)

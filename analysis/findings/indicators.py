@@ -12,12 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.findings.front import is_on_front, loss_matrix
-from analysis.findings.hypervolume import hypervolume
 from analysis.read.objectives import losses, reference_losses
 from analysis.read.results import Results
 from routing.errors import InputError
 from routing.intervals import mean_interval
+from routing.pareto import hypervolume, is_on_front, loss_matrix
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.findings.front import loss_matrix
+from routing.pareto import loss_matrix
 
 
 def scaled(losses: ArrayLike, log_columns: Sequence[int] = ()) -> NDArray[np.float64]:

@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.findings.baselines import best_baselines
-from analysis.findings.front import front_order
-from analysis.findings.hypervolume import hypervolume, hypervolume_history
+from analysis.findings.hypervolume import hypervolume_history
 from analysis.findings.knee import knee_index
 from analysis.read.objectives import losses, reference_losses
 from analysis.read.results import Results
+from routing.pareto import front_order, hypervolume
 
 
 @dataclass(frozen=True)

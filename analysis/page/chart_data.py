@@ -12,11 +12,12 @@ from analysis.findings.summary import Summary
 from analysis.read.configs import config_keys, knob_value, varied_keys, yaml_value
 from analysis.read.results import default_points
 from analysis.words.words import axis_label, scale
+from routing.files.results_folder import ARM, OPERATING_POINT
 from routing.quantities import ordered
 
 MAX_CHART_POINTS = 20_000
 LATENCY = "ms_per_image"
-NO_AXES = ("trial", "knob", "knob_value", "is_default", "arm")
+NO_AXES = ("trial", *OPERATING_POINT, ARM)
 
 
 def page_data(summary: Summary) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def page_data(summary: Summary) -> dict[str, Any]:
         "trials": {
             "number": trials["number"].tolist(),
             "keys": {key: _dictionary(trials[key]) for key in config_keys(trials)},
-            "arm": _dictionary(trials["arm"]) if "arm" in trials else None,
+            "arm": _dictionary(trials[ARM]) if ARM in trials else None,
             "varied": varied_keys(trials),
         },
         "table": _table(summary),

@@ -10,9 +10,10 @@ import pandas as pd
 from analysis.findings.confirmed import confirmed_row, reached
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
-from analysis.read.objectives import Objective
 from analysis.words.words import name, scale, shown
 from routing.config.names import FULL_COMPUTE
+from routing.files.results_folder import COMPLETE
+from routing.objectives import Objective
 from routing.quantities import MULTIPLY_ADDS, find, heading
 
 ONE_POINT = 0.01
@@ -20,7 +21,7 @@ ONE_POINT = 0.01
 
 
 @dataclass(frozen=True)
-class Card:
+class KeyNumber:
     """One number of the page's head: what it is, the number, and what to know about it."""
 
     label: str
@@ -28,26 +29,26 @@ class Card:
     note: str
 
 
-def cards(summary: Summary) -> list[Card]:
+def cards(summary: Summary) -> list[KeyNumber]:
     """Return the numbers a reader looks for first."""
     objectives = summary.results.objectives
     found = []
     for label, row in (("Best", summary.best_row), ("Knee", summary.knee_row)):
         if row is not None:
             first, *rest = (_value(o, row) for o in objectives)
-            found.append(Card(label, first, "; ".join([*rest, _who(row)])))
+            found.append(KeyNumber(label, first, "; ".join([*rest, _who(row)])))
     match = _as_good_as_full(summary)
     if match is not None:
         note = f"{_point(match.row, objectives)}; full_compute: {_point(match.full, objectives)}"
-        found.append(Card("As good as full_compute, within 1 point", f"{match.share:.0%} of its compute", note))
+        found.append(KeyNumber("As good as full_compute, within 1 point", f"{match.share:.0%} of its compute", note))
     states = summary.states
-    others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != "COMPLETE")
+    others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != COMPLETE)
     taken_over = int(summary.results.warm_started.sum())
     others = "; ".join(
         [others or "none stopped or failed", *([f"{taken_over} more of a warm start"] * (taken_over > 0))]
     )
-    found.append(Card("Trials", f"{states.get('COMPLETE', 0)} finished", others))
-    found.append(Card("Hypervolume", f"{summary.hypervolume:.5g}", f"against {_reference(summary)}"))
+    found.append(KeyNumber("Trials", f"{states.get(COMPLETE, 0)} finished", others))
+    found.append(KeyNumber("Hypervolume", f"{summary.hypervolume:.5g}", f"against {_reference(summary)}"))
     return found
 
 

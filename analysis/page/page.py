@@ -31,7 +31,7 @@ from analysis.read.results import Results
 from analysis.words.tables import Column, Row, Table, table
 from analysis.words.words import axis_label, shown
 from routing import __version__
-from routing.files.record import FIGURES_FOLDER
+from routing.files.results_folder import ARM, FAIL, FIGURES_FOLDER, PRUNED, STUDY_FILE
 from routing.quantities import is_metric, ordered
 
 MAX_PICTURES = 8
@@ -177,11 +177,11 @@ def _chart_library() -> str:
 def front_table(summary: Summary) -> Table:
     """Return the front, one row per point, ordered by cost; the knee is marked."""
     objectives = [o.metric for o in summary.results.objectives]
-    wanted = ["trial", "seed", "arm", "model.name", "model.router.mode", "knob", "knob_value", *objectives]
+    wanted = ["trial", "seed", ARM, "model.name", "model.router.mode", "knob", "knob_value", *objectives]
     further = [name for name in ordered(map(str, summary.front.columns)) if is_metric(name)]
     columns = [c for c in dict.fromkeys([*wanted, *further]) if c in summary.front]
     columns = [c for c in columns if summary.front[c].notna().any()]
-    texts = ("arm", "model.name", "model.router.mode", "knob", "knob_value")
+    texts = (ARM, "model.name", "model.router.mode", "knob", "knob_value")
     rows = []
     for index, row in summary.front.iterrows():
         cells = [_cell(c, row[c]) for c in columns]
@@ -197,7 +197,7 @@ def _cell(column: str, value: Any) -> str:
 
 def failure_table(results: Results) -> Table:
     """Return the trials that were stopped or failed, each with its reason."""
-    stopped = results.trials[results.trials["state"].isin(["FAIL", "PRUNED"])]
+    stopped = results.trials[results.trials["state"].isin([FAIL, PRUNED])]
     rows = [[str(int(r["number"])), str(r["state"]), shown("reason", r["reason"])] for _, r in stopped.iterrows()]
     return table("Trials that did not finish", [Column("trial", True), "state", Column("reason", wrap=True)], rows)
 
@@ -240,7 +240,7 @@ def commands(results: Results) -> str:
         "# as it was run",
         first,
         "# the same study again, from the resolved study of this folder",
-        f"routing sweep {shlex.quote(str(results.folder / 'study.yaml'))} --out {shlex.quote(str(again))}",
+        f"routing sweep {shlex.quote(str(results.folder / STUDY_FILE))} --out {shlex.quote(str(again))}",
         "# train the front again under fresh seeds and read the test split once",
         f"routing confirm {folder}",
         "# config, weights and card of the knee",

@@ -1,9 +1,9 @@
-"""Objectives of a study, and the one place where signs flip: everywhere else in ``analysis`` lower is better."""
+"""Objectives of a study as columns of a table; everywhere else in ``analysis`` lower is better."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,30 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from routing.errors import InputError
-from routing.quantities import Goal, find
+from routing.objectives import Objective
+from routing.pareto import losses_of
 
-
-@dataclass(frozen=True)
-class Objective:
-    """One column of points.csv that a study optimises, its direction and its reference value."""
-
-    metric: str
-    goal: Goal
-    reference: float | None = None
-
-    @property
-    def sign(self) -> float:
-        """Return the factor that turns the metric into a loss and a loss back into the metric."""
-        return -1.0 if self.goal == "maximize" else 1.0
-
-    @property
-    def is_cost(self) -> bool:
-        """Whether the metric measures cost, which spans orders of magnitude and is read on a logarithmic axis."""
-        known = find(self.metric)
-        return known is not None and known.is_cost
-
-
-DEFAULT = (Objective("val_accuracy", "maximize", 0.0), Objective("flops", "minimize"))
+DEFAULT = (
+    Objective(metric="val_accuracy", goal="maximize", reference=0.0),
+    Objective(metric="flops", goal="minimize"),
+)
 
 
 def objectives_of(study: dict[str, Any]) -> tuple[Objective, ...]:
@@ -58,9 +41,13 @@ def _objective(entry: Any) -> Objective:
     if goal not in ("maximize", "minimize"):
         raise InputError(f"study.yaml: objectives: goal of {entry['metric']} is {goal!r} (valid: maximize, minimize)")
     reference = entry.get("reference")
-    if isinstance(reference, bool) or not isinstance(reference, (int, float, type(None))):
+    if reference is not None and not _is_finite(reference):
         raise InputError(f"study.yaml: objectives: reference of {entry['metric']} is not a number: {reference!r}")
-    return Objective(entry["metric"], goal, None if reference is None else float(reference))
+    return Objective(metric=entry["metric"], goal=goal, reference=reference)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def measured(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.bool_]:
@@ -73,12 +60,11 @@ def measured(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np
 
 def losses(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Return the loss vectors (N, M) of the rows, lower is better in every column."""
-    values = table[[objective.metric for objective in objectives]].to_numpy(dtype=float)
-    return values * [objective.sign for objective in objectives]
+    return losses_of(table[[objective.metric for objective in objectives]].to_numpy(dtype=float), objectives)
 
 
 def metrics(loss_vectors: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
-    """Return loss vectors (N, M) as metric values again: the inverse of ``losses``."""
+    """Return loss vectors (N, M) or one of them (M,), as metric values again: the inverse of ``losses``."""
     return np.asarray(loss_vectors, dtype=float) * [objective.sign for objective in objectives]
 
 

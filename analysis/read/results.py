@@ -11,34 +11,42 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.read.objectives import Objective, measured, objectives_of
+from analysis.read.objectives import measured, objectives_of
 from routing.config.section import dotted
 from routing.errors import InputError
 from routing.files.links import check_links
-from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import (
+    ARM,
+    COMPLETE,
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    FAIL,
+    METRICS_FILE,
+    OPERATING_POINT,
+    POINTS_FILE,
+    PRUNED,
+    RUNNING,
+    STUDY_FILE,
+    TRIAL_COLUMNS,
+    TRIALS_FILE,
+    TRIALS_FOLDER,
+    WARM_START,
+    WARM_START_REASON,
+    trial_folder,
+)
 from routing.files.yaml_io import as_cell, load_file
+from routing.objectives import Objective
 
-STUDY_FILE = "study.yaml"
-ENVIRONMENT_FILE = "environment.json"
-TRIALS_FILE = "trials.csv"
-POINTS_FILE = "points.csv"
-FRONT_FILE = "front.csv"
-TRIALS_FOLDER = "trials"
-WARM_START = "WARM_START"
-"""State of a trial that was taken over from another study; older folders say it in the reason only."""
-WARM_START_REASON = "warm start: "
-
-TRIAL_COLUMNS = ("number", "state", "reason", "seed")
-POINT_COLUMNS = ("trial", "seed", "knob", "knob_value", "is_default", "routing_ratio", "flops", "params")
 NUMBER_COLUMNS = ("routing_ratio", "flops", "params")
 """Columns of points with numbers only: one damaged cell would make pandas read all of a column as text."""
+POINT_COLUMNS = ("trial", "seed", *OPERATING_POINT, *NUMBER_COLUMNS)
 _EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself from 3.1 on
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-ARM = "arm"
 _NOTHING = ("", "nan", "NaN", "NA", "N/A", "null", "None")
 """Cells without a value. An arm may be called any of these but the first."""
-_WITHOUT_POINTS = ("FAIL", "PRUNED")
+_WITHOUT_POINTS = (FAIL, PRUNED)
 TEXT_COLUMNS = ("state", "reason", ARM, "knob", "knob_value", "router_state")
 
 
@@ -76,7 +84,7 @@ class Results:
 
     def trial_folder(self, number: int) -> Path:
         """Return where the files of a trial lie."""
-        return self.folder / TRIALS_FOLDER / str(number)
+        return trial_folder(self.folder, number)
 
 
 def read_results(folder: str | Path) -> Results:
@@ -226,22 +234,22 @@ def _read_trial(folder: Path, problems: list[str]) -> tuple[dict[str, Any], list
         keys = {key: as_cell(value) for key, value in dotted(loaded).items()} if isinstance(loaded, dict) else {}
     except InputError as error:
         problems.append(f"trial {number}: {error}")
-    row: dict[str, Any] = {"number": number, "state": "RUNNING", "reason": None, "seed": keys.get("seed"), **keys}
+    row: dict[str, Any] = {"number": number, "state": RUNNING, "reason": None, "seed": keys.get("seed"), **keys}
     if not (folder / METRICS_FILE).exists():
         return row, []
     try:
         content = read_metrics(folder)
     except InputError as error:
-        return {**row, "state": "FAIL", "reason": str(error)}, []
+        return {**row, "state": FAIL, "reason": str(error)}, []
     points = [{"trial": number, **point, **keys} for point in content.get("points") or [] if isinstance(point, dict)]
-    return {**row, "state": "COMPLETE", **content["metrics"]}, points
+    return {**row, "state": COMPLETE, **content["metrics"]}, points
 
 
 def _damaged(root: Path, trials: pd.DataFrame) -> list[str]:
     """Return a line for each complete trial whose folder has no readable metrics; warm-started ones have no folder."""
     lines = []
-    for number in trials.loc[trials["state"] == "COMPLETE", "number"]:
-        folder = root / TRIALS_FOLDER / str(number)
+    for number in trials.loc[trials["state"] == COMPLETE, "number"]:
+        folder = trial_folder(root, int(number))
         try:
             if folder.is_dir():
                 read_metrics(folder)

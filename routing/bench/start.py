@@ -13,7 +13,8 @@ from routing.bench.tables import BenchTable
 from routing.bench.timing import band
 from routing.errors import RoutingError
 from routing.files.atomic import write_text
-from routing.files.record import METRICS_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import METRICS_FILE, STUDY_FILE
 from routing.files.yaml_io import dump
 
 STUDY: dict[str, Any] = {
@@ -48,7 +49,7 @@ def _seconds(*words: str) -> float:
 def sweep() -> dict[str, float]:
     """Return when the first trial of a local sweep starts, and when the sweep of one trivial trial is analyzed."""
     with tempfile.TemporaryDirectory() as folder:
-        study, results = Path(folder) / "study.yaml", Path(folder) / "results"
+        study, results = Path(folder) / STUDY_FILE, Path(folder) / "results"
         write_text(study, dump(STUDY))
         started = time.time()
         finish(_command("sweep", str(study), "--out", str(results), "--trials", "1"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from routing.config.run import RunConfig
 from routing.files.atomic import write_text
+from routing.files.results_folder import COMPLETE, ENVIRONMENT_FILE, POINTS_FILE, STUDY_FILE, TRIALS_FILE
 from routing.files.yaml_io import dump
 
 MODELS: tuple[dict[str, Any], ...] = (
@@ -32,13 +33,13 @@ STUDY = {
 
 def write_results(folder: Path, trials: int) -> None:
     """Write study.yaml, trials.csv and points.csv of this many finished trials; there are no trial folders."""
-    write_text(folder / "study.yaml", dump(STUDY))
-    write_text(folder / "environment.json", "{}")
+    write_text(folder / STUDY_FILE, dump(STUDY))
+    write_text(folder / ENVIRONMENT_FILE, "{}")
     configs = [RunConfig.from_dict(keys).dotted() for keys in MODELS]
     rng = random.Random(0)
     rows = [_trial(number, configs, rng) for number in range(trials)]
-    _write(folder / "trials.csv", (trial for trial, _ in rows))
-    _write(folder / "points.csv", (point for _, points in rows for point in points))
+    _write(folder / TRIALS_FILE, (trial for trial, _ in rows))
+    _write(folder / POINTS_FILE, (point for _, points in rows for point in points))
 
 
 def _trial(number: int, configs: list[dict[str, Any]], rng: random.Random) -> tuple[dict[str, Any], list[Any]]:
@@ -55,7 +56,7 @@ def _trial(number: int, configs: list[dict[str, Any]], rng: random.Random) -> tu
         point |= {"is_default": ratio == 0.25 or not routed, "routing_ratio": ratio if routed else None}
         points.append({**point, "val_accuracy": accuracy, "flops": flops, "params": 31_000, **keys})
     default = next(point for point in points if point["is_default"])
-    row = {"number": number, "state": "COMPLETE", "reason": None, **keys, "epochs": 4, "train_seconds": 10.0}
+    row = {"number": number, "state": COMPLETE, "reason": None, **keys, "epochs": 4, "train_seconds": 10.0}
     return {**row, **{key: default[key] for key in ("val_accuracy", "flops", "params", "routing_ratio")}}, points
 
 

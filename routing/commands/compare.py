@@ -23,7 +23,8 @@ from routing.evaluation.latency import measure_latency
 from routing.evaluation.tasks import task_of
 from routing.files.atomic import write_text
 from routing.files.names import safe_cell
-from routing.files.record import CONFIG_FILE, METRICS_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import CONFIG_FILE, METRICS_FILE
 from routing.quantities import find, heading, ordered, split_of
 from routing.runner import make_evaluator, run
 from routing.saved import load

@@ -8,9 +8,9 @@ from pathlib import Path
 from routing.commands.console import si
 from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.files.record import CONFIG_FILE, METRICS_FILE, TrialRecord
+from routing.files.record import TrialRecord
+from routing.files.results_folder import CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE
 from routing.quantities import ordered, split_of
-from routing.training.checkpoint import CHECKPOINT_FILE
 
 
 def default_folder(config: RunConfig) -> Path:

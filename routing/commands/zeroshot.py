@@ -139,6 +139,8 @@ def zeroshot(
         )
     if compare and setting is None:
         raise InputError("--compare needs a pruning setting to compare with: --pruning.k_anchors 10 --pruning.top_m 20")
+    if config.dataset.task != "classification":  # before the data are read or drawn
+        raise InputError(f"data set '{config.dataset.name}' has no classes: its task is '{config.dataset.task}'")
     templates = (
         [DEFAULT_TEMPLATE] if config.templates is None else read_templates(config.templates, config.dataset.name)
     )
@@ -147,8 +149,6 @@ def zeroshot(
         raise InputError(
             f"data set '{config.dataset.name}' has no split '{config.split}' (valid: {choices(sorted(data.splits))})"
         )
-    if data.info.task != "classification":
-        raise InputError(f"data set '{config.dataset.name}' has no classes: its task is '{data.info.task}'")
     class_names = data.info.class_names
     if config.class_names is not None:
         class_names = tuple(read_class_names(config.class_names, config.dataset.name, len(class_names)))

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from routing.errors import InputError
+from routing.files.results_folder import METRICS_FILE, is_results_folder
 
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_RUN_FILE = "metrics.json"
-_STUDY_FILE, _BESIDE_IT = "study.yaml", ("ledger.journal", "trials", "trials.csv", "points.csv")
 _MOVED = {
     "routing.registry": "routing.config.registry",
     "routing.section": "routing.config.section",
@@ -101,8 +100,7 @@ def _results_folder(file: Path) -> Path | None:
 
 
 def _is_written_by_us(folder: Path) -> bool:
-    beside_study = (folder / _STUDY_FILE).exists() and any((folder / name).exists() for name in _BESIDE_IT)
-    return beside_study or (folder / _RUN_FILE).exists()
+    return is_results_folder(folder) or (folder / METRICS_FILE).exists()
 
 
 def _code_of(name: str, here: Path) -> Iterator[Path]:

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from routing.errors import InputError
+from routing.files.results_folder import LEDGER_FILE, LOCK_FILE
 
-_LOCKED_IN_PLACE = (".lock", "ledger.journal")
+_LOCKED_IN_PLACE = (LOCK_FILE, LEDGER_FILE)
 """Files that are opened where they are, not written beside and renamed: a second name of them is another file's."""
 
 

@@ -14,16 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from routing.errors import InputError
 from routing.files.atomic import write_json, write_text
+from routing.files.results_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE
 
 if TYPE_CHECKING:
     from routing.config.run import RunConfig
-
-CONFIG_FILE = "config.yaml"
-HISTORY_FILE = "history.csv"
-METRICS_FILE = "metrics.json"
-MODEL_FILE = "model.safetensors"
-BEST_FILE = "best.safetensors"
-FIGURES_FOLDER = "figures"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.files.atomic import replacing
-from routing.files.record import BEST_FILE, MODEL_FILE
+from routing.files.results_folder import BEST_FILE, MODEL_FILE
 
 DATA = "data"
 """Key of the metadata of weights under which ``DataInfo`` stands: what they were trained for."""

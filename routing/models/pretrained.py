@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError, choices, nearest
-from routing.files.record import MODEL_FILE
+from routing.files.results_folder import MODEL_FILE
 from routing.files.tensors import DATA, load_tensors, load_weights, read_metadata
 
 if TYPE_CHECKING:

@@ -21,10 +21,9 @@ from routing.config import plugins
 from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.errors import InputError
+from routing.files.results_folder import CHECKPOINT_FILE
 from routing.files.tensors import load_tensors, save_tensors
 from routing.training.averaging import WeightAverage
-
-CHECKPOINT_FILE = "checkpoint.safetensors"
 
 
 @dataclass

@@ -18,9 +18,8 @@ from optuna.trial import TrialState
 
 from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.files.record import CONFIG_FILE, HISTORY_FILE
-from search_spaces.ledger.folder import trial_folder
-from search_spaces.ledger.ledger import EXPECTED_FLOPS, LEDGER_FILE, Ledger
+from routing.files.results_folder import CONFIG_FILE, HISTORY_FILE, LEDGER_FILE, trial_folder
+from search_spaces.ledger.ledger import EXPECTED_FLOPS, Ledger
 from search_spaces.ledger.tables import write_table
 from search_spaces.study.load import load_study
 from search_spaces.study.schema import SweepStudy

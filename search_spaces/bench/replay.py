@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from routing.bench.tables import BenchTable
+from routing.objectives import Objective
+from routing.pareto import volume_of
 from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded
-from search_spaces.progress import hypervolume
 from search_spaces.search.proposer import Proposer
 from search_spaces.search.rules import rule_of
 from search_spaces.study.load import load_study
 from search_spaces.study.parameters import is_constant
-from search_spaces.study.schema import Objective, SamplerSection, SchedulerSection, SweepStudy
+from search_spaces.study.schema import SamplerSection, SchedulerSection, SweepStudy
 from search_spaces.study.space import Space
 
 RULES = ("moasha", "dominance", "similar_cost", "asha", "none")
@@ -117,7 +118,7 @@ def replay_rule(
         else:
             points.append([trial.curve[-1][objective.metric] for objective in objectives])
             epochs.append(spent)
-            volumes.append(hypervolume(points, objectives))
+            volumes.append(volume_of(points, objectives))
     return Trace(epochs, volumes, started)
 
 
@@ -274,7 +275,7 @@ def run_sampler(
         handle, values = waiting.pop(0)
         proposer.observe(handle, TrialState.COMPLETE, values)
         points.append(values)
-        volumes.append(hypervolume(points, study.objectives))
+        volumes.append(volume_of(points, study.objectives))
         if len(volumes) >= FULL_TRAININGS and volumes[-1] >= until:
             break
     return volumes, asking / asked

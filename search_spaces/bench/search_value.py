@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from routing.bench.tables import BenchTable
-from routing.files.record import METRICS_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import METRICS_FILE, STUDY_FILE
+from routing.objectives import Objective
+from routing.pareto import volume_of
 from search_spaces.bench.plain_optuna import shared_study
 from search_spaces.bench.plain_search import OBJECTIVES, STUDY, first_settings
 from search_spaces.bench.replay import Trace, quantile_within
 from search_spaces.bench.utilisation import fresh_process, wait
 from search_spaces.bench.workload import WORKERS
-from search_spaces.ledger.folder import STUDY_FILE, write_study
-from search_spaces.progress import hypervolume
+from search_spaces.ledger.folder import write_study
 from search_spaces.study.load import load_study
-from search_spaces.study.schema import Objective, SweepStudy
+from search_spaces.study.schema import SweepStudy
 
 SEEDS = 5
 QUICK_TRIALS = 4
@@ -127,7 +129,7 @@ def curve(notes: Sequence[dict[str, Any]], objectives: tuple[Objective, ...]) ->
     volumes = []
     for note in ordered:
         points += note["points"]
-        volumes.append(hypervolume(points, objectives))
+        volumes.append(volume_of(points, objectives))
     return Trace([note["ended"] for note in ordered], volumes, started=len(ordered))
 
 

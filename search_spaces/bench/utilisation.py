@@ -22,10 +22,9 @@ from typing import Any
 
 from routing.bench.start import finish, run_started
 from routing.bench.tables import BenchTable
+from routing.files.results_folder import LEDGER_FILE, STUDY_FILE, TRIALS_FILE, trial_folder
 from routing.files.yaml_io import dump
 from search_spaces.bench.workload import BASE, LONG, RANGE, SHORT, TARGET, WORKERS, Workload, config_of
-from search_spaces.ledger.folder import trial_folder
-from search_spaces.ledger.ledger import LEDGER_FILE
 
 COLUMNS = {
     "way": "way",
@@ -104,7 +103,7 @@ def notes(folder: Path) -> list[dict[str, float]]:
 
     results = folder / "results"
     study = optuna.load_study(study_name=None, storage=open_storage(str(results / LEDGER_FILE)))
-    trained = pd.read_csv(results / "trials.csv").set_index("number")["train_seconds"]
+    trained = pd.read_csv(results / TRIALS_FILE).set_index("number")["train_seconds"]
     return [
         {
             # the ledger's start is when the trial was asked for, before there was a process for it
@@ -157,9 +156,9 @@ def _ours(folder: Path, workload: Workload) -> None:
         "trials": workload.trials,
         "keep_models": "none",
     }
-    (folder / "study.yaml").write_text(dump(study), encoding="utf-8")
+    (folder / STUDY_FILE).write_text(dump(study), encoding="utf-8")
     program = "import sys, search_spaces; search_spaces.sweep(sys.argv[1], sys.argv[2], concurrency=int(sys.argv[3]))"
-    wait(fresh_process("-c", program, str(folder / "study.yaml"), str(folder / "results"), str(WORKERS)))
+    wait(fresh_process("-c", program, str(folder / STUDY_FILE), str(folder / "results"), str(WORKERS)))
 
 
 def _plain_ray(folder: Path, workload: Workload) -> None:

@@ -24,27 +24,25 @@ from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.links import check_links
 from routing.files.mirror import Mirror
-from routing.files.record import BEST_FILE, CONFIG_FILE, MODEL_FILE
+from routing.files.results_folder import (
+    BEST_FILE,
+    CONFIG_FILE,
+    ENVIRONMENT_FILE,
+    ID_FILE,
+    LOCK_FILE,
+    MIRROR_FILE,
+    MODEL_FILE,
+    STUDY_FILE,
+    TRIALS_FOLDER,
+)
 from routing.files.secrets import without_secrets
 from routing.files.yaml_io import dump, load_file
 from search_spaces.study.parameters import to_label
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy
 
-STUDY_FILE = "study.yaml"
-ENVIRONMENT_FILE = "environment.json"
-TRIALS_FOLDER = "trials"
-LOCK_FILE = ".lock"
-ID_FILE = "ledger_id.txt"
-MIRROR_FILE = "mirror.txt"
-"""In a folder with a copy behind a URL, and in that copy: the URL, and a mark of the sweep that both belong to."""
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
 _LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors|journal)\.[a-z0-9_]{8}")
 _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
-
-
-def trial_folder(out: Path, number: int) -> Path:
-    """Return the folder of one trial."""
-    return out / TRIALS_FOLDER / str(number)
 
 
 def holds_run(folder: Path, config: RunConfig) -> bool:

@@ -24,16 +24,16 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from routing.errors import InputError
+from routing.files.results_folder import WARM_START_ATTR, WARM_START_REASON
 from routing.files.secrets import without_secrets
 from search_spaces.ledger.folder import read_id, write_id
 
 if TYPE_CHECKING:
-    from search_spaces.study.schema import Objective
+    from routing.objectives import Objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-LEDGER_FILE = "ledger.journal"
 RETRY_OF = "retry_of"
 RETRIED_AS = "retried"
 REPLACES = "replaces"
@@ -41,7 +41,6 @@ REASON = "reason"
 ENQUEUED = "enqueued"
 PROPOSAL = "proposal"
 EXPECTED_FLOPS = "expected_flops"
-WARM_START = "warm_start"
 LOSSES = "losses"
 OWNER = "results_folder"
 GONE = "no longer in the study"
@@ -290,7 +289,10 @@ class Ledger:
                 values=trial.values,
                 params=trial.params,
                 distributions={name: distributions[name] for name in trial.params},
-                user_attrs={WARM_START: warm_mark(source, trial.number), REASON: f"warm start: {Path(source).name}"},
+                user_attrs={
+                    WARM_START_ATTR: warm_mark(source, trial.number),
+                    REASON: f"{WARM_START_REASON}{Path(source).name}",
+                },
             )
         )
 
@@ -328,7 +330,7 @@ def done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         for trial in trials
         if trial.state.is_finished()
         and RETRIED_AS not in trial.user_attrs
-        and WARM_START not in trial.user_attrs
+        and WARM_START_ATTR not in trial.user_attrs
         and trial.user_attrs.get(REASON) != GONE
         and trial.number not in replaced
     ]

@@ -12,18 +12,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.files.record import CONFIG_FILE, METRICS_FILE, read_history, read_metrics
+from routing.files.record import read_history, read_metrics
+from routing.files.results_folder import (
+    CONFIG_FILE,
+    LEDGER_FILE,
+    METRICS_FILE,
+    STUDY_FILE,
+    WARM_START_ATTR,
+    trial_folder,
+)
 from routing.files.yaml_io import load_file
-from search_spaces.ledger.folder import STUDY_FILE, former_studies, has_run_as, holds_run, trial_folder
+from search_spaces.ledger.folder import former_studies, has_run_as, holds_run
 from search_spaces.ledger.ledger import (
     ENQUEUED,
     EXPECTED_FLOPS,
     GONE,
-    LEDGER_FILE,
     PROPOSAL,
     REASON,
     REPLACES,
-    WARM_START,
     Ledger,
     done,
     read_trials,
@@ -33,12 +39,13 @@ from search_spaces.ledger.ledger import (
 from search_spaces.ledger.tables import values_of
 from search_spaces.search.memory import Curve
 from search_spaces.search.proposer import Proposer, fits
-from search_spaces.search.rules import Rule
+from search_spaces.search.rules import Rule, rule_of
 from search_spaces.study.load import load_study
 
 if TYPE_CHECKING:
+    from routing.objectives import Objective
     from search_spaces.plan import Blueprint
-    from search_spaces.study.schema import Objective
+    from search_spaces.study.schema import Study
     from search_spaces.study.space import Space
 
 
@@ -50,7 +57,7 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
     notes = settle_running(ledger, out, objectives, plan)
     again = {t.user_attrs.get(REPLACES) for t in ledger.trials()}
     for trial in ledger.trials((TrialState.COMPLETE,)):
-        if WARM_START in trial.user_attrs or trial.number in again:
+        if WARM_START_ATTR in trial.user_attrs or trial.number in again:
             continue
         try:
             read_metrics(trial_folder(out, trial.number))
@@ -131,6 +138,15 @@ def next_proposal(ledger: Ledger) -> int:
     return max((trial.user_attrs.get(PROPOSAL, -1) for trial in ledger.trials()), default=-1) + 1
 
 
+def replayed(ledger: Ledger, study: Study, plan: Blueprint, out: Path) -> tuple[Proposer, Rule, list[list[float]]]:
+    """Return a sampler and a stopping rule that know what the ledger knows, and the points found so far."""
+    rule = rule_of(study.scheduler, study.objectives)
+    proposer = Proposer(plan.space, study.objectives, plan.sampler, plan.samples)
+    points = replay(ledger, proposer, rule, out, study.objectives)
+    proposer.next_index = next_proposal(ledger)
+    return proposer, rule, points
+
+
 def replay(
     ledger: Ledger, proposer: Proposer, rule: Rule, out: Path, objectives: Sequence[Objective]
 ) -> list[list[float]]:
@@ -140,7 +156,7 @@ def replay(
     # without stopped trials nobody asks how the others went on the way
     curves_count = rule.stops or any(trial.state == TrialState.PRUNED for trial in trials)
     for trial in trials:
-        if WARM_START in trial.user_attrs:
+        if WARM_START_ATTR in trial.user_attrs:
             proposer.replay(setting_of(trial), trial.state, trial.values)
     for trial in done(trials):
         folder = trial_folder(out, trial.number)
@@ -210,7 +226,7 @@ def warm(ledger: Ledger, folder: Path, objectives: Sequence[Objective], space: S
         InputError: its objectives are others, or its ledger cannot be read.
     """
     source = str(folder.resolve())
-    known = {trial.user_attrs.get(WARM_START) for trial in ledger.trials()}
+    known = {trial.user_attrs.get(WARM_START_ATTR) for trial in ledger.trials()}
     if not folder.exists() and any(mark is not None and mark.startswith(f"{source} trial ") for mark in known):
         return f"warm start: {folder.name} was taken over before"
     name = _same_objectives(folder, objectives)

@@ -10,30 +10,39 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import moocore
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.names import safe_cell
-from routing.files.record import CONFIG_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import (
+    ARM,
+    COMPLETE,
+    CONFIG_FILE,
+    FAIL,
+    OPERATING_POINT,
+    POINTS_FILE,
+    PRUNED,
+    TEST_FILE,
+    TRIAL_COLUMNS,
+    TRIALS_FILE,
+    WARM_START,
+    WARM_START_ATTR,
+    trial_folder,
+)
 from routing.files.yaml_io import as_cell
+from routing.pareto import is_on_front, losses_of
 from routing.quantities import split_of
-from search_spaces.ledger.folder import former_studies, has_run_as, trial_folder
-from search_spaces.ledger.ledger import REASON, WARM_START, setting_of
+from search_spaces.ledger.folder import former_studies, has_run_as
+from search_spaces.ledger.ledger import REASON, setting_of
 
 if TYPE_CHECKING:
-    from search_spaces.study.schema import Objective
+    from routing.objectives import Objective
 
-TRIALS_FILE = "trials.csv"
-POINTS_FILE = "points.csv"
-TEST_FILE = "confirm_test.json"  # written by ``confirm`` only: what a user evaluates on test stays out of every table
-WARM = "WARM_START"
-"""State in trials.csv of a trial that another study has run: it informs the sampler and counts for nothing else."""
-_WORDS = {"COMPLETE": "complete", "PRUNED": "stopped early", "FAIL": "failed or interrupted", WARM: "taken over"}
-_CONTEXT = ("arm",)
+_WORDS = {COMPLETE: "complete", PRUNED: "stopped early", FAIL: "failed or interrupted", WARM_START: "taken over"}
+_CONTEXT = (ARM,)
 _STOPPED = ("rung", "rank", "peers")
 _COSTS = ("seconds", "cpu_seconds", "expected_flops")
 
@@ -62,10 +71,8 @@ class Collector:
             row, own_points = self._read(trial)
             rows.append(row)
             points += own_points
-        write_table(self.out / TRIALS_FILE, rows, first=("number", "state", "reason", "seed", *_CONTEXT))
-        write_table(
-            self.out / POINTS_FILE, points, first=("trial", "seed", *_CONTEXT, "knob", "knob_value", "is_default")
-        )
+        write_table(self.out / TRIALS_FILE, rows, first=(*TRIAL_COLUMNS, *_CONTEXT))
+        write_table(self.out / POINTS_FILE, points, first=("trial", "seed", *_CONTEXT, *OPERATING_POINT))
 
     def summary(self) -> str:
         """Return one line on what the trials came to and what they cost."""
@@ -73,7 +80,7 @@ class Collector:
         states = Counter(row["state"] for row in rows)
         parts = [f"{states[state]} {word}" for state, word in _WORDS.items() if states[state]]
         cpu = sum(float(row["cpu_seconds"] or 0) for row in rows)
-        saved = sum(_epochs_saved(row) for row in rows if row["state"] == TrialState.PRUNED.name)
+        saved = sum(_epochs_saved(row) for row in rows if row["state"] == PRUNED)
         parts.append(f"{cpu / 60:.1f} CPU minutes")
         if saved:
             parts.append(f"early stopping saved {saved:.0f} epochs")
@@ -82,18 +89,15 @@ class Collector:
     def front_trials(self) -> set[int]:
         """Return the trials that own a point nothing dominates."""
         objectives = self.objectives
-        signs = [-1.0 if objective.goal == "maximize" else 1.0 for objective in objectives]
-        owners, losses = [], []
+        owners, found = [], []
         for number, (_, points) in self._rows.items():
             for point in points:
                 values = [point.get(objective.metric) for objective in objectives]
                 numbers = [float(value) for value in values if isinstance(value, (int, float))]
-                if len(numbers) == len(signs):
+                if len(numbers) == len(objectives):
                     owners.append(number)
-                    losses.append([sign * value for sign, value in zip(signs, numbers, strict=True)])
-        if not losses:
-            return set()
-        kept = moocore.is_nondominated(np.array(losses), keep_weakly=True)
+                    found.append(numbers)
+        kept = is_on_front(losses_of(found, objectives))
         return {owner for owner, keep in zip(owners, kept, strict=True) if keep}
 
     def _read(self, trial: FrozenTrial) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -110,10 +114,10 @@ class Collector:
         context = {key: setting[key] for key in _CONTEXT if key in setting}
         seed = config.get("seed", "")
         keys = {key: value for key, value in config.items() if key != "seed"}
-        warm = WARM_START in trial.user_attrs
+        warm = WARM_START_ATTR in trial.user_attrs
         row: dict[str, Any] = {
             "number": trial.number,
-            "state": WARM if warm else trial.state.name,
+            "state": WARM_START if warm else trial.state.name,
             "reason": trial.user_attrs.get(REASON, ""),
             "seed": seed,
             **context,
@@ -130,7 +134,7 @@ class Collector:
                 found = with_test_metrics(trial_folder(self.out, trial.number), points_of(content, self.objectives))
                 points = [{"trial": trial.number, "seed": seed, **context, **point, **keys} for point in found]
             except InputError as error:
-                row["state"], row["reason"] = TrialState.FAIL.name, str(error)
+                row["state"], row["reason"] = FAIL, str(error)
         else:
             metrics = {key: trial.user_attrs[key] for key in ("epochs", "train_seconds") if key in trial.user_attrs}
             metrics |= trial.user_attrs.get("last", {})
@@ -199,7 +203,7 @@ def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[s
 
 
 def _operating_point(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["knob"], row["knob_value"], row["is_default"]
+    return tuple(row[column] for column in OPERATING_POINT)
 
 
 def write_table(path: Path, rows: list[dict[str, Any]], first: tuple[str, ...] = ()) -> None:

@@ -5,20 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from routing.errors import RoutingError
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.search.rules import Rule
-
-if TYPE_CHECKING:
-    from search_spaces.driver import Driver
-    from search_spaces.progress import Progress
 
 _TABLES_SECONDS = 2.0
 _TABLES_SHARE = 0.02
@@ -78,10 +73,29 @@ class _Stopper(Stopper):
 
 
 class StudyCallback(Callback):
-    """Housekeeping between two events: progress, tables, trials that hang, a quick end when told to stop."""
+    """Housekeeping between two events: progress, tables, trials that hang, a quick end when told to stop.
 
-    def __init__(self, driver: Driver, search: LedgerSearch, progress: Progress, changed: threading.Event) -> None:
-        self.driver, self.search, self.progress, self.changed = driver, search, progress, changed
+    Args:
+        search: knows the trials that Ray has.
+        changed: set when the tables lack something.
+        trial_timeout: seconds a worker may have a trial; None for no limit.
+        should_stop, start_clock: whether the study ends now, and what to call when its first trial starts.
+        publish, refresh: write the tables; show how many trials are running.
+    """
+
+    def __init__(
+        self,
+        search: LedgerSearch,
+        changed: threading.Event,
+        trial_timeout: float | None,
+        *,
+        should_stop: Callable[[], bool],
+        start_clock: Callable[[], None],
+        publish: Callable[[], None],
+        refresh: Callable[[int], None],
+    ) -> None:
+        self.search, self.changed, self.trial_timeout = search, changed, trial_timeout
+        self.should_stop, self.start_clock, self.publish, self.refresh = should_stop, start_clock, publish, refresh
         self.stopper = _Stopper(self.stop_all)
         self._trials: list[Trial] = []
         self._next_tables = 0.0
@@ -91,7 +105,7 @@ class StudyCallback(Callback):
 
         To wait for the end of an epoch could take minutes; Ray Tune's own clean-up takes up to 15 s.
         """
-        if not self.driver.should_stop() and self.search.failure is None:
+        if not self.should_stop() and self.search.failure is None:
             return False
         self.search.close()
         self.kill_running()
@@ -104,12 +118,12 @@ class StudyCallback(Callback):
                 _kill(trial)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.driver.start_clock()
+        self.start_clock()
         self.search.on_trial_start(trial.trial_id)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
-        limit = self.driver.study.trial_timeout
+        limit = self.trial_timeout
         if limit is None:
             return
         late = self.search.late(limit) - self.search.errors.keys()
@@ -120,14 +134,11 @@ class StudyCallback(Callback):
                 _kill(trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self.progress.refresh(len(self.search.live))
+        self.refresh(len(self.search.live))
         if self.changed.is_set() and time.monotonic() >= self._next_tables:
             self.changed.clear()
             started = time.monotonic()
-            try:
-                self.driver.publish()
-            except RoutingError as error:  # the next time, or the end, sends what is missing
-                self.progress.say(str(error))
+            self.publish()
             spent = time.monotonic() - started
             self._next_tables = time.monotonic() + max(_TABLES_SECONDS, spent / _TABLES_SHARE)
 

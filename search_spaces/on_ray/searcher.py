@@ -21,8 +21,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from routing.config.run import RunConfig
 from routing.files.mirror import Mirror
+from routing.files.results_folder import TRIALS_FOLDER, trial_folder
 from routing.quantities import is_metric, split_of
-from search_spaces.ledger.folder import TRIALS_FOLDER, holds_run, trial_folder
+from search_spaces.ledger.folder import holds_run
 from search_spaces.ledger.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
 from search_spaces.on_ray.asking import Asker, Check, Ready
 from search_spaces.search.memory import Curve
@@ -212,7 +213,7 @@ class LedgerSearch(OptunaSearch):
             reason = (result or {}).get("failed") or self.errors.pop(trial_id, None)
             attrs[REASON] = reason or "the worker was lost"
         if state != TrialState.COMPLETE:
-            from routing.training.checkpoint import CHECKPOINT_FILE  # imports torch, which the driver has by now
+            from routing.files.results_folder import CHECKPOINT_FILE
 
             attrs |= _unfinished(last)
             (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)

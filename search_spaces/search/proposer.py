@@ -22,7 +22,8 @@ from search_spaces.study.registry import SAMPLERS
 from search_spaces.study.space import Space
 
 if TYPE_CHECKING:
-    from search_spaces.study.schema import Objective, SamplerSection
+    from routing.objectives import Objective
+    from search_spaces.study.schema import SamplerSection
 
 _MAX_ATTEMPTS = 200
 _REPEATS_ACCEPTED_AFTER = 100

@@ -19,7 +19,8 @@ from search_spaces.search.ranking import Losses, dominated_by, keep, pareto_rank
 from search_spaces.study.registry import RULES
 
 if TYPE_CHECKING:
-    from search_spaces.study.schema import Objective, SchedulerSection
+    from routing.objectives import Objective
+    from search_spaces.study.schema import SchedulerSection
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from routing.config.section import Section
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from routing.objectives import Objective
     from search_spaces.search.memory import Memory
-    from search_spaces.study.schema import Objective, SamplerSection
+    from search_spaces.study.schema import SamplerSection
     from search_spaces.study.space import Space
 
 Setting = dict[str, Any]

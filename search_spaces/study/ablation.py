@@ -9,10 +9,9 @@ from typing import Any
 from routing.config.run import RunConfig
 from routing.config.section import dotted, nested
 from routing.errors import InputError
+from routing.files.results_folder import BASELINE_ARM
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy
 from search_spaces.study.space import Space
-
-BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Arm:
         return Space({}, study.base).config({**dotted(nested(self.changes)), "seed": seed})
 
 
-def arms(study: AblationStudy) -> list[Arm]:
+def declared_arms(study: AblationStudy) -> list[Arm]:
     """Return the arms of a study, the baseline first.
 
     Raises:
@@ -50,7 +49,7 @@ def _one_at_a_time(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
         for factor, levels in factors.items()
         for level, changes in levels.items()
     ]
-    return [Arm(BASELINE, {}), *changed]
+    return [Arm(BASELINE_ARM, {}), *changed]
 
 
 def _leave_one_out(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
@@ -61,7 +60,7 @@ def _leave_one_out(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
             )
     on = {factor: next(iter(levels.values())) for factor, levels in factors.items()}
     without = [Arm(f"without {factor}", _merged([on[f] for f in on if f != factor]), (factor,)) for factor in on]
-    return [Arm(BASELINE, _merged(list(on.values()))), *without]
+    return [Arm(BASELINE_ARM, _merged(list(on.values()))), *without]
 
 
 def _grid(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
@@ -73,7 +72,7 @@ def _grid(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
         Arm(", ".join(name for name, _, _ in combination), _merged([c for _, c, _ in combination]), combination[0][2])
         for combination in itertools.product(*options)
     ]
-    return [Arm(BASELINE, {}), *combined]
+    return [Arm(BASELINE_ARM, {}), *combined]
 
 
 def _arms(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
@@ -102,7 +101,7 @@ def planned_trials(study: Study, trials: int | None = None) -> int:
     Raises:
         InputError: fewer than one, or more than an ablation has.
     """
-    declared = study.trials if isinstance(study, SweepStudy) else len(arms(study)) * len(study.seeds)
+    declared = study.trials if isinstance(study, SweepStudy) else len(declared_arms(study)) * len(study.seeds)
     if trials is None:
         return declared
     if trials < 1:

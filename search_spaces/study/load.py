@@ -13,12 +13,14 @@ from routing.config.registry import METRICS
 from routing.config.run import RunConfig, is_key, valid_keys
 from routing.config.section import dotted, merge, nested
 from routing.errors import InputError, choices, nearest
+from routing.files.results_folder import STUDY_FILE
 from routing.files.yaml_io import Lines, load_file
+from routing.objectives import Objective
 from routing.quantities import OUR_TASKS, quantity, reported_by
-from search_spaces.study.messages import Places, explain, why_unknown
+from search_spaces.study.messages import Places, first_problem, why_unknown
 from search_spaces.study.parameters import at_quantile, contains, is_constant
 from search_spaces.study.registry import SAMPLERS
-from search_spaces.study.schema import AblationStudy, Objective, Parameter, Study, SweepStudy
+from search_spaces.study.schema import AblationStudy, Parameter, Study, SweepStudy
 from search_spaces.study.space import Space
 
 KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
@@ -83,10 +85,10 @@ def _find(path: str | os.PathLike[str]) -> Path:
         return known[str(path)]
     if file.is_file():
         return file
-    if file.is_dir() and (file / "study.yaml").is_file():
-        return file / "study.yaml"
+    if file.is_dir() and (file / STUDY_FILE).is_file():
+        return file / STUDY_FILE
     if file.is_dir():
-        raise InputError(f"{path}: a folder without study.yaml; give a study file or the name of a shipped study")
+        raise InputError(f"{path}: a folder without {STUDY_FILE}; give a study file or the name of a shipped study")
     if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
         raise InputError(f"{path}: no such file")
     raise _no_such_study(str(path))
@@ -111,7 +113,7 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None, s
     try:
         study: Study = KINDS[kind].model_validate(values)
     except ValidationError as error:
-        raise InputError(explain(error, KINDS[kind], place)) from None
+        raise InputError(first_problem(error, KINDS[kind], place)) from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
     if isinstance(study, SweepStudy):
@@ -295,11 +297,11 @@ def _check_sampler(study: SweepStudy, space: Space, place: Places) -> None:
 
 
 def _check_ablation(study: AblationStudy, place: Places) -> None:
-    from search_spaces.study.ablation import arms
+    from search_spaces.study.ablation import declared_arms
 
     base = _flat_base(study, place)
     try:
-        declared = arms(study)
+        declared = declared_arms(study)
     except InputError as error:
         raise _at(place("factors"), error) from None
     configs: dict[str, RunConfig] = {}

@@ -32,7 +32,7 @@ class Places:
         return keys
 
 
-def explain(error: ValidationError, model: type[SweepStudy] | type[AblationStudy], place: Places) -> str:
+def first_problem(error: ValidationError, model: type[SweepStudy] | type[AblationStudy], place: Places) -> str:
     """Return the first problem as one line: where, key, what is wrong, what would be valid."""
     problems = unknown_first(error)
     first = problems[0]

@@ -21,6 +21,7 @@ from pydantic import (
 from routing.config.explain import unknown_first
 from routing.config.section import Section, registered
 from routing.errors import choices, nearest
+from routing.objectives import Objective
 from routing.quantities import objectives, quantity
 from search_spaces.study.registry import RULES, SAMPLERS
 
@@ -144,15 +145,14 @@ class Parameter(Section):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-class Objective(Section):
+class DeclaredObjective(Objective):
     """A metric to optimise, and the value beyond which a trial is worth nothing."""
 
     metric: Metric = Field(description="A scalar of the trial record.")
-    goal: Literal["maximize", "minimize"] = Field(description="Direction in which the metric is better.")
     reference: float = Field(description="Reference point of the hypervolume: worse than this counts as nothing.")
 
     @model_validator(mode="after")
-    def _fits_the_quantity(self) -> Objective:
+    def _fits_the_quantity(self) -> DeclaredObjective:
         measured = quantity(self.metric)
         if self.goal != measured.goal:
             raise ValueError(f"{self.metric} is better the other way: goal: {measured.goal}")
@@ -229,7 +229,7 @@ class StudyBase(Section):
     question: str = Field(default="", description="The question this study answers, in one sentence.")
     cost: str = Field(default="", description="What it costs, in words: about 5 minutes on 2 cores.")
     base: dict[str, Any] = Field(default_factory=dict, description="Keys of the run that all trials share.")
-    objectives: tuple[Objective, ...] = Field(min_length=1, max_length=3, description="What is optimised.")
+    objectives: tuple[DeclaredObjective, ...] = Field(min_length=1, max_length=3, description="What is optimised.")
     scheduler: SchedulerSection = SchedulerSection()
     resources: ResourcesSection = ResourcesSection()
     trial_timeout: Duration | None = Field(default=None, description="A trial that takes longer fails: 90s, 10m, 1h.")

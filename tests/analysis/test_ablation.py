@@ -19,10 +19,10 @@ from analysis.findings.ablation import (
     paired_difference,
 )
 from analysis.findings.summary import summarise
-from analysis.read.objectives import Objective
 from analysis.read.results import read_results
 from analysis.report import analyze
 from routing.files.yaml_io import dump, load_file
+from routing.objectives import Objective
 
 
 def test_holm_by_hand():
@@ -160,7 +160,10 @@ def test_a_sweep_has_no_arms(make_results):
 
 
 def test_the_answer_in_sentences():
-    objectives = (Objective("val_accuracy", "maximize", 0.2), Objective("flops", "minimize", 2e6))
+    objectives = (
+        Objective(metric="val_accuracy", goal="maximize", reference=0.2),
+        Objective(metric="flops", goal="minimize", reference=2e6),
+    )
     rows = [("baseline", 0.9, 0.0, 1e6, "baseline"), ("thin", 0.85, -0.05, 5e5, "worse"),
             ("wide", 0.93, 0.03, 2e6, "better"), ("deep", 0.84, -0.06, 1.5e6, "worse")]  # fmt: skip
     compared = pd.DataFrame(
@@ -185,7 +188,7 @@ def test_the_answer_in_sentences():
     ]
     assert answers(compared[1:], objectives) == []
     srcc = compared.rename(columns=lambda name: name.replace("val_accuracy", "val_srcc")).drop(columns="flops_mean")
-    assert answers(srcc[:2], (Objective("val_srcc", "maximize", 0.2),)) == [
+    assert answers(srcc[:2], (Objective(metric="val_srcc", goal="maximize", reference=0.2),)) == [
         "The baseline reaches 0.9 validation SRCC, mean of 5 seeds.",
         "Worse: thin (-0.05).",
     ]

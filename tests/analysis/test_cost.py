@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from analysis.findings.cost import cost_table
-from analysis.read.objectives import Objective
 from analysis.read.results import Results
+from routing.objectives import Objective
 
 TRIALS = pd.DataFrame(
     {
@@ -23,7 +23,9 @@ TRIALS = pd.DataFrame(
 
 
 def rows(study: dict[str, object], trials: pd.DataFrame = TRIALS) -> dict[str, str]:
-    results = Results(None, study, {}, [Objective("flops", "minimize", 1.0)], trials, pd.DataFrame(), [])  # type: ignore[arg-type]
+    results = Results(
+        None, study, {}, [Objective(metric="flops", goal="minimize", reference=1.0)], trials, pd.DataFrame(), []
+    )  # type: ignore[arg-type]
     return {row.cells[0]: row.cells[1] for row in cost_table(results).rows}
 
 

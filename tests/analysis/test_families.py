@@ -8,10 +8,13 @@ import pandas as pd
 
 from analysis.findings.families import family, kinds, ownership, stretches
 from analysis.findings.summary import summarise
-from analysis.read.objectives import Objective
 from analysis.read.results import Results
+from routing.objectives import Objective
 
-OBJECTIVES = (Objective("val_accuracy", "maximize", 0.1), Objective("flops", "minimize", 2e6))
+OBJECTIVES = (
+    Objective(metric="val_accuracy", goal="maximize", reference=0.1),
+    Objective(metric="flops", goal="minimize", reference=2e6),
+)
 
 
 def ownership_of(*rows: tuple[str, float, float]) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from analysis.findings.front import front_order, is_on_front, non_domination_rank
+from routing.pareto import front_order, is_on_front, non_domination_rank
 
 INF = np.inf
 

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from analysis.findings.hypervolume import hypervolume, hypervolume_history
+from analysis.findings.hypervolume import hypervolume_history
+from routing.pareto import hypervolume
 
 
 def cells(losses, reference):

@@ -10,11 +10,11 @@ import pytest
 
 from analysis.comparison import _surface
 from analysis.findings.indicators import Group, attainment, compare_groups, epsilon, same_seeds
-from analysis.read.objectives import Objective
 from analysis.read.results import read_results
 from analysis.report import analyze
 from routing.errors import InputError
 from routing.files.yaml_io import dump, load_file
+from routing.objectives import Objective
 
 pytestmark = pytest.mark.usefixtures("only_the_front")  # what is tested stands in tables and pages
 
@@ -141,6 +141,6 @@ def test_a_study_without_points_is_named(make_results):
 @pytest.mark.parametrize(("repeats", "reached"), [(1, 1), (2, 2), (3, 2), (4, 3)])
 def test_the_line_of_a_study_is_what_most_repeats_reach(repeats, reached):
     fronts = [np.array([[-0.1 * (index + 1), 1.0]]) for index in range(repeats)]  # accuracies .1, .2, ...
-    objectives = (Objective("val_accuracy", "maximize"), Objective("flops", "minimize"))
+    objectives = (Objective(metric="val_accuracy", goal="maximize"), Objective(metric="flops", goal="minimize"))
     middle = _surface(Group("study", tuple(fronts)), objectives).middle
     assert middle["val_accuracy"].tolist() == pytest.approx([0.1 * (repeats - reached + 1)])

@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.read.objectives import DEFAULT, Objective, losses, measured, metrics, objectives_of, reference_losses
+from analysis.read.objectives import DEFAULT, losses, measured, metrics, objectives_of, reference_losses
 from routing.errors import InputError
+from routing.objectives import Objective
 
-ACCURACY, FLOPS = Objective("val_accuracy", "maximize", 0.1), Objective("flops", "minimize", 2e6)
+ACCURACY, FLOPS = (
+    Objective(metric="val_accuracy", goal="maximize", reference=0.1),
+    Objective(metric="flops", goal="minimize", reference=2e6),
+)
 TABLE = pd.DataFrame({"val_accuracy": [0.5, 0.9, None], "flops": [1e5, 1e6, 1e6]})
 
 
@@ -22,18 +26,20 @@ def test_losses_and_back():
 def test_reference_declared_or_worst_seen():
     vectors = losses(TABLE[:2], [ACCURACY, FLOPS])
     np.testing.assert_array_equal(reference_losses(vectors, [ACCURACY, FLOPS]), [-0.1, 2e6])
-    np.testing.assert_array_equal(reference_losses(vectors, [ACCURACY, Objective("flops", "minimize")]), [-0.1, 1e6])
+    np.testing.assert_array_equal(
+        reference_losses(vectors, [ACCURACY, Objective(metric="flops", goal="minimize")]), [-0.1, 1e6]
+    )
 
 
 def test_measured_needs_every_objective():
     assert measured(TABLE, [ACCURACY, FLOPS]).tolist() == [True, True, False]
-    assert measured(TABLE, [ACCURACY, Objective("train_seconds", "minimize")]).tolist() == [False] * 3
+    assert measured(TABLE, [ACCURACY, Objective(metric="train_seconds", goal="minimize")]).tolist() == [False] * 3
     assert measured(TABLE.iloc[:0], [ACCURACY, FLOPS]).tolist() == []
 
 
 def test_objectives_of_a_study():
     study = {"objectives": [{"metric": "val_srcc", "goal": "maximize", "reference": 0}]}
-    assert objectives_of(study) == (Objective("val_srcc", "maximize", 0.0),)
+    assert objectives_of(study) == (Objective(metric="val_srcc", goal="maximize", reference=0.0),)
     assert objectives_of({}) == DEFAULT
 
 

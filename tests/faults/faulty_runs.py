@@ -17,8 +17,8 @@ import torch
 
 from routing.config.run import RunConfig
 from routing.files.record import TrialRecord
+from routing.files.results_folder import CHECKPOINT_FILE
 from routing.runner import run, train_epoch
-from routing.training.checkpoint import CHECKPOINT_FILE
 
 EPOCHS_LOG = "epochs.log"
 NODES_LOG = "nodes.log"

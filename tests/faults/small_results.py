@@ -8,9 +8,10 @@ from typing import Any
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
+from routing.files.results_folder import LEDGER_FILE, trial_folder
 from routing.runner import run
-from search_spaces.ledger.folder import trial_folder, write_environment, write_study
-from search_spaces.ledger.ledger import LEDGER_FILE, Ledger
+from search_spaces.ledger.folder import write_environment, write_study
+from search_spaces.ledger.ledger import Ledger
 from search_spaces.ledger.tables import Collector
 from search_spaces.plan import blueprint
 from search_spaces.study.load import parse_study

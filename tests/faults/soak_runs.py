@@ -14,7 +14,8 @@ from fake_runs import trivial
 
 from routing.config.run import RunConfig
 from routing.errors import TrialFailed
-from routing.files.record import METRICS_FILE, TrialRecord
+from routing.files.record import TrialRecord
+from routing.files.results_folder import METRICS_FILE
 
 SHARES = {"killed": 0.05, "raised": 0.06, "diverged": 0.06, "hung": 0.01, "garbage": 0.04}
 """How often each fault happens; the rest of the attempts are whole."""

@@ -17,7 +17,7 @@ from small_studies import sweep_values
 
 from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.files.record import METRICS_FILE
+from routing.files.results_folder import METRICS_FILE
 from routing.trainable import RunTrainable
 from search_spaces import sweep
 from search_spaces.on_ray.session import cluster_concurrency

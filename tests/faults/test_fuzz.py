@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_studies import ablation_values, sweep_values
@@ -183,6 +184,7 @@ def spoil(root: Path, name: str, kind: str, place: int, content: bytes) -> None:
         path.write_bytes(changed[kind])
 
 
+@pytest.mark.slow  # reads, summarises and draws a folder 350 times
 @examples(350)
 @given(changes=st.lists(damage(), min_size=1, max_size=2, unique_by=lambda change: change[0]))
 def test_any_results_folder(finished: Path, tmp_path_factory: Any, changes: list[tuple[str, str, int, bytes]]) -> None:

@@ -19,12 +19,11 @@ from small_studies import sweep_values
 from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError
 from routing.files.mirror import Mirror
-from routing.files.record import MODEL_FILE
+from routing.files.results_folder import CHECKPOINT_FILE, MODEL_FILE
 from routing.runner import run
 from routing.trainable import RunTrainable
-from routing.training.checkpoint import CHECKPOINT_FILE
 from search_spaces import sweep
-from search_spaces.driver import Driver
+from search_spaces.driver import drop_models_not_kept
 from search_spaces.ledger.folder import write_study
 from search_spaces.study.load import parse_study
 
@@ -106,13 +105,8 @@ def test_models_that_are_not_kept_go_behind_the_url_too(keep: str, left: set[str
         (near / "trials" / str(number) / MODEL_FILE).write_text("weights")
     mirror = Mirror(f"file://{far}")
     mirror.push(near)
-    driver = SimpleNamespace(
-        study=SimpleNamespace(keep_models=keep),
-        out=near,
-        mirror=mirror,
-        collector=SimpleNamespace(front_trials=lambda: {1}),
-    )
-    Driver._drop_models(driver)  # type: ignore[arg-type]
+    collector = SimpleNamespace(front_trials=lambda: {1})
+    drop_models_not_kept(near, keep, collector, mirror)  # type: ignore[arg-type]
     for folder in (near, far):
         assert {path.parent.name for path in folder.glob(f"trials/*/{MODEL_FILE}")} == left
 

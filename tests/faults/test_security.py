@@ -31,10 +31,11 @@ from routing.files.atomic import write_text
 from routing.files.links import check_links
 from routing.files.names import file_name
 from routing.files.record import read_metrics
+from routing.files.results_folder import ENVIRONMENT_FILE
 from routing.files.secrets import without_secrets
 from routing.files.tensors import load_tensors, save_tensors
 from routing.files.yaml_io import dump, load_file, load_text
-from search_spaces.ledger.folder import ENVIRONMENT_FILE, write_environment
+from search_spaces.ledger.folder import write_environment
 from search_spaces.ledger.ledger import Ledger, mend_journal
 from search_spaces.ledger.tables import write_table
 from search_spaces.study.load import load_study, parse_study

@@ -14,11 +14,11 @@ from processes import LOOPBACK, listening, tagged
 from small_studies import sweep_values
 
 from routing.config.run import RunConfig
-from routing.files.record import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, MODEL_FILE, trial_folder
 from routing.files.scratch import scratch_folder
 from routing.runner import run
 from search_spaces import sweep
-from search_spaces.ledger.folder import trial_folder
 from search_spaces.study.load import parse_study
 
 SEEDS = [KILLED, WHOLE, TRUNCATED, BUILD, EPOCH_1, EPOCH_3, NAN, MEMORY, CLOCK]

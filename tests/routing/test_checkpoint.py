@@ -14,10 +14,11 @@ from safetensors import SafetensorError
 from routing.config.run import RunConfig
 from routing.data import ImageData, Split
 from routing.errors import InputError
+from routing.files.results_folder import CHECKPOINT_FILE
 from routing.files.tensors import load_tensors, load_weights, save_tensors
 from routing.models import build_model
 from routing.runner import run
-from routing.training.checkpoint import CHECKPOINT_FILE, Progress, identity, restore_checkpoint, save_checkpoint
+from routing.training.checkpoint import Progress, identity, restore_checkpoint, save_checkpoint
 from routing.training.loop import train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import Turn

@@ -14,9 +14,9 @@ from routing.data import num_steps
 from routing.errors import InputError, TrialFailed
 from routing.evaluation.tasks import Classification
 from routing.files.record import TrialRecord, read_metrics
+from routing.files.results_folder import CHECKPOINT_FILE
 from routing.runner import make_evaluator, run
 from routing.saved import evaluate_saved, load
-from routing.training.checkpoint import CHECKPOINT_FILE
 
 
 class Killed(Exception):

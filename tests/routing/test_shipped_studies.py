@@ -14,7 +14,7 @@ from routing.evaluation.compute import expected_flops
 from routing.models import build_model
 from routing.runner import run
 from search_spaces import load_study
-from search_spaces.study.ablation import arms
+from search_spaces.study.ablation import declared_arms
 from search_spaces.study.load import shipped
 from search_spaces.study.schema import AblationStudy, SweepStudy
 from search_spaces.study.space import Space
@@ -35,7 +35,7 @@ def configs(name: str) -> dict[str, RunConfig]:
     """Return the arms of an ablation, or the corners and the enqueued settings of a sweep."""
     study = load_study(name)
     if isinstance(study, AblationStudy):
-        return {arm.name: arm.config(study, study.seeds[0]) for arm in arms(study)}
+        return {arm.name: arm.config(study, study.seeds[0]) for arm in declared_arms(study)}
     assert isinstance(study, SweepStudy)
     space = Space(study.space, study.base)
     settings = [*space.corners(), *study.enqueue]

@@ -16,11 +16,12 @@ from routing.errors import InputError
 from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.latency import MIN_REPEATS, measure_latency
 from routing.evaluation.tasks import task_of
+from routing.files.results_folder import CHECKPOINT_FILE
 from routing.files.tensors import load_tensors
 from routing.models.base import ModelOutput, VisionModel
 from routing.runner import run
 from routing.saved import evaluate_saved, load
-from routing.training.checkpoint import CHECKPOINT_FILE, Progress
+from routing.training.checkpoint import Progress
 
 
 class Killed(Exception):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from routing.config.run import RunConfig
 from routing.errors import TrialFailed
-from routing.files.record import METRICS_FILE, OperatingPoint, TrialRecord, write_history
+from routing.files.record import OperatingPoint, TrialRecord, write_history
+from routing.files.results_folder import METRICS_FILE
 
 Report = Callable[[dict[str, float]], None]
 LOG = "runs.log"

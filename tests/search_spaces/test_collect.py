@@ -11,12 +11,13 @@ from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from routing.files.atomic import write_text
-from routing.files.record import METRICS_FILE, MODEL_FILE, read_metrics
+from routing.files.record import read_metrics
+from routing.files.results_folder import METRICS_FILE, MODEL_FILE, TEST_FILE, trial_folder
 from routing.files.yaml_io import load_text
-from search_spaces.ledger.folder import drop_models, former_studies, keep_former_study, trial_folder, write_study
+from search_spaces.ledger.folder import drop_models, former_studies, keep_former_study, write_study
 from search_spaces.ledger.ledger import REASON, Ledger
 from search_spaces.ledger.resume import settle_running
-from search_spaces.ledger.tables import TEST_FILE, Collector, values_of, write_table
+from search_spaces.ledger.tables import Collector, values_of, write_table
 from search_spaces.plan import blueprint
 from search_spaces.study.load import load_study, parse_study
 

@@ -12,10 +12,10 @@ from small_studies import sweep_values
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
-from routing.files.record import METRICS_FILE
+from routing.files.results_folder import METRICS_FILE, trial_folder
 from search_spaces import confirm, sweep
 from search_spaces.confirmation import confirmation_study, distinct_configurations, match, write_confirmed
-from search_spaces.ledger.folder import trial_folder, write_study
+from search_spaces.ledger.folder import write_study
 from search_spaces.plan import planned_trials
 from search_spaces.study.load import load_study, parse_study
 

@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError
-from routing.files.record import CONFIG_FILE, METRICS_FILE
+from routing.files.results_folder import CONFIG_FILE, METRICS_FILE, trial_folder
 from search_spaces import sweep
-from search_spaces.ledger.folder import trial_folder, write_study
+from search_spaces.ledger.folder import write_study
 from search_spaces.ledger.ledger import GONE, REASON, RETRY_OF, Ledger, done, mend_journal, setting_of
 from search_spaces.ledger.resume import drop_gone, enqueue_missing, next_proposal, settle, total_trials, warm
 from search_spaces.plan import Blueprint, blueprint

@@ -9,11 +9,13 @@ from small_studies import ablation_values, sweep_values
 
 from routing.commands.console import duration
 from routing.errors import InputError
+from routing.objectives import Objective
+from routing.pareto import volume_of
 from search_spaces import dry_run, load_study
-from search_spaces.progress import Progress, hypervolume
+from search_spaces.progress import SweepProgress
 from search_spaces.study.ablation import planned_trials
 from search_spaces.study.load import parse_study
-from search_spaces.study.schema import Objective, json_schema
+from search_spaces.study.schema import json_schema
 
 OBJECTIVES = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),
@@ -24,9 +26,9 @@ OBJECTIVES = (
 def test_hypervolume_by_hand() -> None:
     # (0.5, 2) and (0.8, 6): 0.5 * (10 - 2) + (0.8 - 0.5) * (10 - 6) = 5.2; points beyond the reference add nothing
     points = [[0.8, 6.0], [0.5, 2.0], [0.4, 7.0], [0.9, 12.0], [-0.1, 1.0]]
-    assert hypervolume(points, OBJECTIVES) == pytest.approx(5.2)
-    assert hypervolume([], OBJECTIVES) == 0.0
-    assert hypervolume([[0.25]], OBJECTIVES[:1]) == pytest.approx(0.25)
+    assert volume_of(points, OBJECTIVES) == pytest.approx(5.2)
+    assert volume_of([], OBJECTIVES) == 0.0
+    assert volume_of([[0.25]], OBJECTIVES[:1]) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_a_plain_line_per_trial_away_from_a_terminal() -> None:
     stream = io.StringIO()
-    with Progress("small", OBJECTIVES, total=3, done=1, points=[[0.5, 2.0]], stream=stream) as progress:
+    with SweepProgress("small", OBJECTIVES, total=3, done=1, points=[[0.5, 2.0]], stream=stream) as progress:
         progress.finished(4, "COMPLETE", "val_accuracy 0.8", [[0.8, 6.0]])
         progress.refresh(running=2)
         progress.say("a note")
@@ -54,7 +56,7 @@ def test_the_live_line_is_for_terminals() -> None:
             return True
 
     stream = Terminal()
-    with Progress("small", OBJECTIVES, total=3, stream=stream) as progress:
+    with SweepProgress("small", OBJECTIVES, total=3, stream=stream) as progress:
         progress.finished(0, "FAIL", "ValueError", [])
         progress.refresh(running=1, force=True)
     assert "1/3 trials" in stream.getvalue()

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from routing.objectives import Objective
 from search_spaces.search.proposer import Proposer
-from search_spaces.study.schema import Objective, Parameter, SamplerSection
+from search_spaces.study.schema import Parameter, SamplerSection
 from search_spaces.study.space import Space
 
 RECORDED = Path(__file__).with_name("proposals.json")

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from routing.errors import InputError
+from routing.files.results_folder import LEDGER_FILE, trial_folder
 from search_spaces.bench import replay
 from search_spaces.bench.recorded import Recorded, read_recorded, record
 from search_spaces.bench.replay import (
@@ -22,8 +23,8 @@ from search_spaces.bench.replay import (
     replay_rule,
     run_sampler,
 )
-from search_spaces.ledger.folder import trial_folder, write_study
-from search_spaces.ledger.ledger import LEDGER_FILE, Ledger
+from search_spaces.ledger.folder import write_study
+from search_spaces.ledger.ledger import Ledger
 from search_spaces.plan import blueprint
 from search_spaces.study.load import parse_study
 from search_spaces.study.schema import SchedulerSection, SweepStudy

@@ -10,7 +10,8 @@ import pytest
 import torch
 from small_studies import ablation_values, sweep_values
 
-from search_spaces.ledger.folder import ENVIRONMENT_FILE, write_environment
+from routing.files.results_folder import ENVIRONMENT_FILE
+from search_spaces.ledger.folder import write_environment
 from search_spaces.study.load import parse_study
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from routing.objectives import Objective
 from search_spaces.search.ranking import (
     crowding,
     dominated_by,
@@ -16,7 +17,7 @@ from search_spaces.search.ranking import (
     similar,
 )
 from search_spaces.search.rules import Rule, rule_of
-from search_spaces.study.schema import Objective, SchedulerSection
+from search_spaces.study.schema import SchedulerSection
 
 OBJECTIVES = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),

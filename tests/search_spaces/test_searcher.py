@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -17,11 +18,11 @@ from small_studies import ablation_values, sweep_values
 
 from search_spaces.driver import Driver
 from search_spaces.ledger.ledger import PROPOSAL, Ledger
-from search_spaces.ledger.resume import enqueue_missing
+from search_spaces.ledger.resume import enqueue_missing, replayed
 from search_spaces.on_ray.asking import Asker, enough_ahead
 from search_spaces.on_ray.parts import StopNow, StudyCallback
 from search_spaces.on_ray.searcher import LedgerSearch
-from search_spaces.plan import blueprint
+from search_spaces.plan import blueprint, run_of
 from search_spaces.search.proposer import Proposer
 from search_spaces.study.load import parse_study
 
@@ -45,7 +46,7 @@ def search(driver: Driver) -> Iterator[LedgerSearch]:
         Proposer(driver.plan.space, STUDY.objectives, driver.plan.sampler),
         driver.out,
         concurrency=1,
-        check=driver.check,
+        check=partial(run_of, STUDY, driver.plan),
         run=driver.run,
         on_finished=lambda number, state, words, final: None,
         on_disk_full=lambda: None,
@@ -54,6 +55,14 @@ def search(driver: Driver) -> Iterator[LedgerSearch]:
     )
     yield made
     made.close()
+
+
+def callback(driver: Driver, search: LedgerSearch) -> StudyCallback:
+    stopping = driver.stopping
+    return StudyCallback(
+        search, Event(), STUDY.trial_timeout, should_stop=stopping.should_stop, start_clock=stopping.start_clock,
+        publish=driver.publish, refresh=lambda running: None,
+    )  # fmt: skip
 
 
 class Clock:
@@ -71,7 +80,7 @@ def test_a_trial_is_late_by_the_time_its_worker_has_had_it(
     clock = Clock()
     monkeypatch.setattr("search_spaces.on_ray.searcher.time", clock)
     monkeypatch.setattr("search_spaces.on_ray.parts.time", clock)
-    housekeeping = StudyCallback(driver, search, progress=None, changed=None)  # type: ignore[arg-type]
+    housekeeping = callback(driver, search)
     state = SimpleNamespace(ray_actor=None)
     trial: Any = SimpleNamespace(trial_id="a", status="PENDING", max_failures=2, temporary_state=state)
 
@@ -100,7 +109,7 @@ def test_a_trial_is_late_by_the_time_its_worker_has_had_it(
 
 def test_what_was_asked_ahead_of_a_lost_worker_is_asked_again(driver: Driver, search: LedgerSearch) -> None:
     """Ray Tune has ended, and with it what the asker had ready; who goes on starts from the ledger alone."""
-    before, _ = driver._replayed()
+    before, _, _ = replayed(driver.ledger, STUDY, driver.plan, driver.out)
     started, ahead = (before.propose(lambda values: None) for _ in range(2))
     assert started is not None
     assert ahead is not None
@@ -109,7 +118,7 @@ def test_what_was_asked_ahead_of_a_lost_worker_is_asked_again(driver: Driver, se
     number = driver.ledger.start(labels, driver.plan.space.distributions(), attrs)
     driver.ledger.give_up_or_requeue("the worker was lost", 2)
     assert [trial.state for trial in driver.ledger.trials()][number:] == [TrialState.FAIL, TrialState.WAITING]
-    after, _ = driver._replayed()
+    after, _, _ = replayed(driver.ledger, STUDY, driver.plan, driver.out)
     again = after.propose(lambda values: None)
     assert after.exhausted is None
     assert again is not None
@@ -130,9 +139,8 @@ def test_the_end_of_a_trial_that_cannot_be_written_stops_the_sweep(
     final = json.dumps({"metrics": {"val_accuracy": 0.5, "flops": 1e6}, "points": []})
     search.on_trial_complete("a", {"done": True, "final": final})
     assert isinstance(search.failure, StorageInternalError)
-    callback = StudyCallback(driver, search, SimpleNamespace(), Event())  # type: ignore[arg-type]
     with pytest.raises(StopNow):
-        callback.stop_all()
+        callback(driver, search).stop_all()
     assert [trial.state for trial in driver.ledger.trials()] == [TrialState.RUNNING]  # for resume to settle
 
 

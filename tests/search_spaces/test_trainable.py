@@ -13,7 +13,7 @@ import pytest
 from routing.config.run import RunConfig
 from routing.errors import RoutingError
 from routing.files.mirror import Mirror
-from routing.files.record import METRICS_FILE
+from routing.files.results_folder import METRICS_FILE
 from routing.trainable import RunTrainable
 
 CONFIG = RunConfig.from_dict({"training.num_epochs": 2})

@@ -18,9 +18,9 @@ from filelock import FileLock
 from small_studies import ablation_values, sweep_values
 
 from routing.errors import InputError, RoutingError
+from routing.files.results_folder import LOCK_FILE
 from routing.files.yaml_io import dump
 from search_spaces import sweep
-from search_spaces.ledger.folder import LOCK_FILE
 from search_spaces.ledger.ledger import Ledger
 from search_spaces.on_ray.session import machine_cpus
 from search_spaces.study.load import parse_study

@@ -1,15 +1,22 @@
-"""Pareto dominance on loss vectors (N, M), lower is better.
+"""Pareto dominance and exact hypervolume of loss vectors (N, M), lower is better.
 
 moocore's C code does the work: O(n log n) for two and three objectives (a million points in 0.2 s, numpy's sort
-takes longer) and Kung's O(n log^(M-2) n) beyond. What is ours is the contract: NaN is an error, equal points stand
-or fall together, infinities are allowed (moocore's ``pareto_rank`` crashes on them, so it gets their order instead).
+takes longer) and Kung's O(n log^(M-2) n) beyond; written by the authors of the algorithms and checked here against an
+independent sum of rectangles. What is ours is the contract: NaN is an error, equal points stand or fall together,
+infinities are allowed (moocore's ``pareto_rank`` crashes on them, so it gets their order instead).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from routing.objectives import Objective
 
 
 def loss_matrix(losses: ArrayLike) -> NDArray[np.float64]:
@@ -51,3 +58,30 @@ def front_order(losses: ArrayLike, by: int) -> NDArray[np.int64]:
     _, first = np.unique(matrix[rows], axis=0, return_index=True)
     rows = rows[np.sort(first)]
     return np.asarray(rows[np.argsort(matrix[rows, by], kind="stable")], dtype=np.int64)
+
+
+def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
+    """Return the volume dominated by ``losses`` (N, M) and bounded by ``reference`` (M,).
+
+    A point that is not better than the reference in every objective adds nothing; no point at all gives 0.
+
+    Raises:
+        ValueError: NaN, a reference that is not finite, or shapes that do not fit.
+    """
+    matrix, corner = loss_matrix(losses), np.asarray(reference, dtype=float)
+    if corner.shape != (matrix.shape[1],) or not np.isfinite(corner).all():
+        raise ValueError(f"reference must be {matrix.shape[1]} finite numbers, not {corner.tolist()}")
+    matrix = matrix[np.all(matrix < corner, axis=1)]
+    return float(moocore.hypervolume(matrix, ref=corner)) if len(matrix) else 0.0
+
+
+def losses_of(points: Iterable[Sequence[float]], objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Return points (N, M), one metric value per objective, as loss vectors (N, M)."""
+    values = np.array(list(points), dtype=float).reshape(-1, len(objectives))
+    return values * [objective.sign for objective in objectives]
+
+
+def volume_of(points: Iterable[Sequence[float]], objectives: Sequence[Objective]) -> float:
+    """Return the hypervolume of points (N, M), metric values, up to the declared reference point."""
+    reference = [[np.nan if o.reference is None else o.reference for o in objectives]]
+    return hypervolume(losses_of(points, objectives), losses_of(reference, objectives)[0])

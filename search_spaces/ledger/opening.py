@@ -1,0 +1,123 @@
+"""Opening a results folder: what it must be, its mirror, its study, its ledger, and what is due in that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from routing.errors import InputError
+from routing.files.mirror import Mirror
+from routing.files.results_folder import ID_FILE, LEDGER_FILE, MIRROR_FILE, STUDY_FILE, TRIALS_FOLDER
+from search_spaces.ledger.folder import (
+    check_mirror,
+    check_unchanged,
+    drop_leftovers,
+    keep_former_study,
+    mark_mirror,
+    read_id,
+    write_study,
+)
+from search_spaces.ledger.ledger import Ledger, mend_journal
+from search_spaces.ledger.resume import check_warm_source, drop_gone, enqueue_missing, settle, warm
+from search_spaces.study.schema import Study
+
+if TYPE_CHECKING:
+    from search_spaces.plan import Blueprint
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a sweep opens its results folder ``out``; what the fields mean: ``search_spaces.sweep``."""
+
+    study: Study
+    plan: Blueprint
+    out: Path
+    mirror: Mirror | None
+    resume: bool
+    warm_start: list[Path]
+    force: bool
+    storage: str | None
+
+    def check(self) -> None:
+        """See that the folder and its mirror are free for this sweep; nothing is written.
+
+        Raises:
+            InputError: they are not, or a folder to start from is no results folder of such a study.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out}: a file; --out is a folder")
+        if self.mirror is not None:
+            check_mirror(self.out, self.mirror)
+        held = any((self.out / name).exists() for name in (STUDY_FILE, LEDGER_FILE))
+        if held and not self.resume:
+            raise InputError(f"{self.out} holds a sweep already; go on with --resume, or choose another --out")
+        if self.mirror is not None and not self.resume and self.mirror.holds(STUDY_FILE):
+            raise InputError(f"{self.mirror.url} holds a sweep already; go on with --resume, or choose another --out")
+        for folder in self.warm_start if not held else ():  # later it may have been taken over, and be gone
+            if not (folder / STUDY_FILE).is_file():
+                raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
+            check_warm_source(folder, self.study.objectives)
+
+    def open(self) -> tuple[Ledger, bool, list[str]]:
+        """Return the ledger with all that is due in it, whether all is new, and lines that say what was done.
+
+        The caller has locked the folder.
+
+        Raises:
+            InputError: the study has changed, or the ledger is not the one of the folder; neither is written to.
+        """
+        self._fetch()
+        is_new = not (self.out / STUDY_FILE).exists()
+        notes = [] if is_new else self._changes()
+        drop_leftovers(self.out)
+        mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
+        ledger = self._open_ledger()
+        if notes:
+            keep_former_study(self.out)
+        write_study(self.out, self.study)
+        notes += [mended] if mended else []
+        notes += settle(ledger, self.out, self.study.objectives, self.plan)
+        notes += drop_gone(ledger, self.plan.space)
+        notes += [warm(ledger, folder, self.study.objectives, self.plan.space) for folder in self.warm_start]
+        enqueue_missing(ledger, self.plan.enqueue[: self.plan.total])
+        return ledger, is_new and ledger.is_new, notes
+
+    def withdraw(self, ledger: Ledger) -> None:
+        """Leave nothing of a study behind that has not started."""
+        ledger.delete()
+        for name in (STUDY_FILE, LEDGER_FILE, ID_FILE, MIRROR_FILE):
+            (self.out / name).unlink(missing_ok=True)
+
+    def _fetch(self) -> None:
+        """Bring the folder up to its mirror: another machine may have gone on with it."""
+        if self.mirror is not None:
+            mark_mirror(self.out, self.mirror)
+            self.mirror.pull_longer(self.out, LEDGER_FILE)
+            self.mirror.pull(self.out)
+
+    def _changes(self) -> list[str]:
+        """Return how the study differs from the one the folder was made for, where that is accepted."""
+        return [f"study changed: {line}" for line in check_unchanged(self.out, self.study, self.force)]
+
+    def _open_ledger(self) -> Ledger:
+        """Open the ledger this study goes on in; nothing of a refused one is written to.
+
+        Raises:
+            InputError: it is not the one that knows the folder's trials: their numbers would be given out again.
+        """
+        journal, trials = self.out / LEDGER_FILE, self.out / TRIALS_FOLDER
+        is_elsewhere = read_id(self.out) is not None
+        if self.storage is None and is_elsewhere and not journal.exists():
+            raise InputError(f"{self.out} keeps its ledger elsewhere; give the --storage it was started with")
+        if self.storage is not None and journal.exists() and not is_elsewhere:
+            raise InputError(f"{self.out} keeps its ledger in {LEDGER_FILE}; leave out --storage")
+        has_trials = trials.is_dir() and any(trials.iterdir())
+        if self.storage is None and has_trials and not journal.exists():
+            raise InputError(f"{trials} is there, but no {LEDGER_FILE} that knows its trials; choose another --out")
+        where = self.storage or str(journal)
+        ledger = Ledger(where, self.study.name, self.study.objectives, must_exist=has_trials)
+        if self.storage is not None:
+            ledger.claim(self.out, self.resume)
+        ledger.check_distributions(self.plan.space.distributions() if self.plan.samples else {})
+        return ledger

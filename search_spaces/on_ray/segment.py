@@ -1,0 +1,140 @@
+"""A segment: some trials of a study on Ray Tune, from the first that starts to the last that ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+from ray import tune
+from ray.exceptions import RayError
+
+from routing.errors import RoutingError
+from routing.files.mirror import Mirror
+from routing.files.results_folder import CHECKPOINT_FILE, TRIALS_FOLDER, trial_folder
+from routing.trainable import RunTrainable
+from search_spaces.ledger.ledger import Ledger
+from search_spaces.ledger.tables import values_of
+from search_spaces.on_ray.parts import StopNow, StudyCallback, StudyScheduler
+from search_spaces.on_ray.searcher import LedgerSearch
+from search_spaces.plan import Blueprint, run_of
+from search_spaces.progress import SweepProgress
+from search_spaces.search.proposer import Proposer
+from search_spaces.search.rules import Rule
+from search_spaces.stopping import Stopping
+from search_spaces.study.schema import Study
+
+_WORKER_LOSSES = 2
+"""How often a trial is tried again when its worker or node dies."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Runs trials of one study on a Ray that has been started.
+
+    ``run`` is the ``module:function`` that trains a run; ``publish`` writes the tables.
+    """
+
+    study: Study
+    plan: Blueprint
+    ledger: Ledger
+    out: Path
+    mirror: Mirror | None
+    run: str
+    concurrency: int
+    stopping: Stopping
+    progress: SweepProgress
+    publish: Callable[[], None]
+
+    def tune(self, scratch: Path, limit: int, proposer: Proposer, rule: Rule) -> str | None:
+        """Start ``limit`` trials and see them end; return why they were lost, should Ray Tune end early.
+
+        What was running is queued again then, as by a resumed sweep; a trial that was lost too often fails.
+        """
+        changed = threading.Event()
+        search = LedgerSearch(
+            self.ledger,
+            proposer,
+            self.out,
+            self.concurrency,
+            limit=limit,
+            rungs=rule.rungs,
+            mirror=self.mirror,
+            check=partial(run_of, self.study, self.plan),
+            run=self.run,
+            on_finished=partial(self._finished, changed),
+            on_disk_full=self.stopping.disk_is_full,
+        )
+        housekeeping = StudyCallback(
+            search,
+            changed,
+            self.study.trial_timeout,
+            should_stop=self.stopping.should_stop,
+            start_clock=self.stopping.start_clock,
+            publish=self._publish,
+            refresh=self.progress.refresh,
+        )
+        resources = self.study.resources
+        try:
+            tune.run(
+                RunTrainable,
+                name="study",
+                search_alg=search,
+                scheduler=StudyScheduler(rule, search),
+                stop=housekeeping.stopper,
+                callbacks=[housekeeping],
+                num_samples=-1,
+                max_concurrent_trials=self.concurrency,
+                resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom},
+                reuse_actors=True,
+                max_failures=_WORKER_LOSSES,
+                storage_path=str(scratch),
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        except StopNow:
+            pass  # the ledger knows what was running
+        except RuntimeError as error:
+            # a worker that its node's memory monitor killed ends Ray Tune, which knows only actors that died alone
+            if not isinstance(error.__cause__, RayError):
+                raise
+            housekeeping.kill_running()
+            line = next(iter(str(error.__cause__).strip().splitlines()), type(error.__cause__).__name__)
+            reason = f"the worker was lost: {line[:200]}"
+            self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES, search.got_on())
+            return reason
+        finally:
+            search.end()
+        if search.failure is not None:
+            raise search.failure
+        return None
+
+    def _finished(
+        self, changed: threading.Event, number: int, state: TrialState, words: str, final: dict[str, Any] | None
+    ) -> None:
+        try:
+            self._collect(number, state)
+        except RoutingError as error:  # resume fetches it, or runs the trial again
+            self.progress.say(f"trial {number}: {error}")
+        self.progress.finished(number, state.name, words, values_of(final or {}, self.study.objectives))
+        changed.set()
+
+    def _collect(self, number: int, state: TrialState) -> None:
+        """Fetch what a trial left behind the mirror; its checkpoint is of use only while it runs."""
+        if self.mirror is None:
+            return
+        folder, name = trial_folder(self.out, number), f"{TRIALS_FOLDER}/{number}"
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # of an earlier attempt, fetched when it went on
+        if state != TrialState.COMPLETE:
+            self.mirror.drop(f"{name}/{CHECKPOINT_FILE}")
+        self.mirror.pull(folder, name, replace=True)
+
+    def _publish(self) -> None:
+        try:
+            self.publish()
+        except RoutingError as error:  # the next time, or the end, sends what is missing
+            self.progress.say(str(error))
