@@ -113,7 +113,7 @@ class TrainingSection(Section):
     )
     channels_last: bool = Field(
         default=False,
-        description="Lay images and convolutions out with the channels last in training: faster in bf16 for conv nets.",
+        description="Lay images and convolutions out with the channels last in training: often faster for conv nets.",
     )
     reuse: bool = Field(
         default=False,
