@@ -14,6 +14,7 @@ import click
 
 from routing import __version__
 from routing.bench import GROUPS
+from routing.commands.data_cli import cache, data
 from routing.commands.guard import guarded
 from routing.errors import MissingPackage, RoutingError
 
@@ -372,6 +373,10 @@ def schema(what: str) -> None:
     else:
         from search_spaces.study.schema import json_schema
     click.echo(json.dumps(json_schema(), indent=2))
+
+
+for command in (cache, data):
+    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> int:

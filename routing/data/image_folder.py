@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.files import Files, list_images
 from routing.data.layout import ALL, Layout, assign, read_layout
+from routing.data.reading import read_store
 from routing.data.sections import ImageFolderSection
 from routing.data.splitting import cut_by_class, cut_by_seed
 from routing.data.view import View
@@ -46,12 +47,12 @@ def load(section: ImageFolderSection) -> ImageData:
     Without ``val/`` it is cut from train by seed, class by class; without ``test/`` there is none. A root of class
     folders only is cut into all three.
     """
-    from routing.data.found import load_files  # torch: describing the data should not wait for it
-
     layout = read_layout(section.root)
     found = split_files(section, layout)
-    described = _info(section, layout)
-    return load_files(section, section.name, described, found.files, found.rows, found.labels, view_of(section))
+    store = read_store(section, section.name, found.files, view_of(section))
+    from routing.data.found import load_files  # torch: only now
+
+    return load_files(section, _info(section, layout), store, found.files, found.rows, found.labels)
 
 
 def view_of(section: ImageFolderSection) -> View:

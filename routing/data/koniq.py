@@ -20,6 +20,7 @@ from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.files import stat_files
 from routing.data.image_folder import MEAN, STD
 from routing.data.quality_sections import Koniq10kSection, ScoredFolder
+from routing.data.reading import read_store
 from routing.data.store import Store
 from routing.data.view import View
 from routing.errors import InputError, choices, nearest
@@ -59,8 +60,6 @@ def load(section: Koniq10kSection) -> ImageData:
     Raises:
         InputError: wrong columns, MOS out of range, an image in two splits, images missing or corrupt.
     """
-    from routing.data.found import load_files, read_store  # torch: describing the data should not wait for it
-
     rows = read_scores(section, "dataset")
     if section.cross_test is not None:
         rows["cross"] = read_scores(section.cross_test, "dataset.cross_test", split="cross")["cross"]
@@ -71,8 +70,11 @@ def load(section: Koniq10kSection) -> ImageData:
     last = np.cumsum([len(split) for split in rows.values()])
     numbers = dict(zip(rows, np.split(np.arange(len(every)), last[:-1]), strict=True))
     targets = {name: np.array([row.quality for row in split], np.float32) for name, split in rows.items()}
-    _check_distinct(read_store(section, "koniq", files, view), rows)
-    return load_files(section, "koniq", info(section), files, numbers, targets, view)
+    store = read_store(section, "koniq", files, view)
+    _check_distinct(store, rows)
+    from routing.data.found import load_files  # torch: only now
+
+    return load_files(section, info(section), store, files, numbers, targets)
 
 
 def describe(section: Koniq10kSection) -> str:

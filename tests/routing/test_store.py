@@ -1,0 +1,287 @@
+"""Decoded images on disk: built by processes, gone on with after a kill, known again, listed and removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from routing.cli import main
+from routing.config.run import RunConfig
+from routing.config.section import DatasetSection
+from routing.data import Split, batches, files, store
+from routing.data.decode_blocks import Block, Decoder, Workers, decode_block
+from routing.data.feeding import AHEAD, fed, sent_ahead
+from routing.data.images import FileImages
+from routing.data.view import View
+from routing.errors import InputError, RoutingError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 320 different images."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (root / name).mkdir()
+        for index in range(160):
+            small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+            small.resize((200, 150), Image.Resampling.BILINEAR).save(root / name / f"{index:03}.jpg")
+    return root
+
+
+def section(root: Path, **keys: Any) -> DatasetSection:
+    values = {f"dataset.{key}": value for key, value in {"input_size": 224, **keys}.items()}
+    return RunConfig.from_dict({"dataset.name": "image_folder", "dataset.root": str(root), **values}).dataset
+
+
+LOAD = """
+import sys
+from routing.config.run import RunConfig
+keys = {"name": "image_folder", "root": sys.argv[1], "input_size": 224, "workers": 2}
+RunConfig.from_dict({"dataset": keys}).dataset.load()
+"""
+
+
+def test_a_killed_build_is_gone_on_with(photographs: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", LOAD, str(photographs)])
+    deadline = time.monotonic() + 60
+    journals: list[Path] = []
+    while time.monotonic() < deadline:
+        journals = list(cache.glob("*.part/blocks.jsonl"))
+        if journals and "digest" in journals[0].read_text():
+            break
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = sum('"digest"' in line for line in journals[0].read_text().splitlines())
+    with journals[0].open("a") as journal:
+        journal.write('{"number": 5, "dige')  # a line that the kill cut off
+    assert 1 <= done < 6
+    decoded: list[str] = []
+    real = View.read
+    monkeypatch.setattr(store, "_FEW", 10_000)  # in this process, where it can be watched
+    monkeypatch.setattr(View, "read", lambda self, path: decoded.append(path) or real(self, path))  # type: ignore[func-returns-value]
+    data = section(photographs).load()
+    assert 320 - 56 * done <= len(decoded) <= 320 - 32 * done  # blocks of 55 images; the last has 45
+    whole = data.identity()
+    assert not list(cache.glob("*.part"))
+    shutil.rmtree(cache)
+    assert section(photographs).load().identity() == whole
+
+
+def test_processes_decode_what_one_does_and_end_with_it(photographs: Path, tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted((photographs / "cat").iterdir())[:6]]
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    blocks = [Block(0, 0, paths[:3]), Block(1, 3, [*paths[3:], str(tmp_path / "broken.png")])]
+    view = View(32, 32, bit_depth=16)
+    with Workers(2) as workers:
+        found = sorted(workers.decode(Decoder(view, None, 0), blocks), key=lambda block: block.number)
+        processes = list(workers._processes)
+        with pytest.raises(InputError, match=r"nowhere\.png: cannot be read: No such file"):
+            list(workers.decode(Decoder(view, None, 0), [Block(0, 0, [str(tmp_path / "nowhere.png")])]))
+        processes[0].kill()
+        processes[1].kill()
+        with pytest.raises(RoutingError, match="a process that decodes images has ended"):
+            list(workers.decode(Decoder(view, None, 0), blocks))
+    assert found == [decode_block(Decoder(view, None, 0), block) for block in blocks]
+    assert list(found[1].damaged) == [6]
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_another_seed_and_split_need_no_second_copy(photographs: Path, cache: Path) -> None:
+    first = section(photographs, input_size=16).load()
+    other = section(photographs, input_size=16, seed=1, val_fraction=0.3).load()
+    assert len(list(cache.glob("image_folder-*/images.npy"))) == 1
+    assert first.identity() != other.identity()
+    assert (len(first["val"]), len(other["val"])) == (32, 96)
+
+
+def test_a_disk_without_room_is_one_line(photographs: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(photographs)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(RoutingError, match=rf"{cache}: 320 images take 48.2 MB, and the disk has 1 MB left; set"):
+        section(photographs).load()
+    assert section(photographs, storage="files", input_size=16).load()["train"].images[0].shape == (3, 16, 16)
+
+
+def settle(root: Path) -> None:
+    """Make folders and files old, as those of a data set are."""
+    for path in [*root.rglob("*"), root]:
+        os.utime(path, (1_600_000_000, 1_600_000_000))
+
+
+def test_a_folder_is_listed_once_and_changes_are_noticed(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(photographs, root)
+    settle(root)
+    first = files.list_images(root).files()
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_walk", lambda *args: pytest.fail("listed again"))
+        again = files.list_images(root).files()
+        assert again.digest() == first.digest()
+        (root / "cat" / "000.jpg").write_bytes(b"rewritten in place: its folder's time stays")
+        assert files.list_images(root).files().digest() != first.digest()
+    (root / "dog" / "000.jpg").unlink()
+    assert len(files.list_images(root).files()) == 319
+    (root / "dog" / "sub").mkdir()
+    shutil.copy(root / "dog" / "001.jpg", root / "dog" / "sub" / "000.jpg")
+    found = files.list_images(root).files()
+    assert "dog/sub/000.jpg" in found.paths
+
+
+def test_files_of_a_slow_disk_are_asked_for_together(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = files.list_images(photographs).files()
+    monkeypatch.setattr(files, "_SLOW_SECONDS", 0.0)
+    threads: set[int] = set()
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **keys: (threads.add(threading.get_ident()), real(path, **keys))[1])
+    assert files.list_images(photographs).files().digest() == quick.digest()
+    assert len(threads) > 1
+
+
+def test_order_of_streamed_batches_is_that_of_the_epoch(photographs: Path) -> None:
+    data, streamed = (
+        section(photographs, input_size=16),
+        section(photographs, input_size=16, storage="files", workers=2),
+    )
+    held, read = data.load(), streamed.load()
+    images = read["train"].images
+    assert isinstance(images, FileImages)
+    order = torch.randperm(len(held["train"]), generator=torch.Generator().manual_seed(3))
+    for _ in range(2):  # the workers stay for the second epoch
+        pairs = zip(
+            batches(held["train"], held.info, 32, order), batches(read["train"], read.info, 32, order), strict=True
+        )
+        for one, other in pairs:
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.targets, other.targets)
+    next(batches(read["train"], read.info, 32, order))  # left early
+    assert torch.equal(torch.cat(list(images.split(100))), held["train"].images[:])
+
+
+def test_batches_are_sent_ahead_in_order_and_errors_come_through() -> None:
+    pixels = torch.arange(40, dtype=torch.uint8).view(10, 1, 2, 2)
+    taken: list[int] = []
+
+    def read() -> Any:
+        for index in range(10):
+            taken.append(index)
+            yield pixels[index : index + 1]
+
+    found = sent_ahead(read(), torch.device("cpu"))
+    assert torch.equal(torch.cat(list(found)), pixels)
+    taken.clear()
+    early = sent_ahead(read(), torch.device("cpu"))
+    next(early)
+    time.sleep(0.3)
+    assert len(taken) <= AHEAD + 2  # what is read ahead is bounded
+    early.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name == "batches"]
+
+    def fail() -> Any:
+        yield pixels[:1]
+        raise InputError("a file has gone")
+
+    failing = sent_ahead(fail(), torch.device("cpu"))
+    next(failing)
+    with pytest.raises(InputError, match="a file has gone"):
+        next(failing)
+
+
+def test_pixels_stay_on_the_host_where_they_are_to(photographs: Path) -> None:
+    meta = torch.device("meta")  # a device that is not the host, on every machine
+    split = section(photographs, input_size=16, on_device=False).load()["train"]
+    moved = split.to(meta)
+    assert moved.images is split.images
+    assert moved.targets.device == meta
+    whole: Split = section(photographs, input_size=16, on_device=True).load()["train"].to(meta)
+    assert whole.images.device == meta
+    sent = list(fed(split.images, torch.arange(len(split)).split(100), meta))
+    assert [(part.dtype, part.device, len(part)) for part in sent] == [
+        (torch.uint8, meta, count) for count in (100, 100, 56)
+    ]
+
+
+def test_the_cache_is_listed_pruned_and_cleared(
+    photographs: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    section(photographs, input_size=16).load()
+    section(photographs, input_size=32).load()
+    RunConfig.from_dict({"dataset": {"num_train": 20, "num_val": 10, "num_test": 10}}).dataset.load()
+    (old,) = (path for path in cache.glob("image_folder-*") if path.is_dir() and "16" in str(size_of(path)))
+    os.utime(old / "used", (1_600_000_000, 1_600_000_000))
+    assert main(["cache"]) == 0
+    listed = capsys.readouterr().out
+    assert "16 x 16" in listed
+    assert "digits" in listed
+    assert str(photographs) in listed
+    assert "3 entries" in listed
+    assert main(["cache", "--prune", "30d"]) == 0
+    assert "removed 1 entries" in capsys.readouterr().out
+    assert not old.exists()
+    assert main(["cache", "--prune", "soon"]) == 2
+    assert main(["cache", "--clear"]) == 0
+    assert "removed 2 entries" in capsys.readouterr().out
+    assert not list(cache.glob("*/images.npy"))
+    assert len(section(photographs, input_size=32).load()["val"]) == 32
+
+
+def size_of(entry: Path) -> Any:
+    import json
+
+    return json.loads((entry / "entry.json").read_text())["size"]
+
+
+def test_a_folder_is_looked_at_before_training(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    for split, part in (("train", slice(0, 30)), ("test", slice(30, 40))):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for path in sorted((photographs / name).iterdir())[part]:
+                shutil.copy(path, root / split / name)
+    shutil.copy(root / "train" / "cat" / "003.jpg", root / "test" / "cat" / "other name.jpg")
+    command = [
+        "data",
+        str(root),
+        "--out",
+        str(tmp_path / "look"),
+        "--dataset.input_size",
+        "64",
+        "--dataset.val_fraction",
+        "0.2",
+    ]
+    assert main([*command, "--augment", "--training.augment.flip", "true"]) == 0
+    said = capsys.readouterr().out
+    assert "train 48 (the rest of train/), val 12 (0.2 of train/, by dataset.seed 0), test 21 (test/)" in said
+    assert "200 x 150 to 200 x 150 pixels, median 200 x 150" in said
+    assert "train/cat/003.jpg and test/cat/other name.jpg" in said
+    assert "50.0%" in said
+    with Image.open(tmp_path / "look" / "contact_sheet.png") as sheet:
+        assert sheet.height > 4 * 96  # two classes, before and after
+        assert len(sheet.convert("RGB").getcolors(2**20) or []) > 1000
+    assert main([*command, "--strict"]) == 2
+    assert "1 images are in two splits" in capsys.readouterr().err
+    assert main([*command, "--augment"]) == 2
+    assert "training.augment changes nothing" in capsys.readouterr().err
