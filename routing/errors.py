@@ -6,6 +6,11 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+LONGEST = 300
+"""Characters of a message; a longer one loses its middle."""
+
+_LONGEST_LIST = 200
+
 
 class RoutingError(Exception):
     """Base of every error this project raises on purpose; its text is one line, whatever the user's words hold."""
@@ -14,6 +19,8 @@ class RoutingError(Exception):
 
     def __init__(self, text: str) -> None:
         line = " ".join(text.split())
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST - 125]} ... {line[-120:]}"
         super().__init__(line.encode(errors="backslashreplace").decode())  # a file's name need not be valid text
 
 
@@ -38,15 +45,26 @@ def is_disk_full(error: BaseException) -> bool:
 
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest valid word, or ``""`` when none is close."""
-    options = [str(option) for option in valid]
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    options = {str(option).lower(): str(option) for option in valid}
+    word = word.lower()
+    close = [options[found] for found in difflib.get_close_matches(word, options, n=1, cutoff=0.6)]
     if not close:  # a dotted key is often right but for its prefix
         tail = word.rsplit(".", 1)[-1]
-        by_tail = {option.rsplit(".", 1)[-1]: option for option in options}
+        by_tail = {lower.rsplit(".", 1)[-1]: option for lower, option in options.items()}
         close = [by_tail[t] for t in difflib.get_close_matches(tail, by_tail, n=1, cutoff=0.6)]
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def choices(valid: Iterable[object]) -> str:
-    """Return the valid values as one readable list."""
-    return ", ".join(str(option) for option in valid)
+    """Return the valid values as one readable list; of many, the first ones and how many there are."""
+    options = [str(option) for option in valid]
+    text = ", ".join(options)
+    if len(text) <= _LONGEST_LIST:
+        return text
+    return f"{text[:_LONGEST_LIST].rpartition(', ')[0]}, ... ({len(options):,} in all)"
+
+
+def shown(value: object) -> str:
+    """Return what the user gave as a message repeats it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -82,7 +82,7 @@ class ZeroshotConfig(Section):
     @classmethod
     def from_overrides(cls, overrides: Sequence[str]) -> ZeroshotConfig:
         """Read ``["--model", "ViT-B-32", "--pruning.k_anchors", "10", ...]``; a pruning key switches pruning on."""
-        changes = parse_overrides(overrides)
+        changes = parse_overrides(overrides, cls)
         if any(key.startswith("pruning.") for key in changes):
             changes.setdefault("pruning.method", "importance_diversity")
         tree = nested(changes)

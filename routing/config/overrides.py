@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
 from routing.config.recipe import asked
 from routing.config.registry import DATASETS, MODELS
-from routing.config.section import Section
+from routing.config.section import DatasetSection, ModelSection, Section
 from routing.errors import InputError
 from routing.files.yaml_io import parse_scalar
 
@@ -47,9 +49,9 @@ def _valid_for(section: type[Section], values: dict[str, Any]) -> dict[str, Any]
     return kept
 
 
-def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["--model.router.mode", "top_k", "seed=1"]`` into ``{"model.router.mode": "top_k", "seed": 1}``."""
-    changes: dict[str, Any] = {}
+def split_overrides(overrides: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return the overrides by dotted key: the key as it was written, and the text of its value."""
+    found: dict[str, tuple[str, str]] = {}
     words = list(overrides)
     while words:
         word = words.pop(0)
@@ -65,5 +67,67 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         name = key.removeprefix("--").replace("-", "_")
         if not name or "" in name.split("."):
             raise InputError(f"'{key}' is not a dotted key; write --dotted.key value")
-        changes[name] = parse_scalar(text, f"value of {key}")
+        found[name] = (key, text)
+    return found
+
+
+def parse_overrides(
+    overrides: Sequence[str], section: type[Section] = Section, values: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Turn ``["--model.router.mode", "top_k", "seed=1"]`` into ``{"model.router.mode": "top_k", "seed": 1}``.
+
+    A key of ``section`` that holds text or a path takes the text as it stands; what else is given is read as YAML.
+
+    Args:
+        values: nested keys of a file, which say of which model and data set the keys are where the overrides do not.
+    """
+    words = split_overrides(overrides)
+
+    def chosen(key: str) -> Any:
+        if key in words:
+            return words[key][1]
+        node: Any = values or {}
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
+
+    changes: dict[str, Any] = {}
+    for name, (key, text) in words.items():
+        kind = _annotation(section, name, chosen)
+        is_null = not text or (text in ("null", "Null", "NULL") and type(None) in get_args(kind))
+        if takes_text(kind):
+            changes[name] = None if is_null else text
+        else:
+            changes[name] = parse_scalar(text, f"value of {key}")
     return changes
+
+
+def takes_text(kind: Any) -> bool:
+    """Return whether a key of this type holds text, a path or one of some words, or else nothing."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return takes_text(inner[0])
+    if origin in (Union, UnionType):
+        return all(takes_text(option) for option in inner if option is not type(None))
+    if origin is Literal:
+        return all(isinstance(word, str) for word in inner)
+    return kind in (str, Path)
+
+
+def _annotation(section: type[Section], key: str, chosen: Callable[[str], Any]) -> Any:
+    """Return the type of a dotted key, None of one that there is not; ``chosen`` knows ``model.name`` and the like."""
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents, start=1):
+        field = section.model_fields.get(part)
+        kind = field.annotation if field is not None else None
+        if field is None or not (isinstance(kind, type) and issubclass(kind, Section)):
+            return None
+        section = kind
+        if issubclass(kind, (DatasetSection, ModelSection)):
+            registry = DATASETS if issubclass(kind, DatasetSection) else MODELS
+            name = chosen(".".join([*parents[:depth], "name"]))
+            if name is not None and name not in registry:
+                return None
+            section = registry.get(name) if name is not None else type(field.get_default(call_default_factory=True))
+    field = section.model_fields.get(last)
+    return None if field is None else field.annotation

@@ -25,14 +25,14 @@ from pydantic import (
 )
 
 from routing.config.explain import explain_run
-from routing.config.overrides import parse_overrides, switch_names
+from routing.config.overrides import parse_overrides, split_overrides, switch_names
 from routing.config.plugins import import_plugins
 from routing.config.recipe import fill
 from routing.config.registry import DATASETS, METRICS, MODELS
 from routing.config.section import DatasetSection, ModelSection, Section, by_name, dotted, merge, nested
 from routing.config.training import TrainingSection
 from routing.errors import InputError, choices
-from routing.files.yaml_io import dump, load_file
+from routing.files.yaml_io import dump, load_file, parse_scalar
 
 TASK_LOSSES = {"classification": ("cross_entropy",), "quality": ("l1", "mse")}
 """Losses of every task; the first is its default. A task of a plugin has its own only."""
@@ -163,13 +163,17 @@ class RunConfig(Section):
             values = {} if values is None else values
             if not isinstance(values, dict):
                 raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
-        changes = parse_overrides(overrides)
-        if "plugins" in changes or path is None:
-            import_plugins(changes.get("plugins"))
+            if values.get("kind") in ("sweep", "ablation"):
+                raise InputError(f"{path}: this is a study, not a run; write routing sweep {path}")
+        plugins = split_overrides(overrides).get("plugins")
+        if plugins is not None or path is None:
+            import_plugins(None if plugins is None else parse_scalar(plugins[1], f"value of {plugins[0]}"))
         else:
             import_plugins(values.get("plugins"), Path(path))
         where = str(path) if path is not None else "command line"
-        tree = switch_names(nested(_string_keys(values, where)), changes)
+        own = nested(_string_keys(values, where))
+        changes = parse_overrides(overrides, cls, own)
+        tree = switch_names(own, changes)
         return cls.from_dict(merge(tree, nested(changes)), where)
 
     def is_same_run(self, other: RunConfig) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from routing.config.names import ROUTED_MODEL
 from routing.config.registry import Registry, resolve
@@ -21,6 +23,14 @@ class Section(BaseModel):
     """A frozen group of settings; a key it does not declare is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """``~/data`` is a folder of the user, from a shell that does not say so or from a file."""
+        if isinstance(value, Path):
+            return Path(os.path.expanduser(value))
+        return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def registered(names: Registry, *further: str) -> AfterValidator:

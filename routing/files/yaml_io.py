@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from routing.errors import InputError
+from routing.errors import InputError, nearest
 
 Lines = dict[tuple[str | int, ...], int]
 
@@ -18,8 +18,35 @@ _MOST_VALUES = 100_000
 """Values of a file, those behind aliases included: a few lines of aliases to aliases can stand for billions."""
 
 
+_MOST_CHARACTERS = 1_000_000
+"""Characters of a text that is read at all."""
+
+
 class _Loader(yaml.SafeLoader):
-    """``SafeLoader`` with YAML 1.2 floats; the C loader is not used because errors need marks of every node."""
+    """``SafeLoader`` with the numbers of YAML 1.2: 1e-3 is a float, 010 is ten, 12:30 and 2024-01-05 are text.
+
+    The C loader is not used because errors need marks of every node.
+    """
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> Any:
+        """Return a decimal number also after leading zeros, which YAML 1.1 takes for the sign of an octal one."""
+        text = str(self.construct_scalar(node))
+        if re.fullmatch(r"[-+]?0[0-9_]+", text):
+            return int(text.replace("_", ""))
+        return text if ":" in text else super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> Any:
+        """Return a number, not one of base 60."""
+        text = str(self.construct_scalar(node))
+        return text if ":" in text else super().construct_yaml_float(node)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -69,6 +96,8 @@ def load_text(text: str, where: str = "YAML") -> tuple[Any, Lines]:
     Raises:
         InputError: malformed YAML (file, line, column), a key given twice, an unsafe tag.
     """
+    if len(text) > _MOST_CHARACTERS or text.count(",") + text.count("\n") > _MOST_VALUES:  # before it takes minutes
+        raise InputError(f"{where}: too long (valid: {_MOST_CHARACTERS:,} characters, {_MOST_VALUES:,} values)")
     loader = None
     try:
         loader = _Loader(text)
@@ -81,7 +110,9 @@ def load_text(text: str, where: str = "YAML") -> tuple[Any, Lines]:
     except yaml.YAMLError as error:
         raise InputError(_one_line(error, where)) from None
     except (ValueError, RecursionError, OverflowError) as error:
-        raise InputError(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{where}: not valid YAML: {next(iter(str(error).splitlines()), '')[:100]}") from None
+    except (AttributeError, IndexError, KeyError, TypeError):  # !!bool foo, !!timestamp foo, !!float ''
+        raise InputError(f"{where}: not valid YAML: a value does not fit the tag (!!) before it") from None
     finally:
         if loader is not None:
             loader.dispose()
@@ -92,10 +123,19 @@ def load_file(path: str | os.PathLike[str]) -> tuple[Any, Lines]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{path}: no such file{_beside(Path(path))}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text: {error}") from None
     return load_text(text, str(path))
+
+
+def _beside(path: Path) -> str:
+    """Return ``"; did you mean ...?"`` for a file of nearly that name in the same folder."""
+    try:
+        names = [file.name for file in path.parent.iterdir() if file.is_file()]
+    except OSError:
+        return ""
+    return nearest(path.name, names)
 
 
 def as_cell(value: Any) -> Any:

@@ -90,7 +90,7 @@ def _find(path: str | os.PathLike[str]) -> Path:
     if file.is_dir():
         raise InputError(f"{path}: a folder without {STUDY_FILE}; give a study file or the name of a shipped study")
     if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
-        raise InputError(f"{path}: no such file")
+        load_file(file)  # which says that there is none, and what is
     raise _no_such_study(str(path))
 
 
@@ -107,6 +107,12 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None, s
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
     kind = values.get("kind")
+    if (
+        kind is None
+        and source is not None
+        and {"model", "dataset", "training"} & {str(k).split(".")[0] for k in values}
+    ):
+        raise InputError(f"{where}: this is a run, not a study; write routing train --config {where}")
     if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(str(kind), KINDS) if kind is not None else "; the key is missing"
         raise InputError(f"{place('kind')}: unknown kind {kind!r}{hint} (valid: {choices(KINDS)})")

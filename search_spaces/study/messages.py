@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from routing.config.explain import unknown_first
+from routing.config.explain import how_to_write, unknown_first
 from routing.config.registry import DATASETS, MODELS
 from routing.config.run import valid_keys
-from routing.errors import choices, nearest
+from routing.errors import choices, nearest, shown
 from routing.files.yaml_io import Lines
 from search_spaces.study.schema import AblationStudy, SweepStudy
 
@@ -44,17 +44,14 @@ def first_problem(error: ValidationError, model: type[SweepStudy] | type[Ablatio
         message = f"unknown key '{key}'{nearest(str(path[-1]), fields)} (valid: {choices(fields)})"
     elif first["type"] == "missing":
         message = f"'{key}' is missing"
+    elif (remedy := how_to_write(first)) is not None:
+        message = f"{key}: {remedy}"
     elif first["type"] == "value_error":
         message = message if not key or message.startswith(key) else f"{key}: {message}"
     else:
-        message = f"{key}: {message[:1].lower()}{message[1:]}, not {_short(first['input'])}"
+        message = f"{key}: {message[:1].lower()}{message[1:]}, not {shown(first['input'])}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{place(*path)}: {message}{more}"
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _fields_at(model: type[Any], path: tuple[Any, ...]) -> list[str]:
