@@ -162,7 +162,7 @@ def _train(
     progress = restore_checkpoint(out, training, model, optimizer, average) if out is not None else None
     if progress is None:
         progress = Progress(0, [])
-    elif report is not None and progress.history:  # again: whoever asked may have gone before they heard of it
+    elif report is not None and progress.history:  # again: a caller that was killed may not have received it
         report(progress.history[-1])
     train_split = data["train"].to(device)
     with EventLog(out, progress.epoch + 1) as events:

@@ -1,8 +1,9 @@
 """``RunTrainable``: one process that trains one run after another for Ray Tune (the only file here that names Ray).
 
-Every epoch is one ``step``: the run works in a thread of its own and waits, where it may be stopped, until Ray asks for
-the next, so that it ends exactly at that epoch and the warm process is handed to the next trial. Elsewhere it goes on
-while Ray takes note of its row.
+Every epoch is one ``step``. The run trains in a thread of its own. At an epoch where the scheduler may stop it, it
+waits until Ray asks for the next step, so that a stopped run ends exactly there and the warm process goes to the next
+trial.
+At all other epochs it trains on while Ray processes the reported row.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ RunFunction = Callable[..., TrialRecord]
 
 
 class RunStopped(BaseException):
-    """Raised inside a run at its next report when nobody wants it any more; no ``except Exception`` can hold it."""
+    """Ends a stopped run at its next report; a ``BaseException``, so that no ``except Exception`` can catch it."""
 
 
 class RunTrainable(tune.Trainable):
     """Trains runs for Ray Tune, several in a row in one process (``reuse_actors``).
 
-    A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``; with
-    ``pauses``, the epochs after which it may be stopped, every one without; with ``mirror``, a URL, where nodes share
-    no folder: what the trial writes is copied there every epoch. Every step
-    returns the history row of an epoch and the ``cpu_seconds`` of the trial so far; the last one has ``done`` and
-    either ``final`` (JSON of metrics and points) or ``failed`` (the reason; to raise does not cost the process).
+    A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``. Optional keys:
+    ``pauses``, the epochs after which it may be stopped (default: every one); ``mirror``, a URL to which the files of
+    the trial are uploaded every epoch, for nodes that share no folder. Every step returns the history row of an epoch
+    and the ``cpu_seconds`` of the trial so far; the last one has ``done`` and either ``final`` (JSON of metrics and
+    points) or ``failed`` (the reason, returned and not raised: an exception would cost the warm process).
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        leave_current_folder()  # Ray puts the driver's on the path of its workers
-        with suppress(Exception):  # imports are the process's time, not the first trial's; the trial says what is wrong
+        leave_current_folder()  # Ray adds the driver's current folder to the path of its workers
+        with suppress(Exception):  # import before the first trial's time starts; an error comes up again in the trial
             _function(config["run"])
             _config(config)
         self._handover = _Handover(config)
@@ -84,7 +85,7 @@ class _Handover:
         self._thread.start()
 
     def next(self) -> dict[str, Any]:
-        """Return the next report; a run that waits goes on to it."""
+        """Return the next report; a waiting run is resumed first."""
         if self._is_waiting:
             self._wanted.release()
         row, self._is_waiting = self._rows.get()
@@ -125,13 +126,13 @@ class _Handover:
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again.
 
-        The traceback of the unexpected goes to error.txt.
+        The traceback of an unexpected error goes to error.txt.
         """
         config = _config(self._trial)
         with _workplace(Path(self._trial["out"]), self._trial.get("mirror")) as (out, publish):
 
             def report(row: dict[str, float]) -> None:
-                with suppress(RoutingError):  # what could not be sent goes with the next row
+                with suppress(RoutingError):  # a failed upload is repeated with the next row
                     publish()
                 self._report(row)
 
@@ -156,9 +157,9 @@ class _Handover:
 
 @contextmanager
 def _workplace(out: Path, mirror: str | None) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """Yield where this process trains, and what makes the files there known to the driver.
+    """Yield the folder this process trains in and the function that uploads it for the driver to read.
 
-    The driver has made the folder around ``out``, where it sees it; without it, a mirror serves.
+    The driver creates the parent of ``out``. Where a node does not see that folder, files go through the mirror.
     """
     visible = out.parent.is_dir()
     if mirror is None:
@@ -175,7 +176,7 @@ def _workplace(out: Path, mirror: str | None) -> Iterator[tuple[Path, Callable[[
 
 
 def _insist(publish: Callable[[], None]) -> None:
-    """Send what a finished run has left; where nobody answers, again after a while: it may be nowhere else."""
+    """Upload the files of a finished run, retried with back-off: without it the result may be lost."""
     for pause in _SEND_AGAIN_AFTER:
         with suppress(RoutingError):
             return publish()
@@ -208,7 +209,7 @@ def _is_finished(out: Path, config: RunConfig) -> bool:
 def _reset_process() -> None:
     """Free what the last run held; seeds, threads and switches are set anew by every run itself."""
     gc.collect()
-    gc.freeze()  # what is left is libraries: looking through torch alone takes 200 ms every time
+    gc.freeze()  # only libraries are left: scanning the objects of torch alone would take 200 ms at every collection
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -64,7 +64,7 @@ def bench(quick: bool = False) -> list[BenchTable]:
 
 @contextmanager
 def temporary_cache() -> Iterator[None]:
-    """Keep cached arrays in a folder that is gone afterwards."""
+    """Keep cached arrays in a folder that is deleted afterwards."""
     before = os.environ.get("ROUTING_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ROUTING_CACHE"] = folder

@@ -100,7 +100,7 @@ def compare(
 
     Args:
         names: see ``compared_runs``.
-        num_seeds: every model is trained under so many seeds, from ``seed`` upwards.
+        num_seeds: number of seeds that every model is trained with, from ``seed`` upwards.
 
     Raises:
         InputError: a folder in ``out`` holds another configuration.

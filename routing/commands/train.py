@@ -14,7 +14,7 @@ from routing.quantities import ordered, split_of
 
 
 def default_folder(config: RunConfig) -> Path:
-    """Return where a run goes when nobody says."""
+    """Return the folder of a run where none is given."""
     return Path("runs") / f"{config.dataset.name}-{config.model.name}-seed{config.seed}"
 
 

@@ -72,7 +72,7 @@ class ZeroshotConfig(Section):
         default=None, description="Names of the classes, by their numbers: one a line, or JSON as of clip_benchmark."
     )
     batch_size: int = Field(default=64, ge=1, le=65536, description="Images per forward pass.")
-    limit: int | None = Field(default=None, ge=1, description="Only so many images, the first of the split.")
+    limit: int | None = Field(default=None, ge=1, description="At most this many images, from the start of the split.")
     device: DeviceName = Field(default="auto", description="auto, cpu, cuda[:N], mps.")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Of weights and images of the tower.")
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads.")

@@ -1,8 +1,8 @@
 """Plugins: modules of the user that register routers, data sets, models, aggregators or metrics under their own names.
 
-A configuration names them (``plugins: [my_routers]``), so that whoever reads it, a worker on another machine too,
-imports them before it checks any name. A file may name code, but not bring it along: a results folder from somebody
-else is data.
+A configuration names them (``plugins: [my_routers]``), so that every process that reads it, workers on other machines
+included, imports them before it checks any name. A configuration may name code but not bring it along: a results
+folder received from elsewhere is data and must not run code.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def digest(modules: Iterable[str]) -> str:
 
 
 def _check_origin(name: str, source: Path) -> None:
-    """Raise ``InputError`` for a module that the folder of the command has from whoever wrote ``source``."""
+    """Raise ``InputError`` for a module that came into the current folder together with the file ``source``."""
     here = Path.cwd().resolve()
     elsewhere = [entry for entry in sys.path if entry and Path(entry).resolve() != here]
     if PathFinder.find_spec(name.partition(".")[0], elsewhere) is not None:

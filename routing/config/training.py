@@ -22,9 +22,9 @@ class PhaseSection(Section):
     losses: tuple[Word, ...] | None = Field(
         default=None, min_length=1, description="Terms of the loss this phase trains on (task, budget, ...); null: all."
     )
-    epochs: int | None = Field(default=None, ge=1, le=10_000, description="The phase ends after so many epochs.")
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="The phase ends after this many epochs.")
     patience: int | None = Field(
-        default=None, ge=1, le=10_000, description="The phase ends after so many epochs without a better validation."
+        default=None, ge=1, le=10_000, description="The phase ends after this many epochs without a better validation."
     )
 
     @property
@@ -120,7 +120,10 @@ class TrainingSection(Section):
         description="Take the weights of an identical training of this machine; evaluation settings do not count.",
     )
     patience: int | None = Field(
-        default=None, ge=1, le=10_000, description="Stop after so many epochs without a better validation; null: never."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Stop after this many epochs without a better validation; null: never.",
     )
     augment: AugmentSection = AugmentSection()
     schedule: Literal["joint", "alternating"] = Field(

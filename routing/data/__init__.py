@@ -106,7 +106,7 @@ class Split:
 class ImageData:
     """All splits of a data set and what a model must know of it.
 
-    ``key`` is a digest of their content, the same on every machine; empty where nobody has said.
+    ``key`` is a digest of their content, the same on every machine; empty where it is not known.
     """
 
     info: DataInfo

@@ -89,7 +89,7 @@ class FoundImagesSection(DatasetSection):
     patch_margin: int = Field(default=4, ge=0, le=256, description="Context around each patch in pixels, every side.")
     val_fraction: float = Field(default=0.1, gt=0, lt=1, description="Cut from train by seed where no val is given.")
     num_train: int | None = Field(
-        default=None, ge=1, description="Train on so many images only, drawn by seed; null: all."
+        default=None, ge=1, description="Train on this many images only, drawn by seed; null: all."
     )
 
 

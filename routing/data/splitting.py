@@ -15,8 +15,8 @@ def cut_by_seed(
 ) -> dict[str, Indices]:
     """Cut ``count`` images into disjoint ``train``, ``val`` and (where asked for) ``test``.
 
-    The validation images depend on the seed and their fraction only, not on ``num_train``, which keeps so many
-    training images and leaves the others unused.
+    The validation images depend on the seed and their fraction only, not on ``num_train``, the number of training
+    images that are kept; the others are left unused.
 
     Raises:
         InputError: nothing is left to train on.

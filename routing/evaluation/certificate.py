@@ -33,9 +33,9 @@ def certify(model: RoutedModel[Any], evaluator: Evaluator, routed: Evaluation) -
     (of all multiply-adds), ``score_routed``, ``score_random`` and ``score_full`` (the task's metric), ``gap_closed``
     (None when random is as good as full), ``grad_norm_scores`` and ``grad_norm_threshold`` (None where there is no
     gradient), ``saturation`` (share of gates within 1 % of 0 or 1; None without a threshold). Where the data knows
-    the object's box also ``recall`` (share of the box that is routed, mean over images; by lot it is ``rate``) and its
-    standard error ``recall_error``, ``score_oracle`` (as many patches of every image, those with most of the box) and
-    ``gap_closed_oracle``.
+    the object's box also ``recall`` (share of the box that is routed, mean over images; ``rate`` for random patches)
+    and its standard error ``recall_error``, ``score_oracle`` (as many patches of every image, those with most of the
+    box) and ``gap_closed_oracle``.
     """
     assert routed.routing_ratio is not None
     ways = _OtherWays(model, BOX in evaluator.info.facts)
@@ -104,7 +104,7 @@ def _gap_closed(sign: float, routed: float, random: float, best: float) -> float
 
 
 class _OtherWays:
-    """Runs a batch as the router did not: as many patches by lot, all of them, as many by the box where known."""
+    """Runs a batch with other choices than the router's: as many random patches, all, and as many by the known box."""
 
     def __init__(self, model: RoutedModel[Any], has_box: bool) -> None:
         self.model, self.has_box = model, has_box

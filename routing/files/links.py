@@ -1,4 +1,4 @@
-"""Links in a folder from somebody else: they must not have this program read or write what lies outside."""
+"""Symbolic links in a folder of unknown origin: following one must not read or write a file outside the folder."""
 
 from __future__ import annotations
 

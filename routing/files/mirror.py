@@ -63,7 +63,7 @@ class Mirror:
     def push(self, folder: Path, name: str = "", *, deep: bool = True) -> None:
         """Copy what changed in ``folder`` to ``url/name``; hidden files stay.
 
-        Of the files directly in it, those that are gone since are deleted there too.
+        Files directly in it that have been deleted since are deleted from the mirror too.
 
         Args:
             deep: with the folders in it, else only its own files.

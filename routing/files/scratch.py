@@ -1,4 +1,4 @@
-"""A temporary folder per process; what killed ones left behind is deleted by the next one."""
+"""A temporary folder per process; the next process deletes those that killed processes left behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOCK = ".lock"
 def scratch_folder() -> Iterator[Path]:
     """Yield a folder that is deleted afterwards.
 
-    Its lock dies with the process, so that a folder whose lock is free belongs to nobody any more.
+    Its lock is released when the process ends, so that a folder whose lock is free has no owner left.
     """
     delete_abandoned(Path(tempfile.gettempdir()))
     folder, lock = _create()
@@ -31,7 +31,7 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def delete_abandoned(parent: Path) -> None:
-    """Delete the scratch folders of this user in ``parent`` whose process is gone."""
+    """Delete the scratch folders of this user in ``parent`` whose process has ended."""
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError, Timeout):
             if folder.is_symlink() or folder.stat().st_uid != os.getuid() or not (folder / _LOCK).is_file():

@@ -94,7 +94,7 @@ class RoutedModel(VisionModel, Generic[S]):
 
     @abstractmethod
     def dispatch(self, encoded: S, decision: RoutingDecision) -> ModelOutput:
-        """Run each unit through the path of *this* decision, whoever made it, and no unit through the other."""
+        """Run each unit through the path of *this* decision, whatever made it, and through no other path."""
 
     def train_form(self, encoded: S, decision: RoutingDecision) -> ModelOutput:
         """Return what training differentiates; by default what inference runs."""

@@ -56,7 +56,9 @@ class AacnAttentionSection(Section):
     """Multi-head self-attention over the positions of every attended stage."""
 
     enabled: bool = Field(default=True, description="false: positions count the same and there is no attention branch.")
-    stages: int | None = Field(default=None, ge=1, le=16, description="Attend the last so many stages; null: all.")
+    stages: int | None = Field(
+        default=None, ge=1, le=16, description="Number of last stages with attention; null: all."
+    )
     width: int = Field(default=16, ge=1, le=65536, description="Width of the attention, d.")
     heads: int = Field(default=4, ge=1, le=256, description="Heads; must divide width.")
     grid: int = Field(default=5, ge=1, le=64, description="A stage is averaged down to grid x grid positions at most.")

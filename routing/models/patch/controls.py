@@ -1,6 +1,6 @@
-"""Controls: routers that learn nothing about routing, each to rule out one explanation of why a router works.
+"""Controls: routers that do not learn to route; each rules out one explanation of why a learned router works.
 
-All route a fixed share of every image's patches, the one that meets the budget. Shapes: B batch, N patches.
+All of them route the same share of every image's patches, the share that meets the budget. Shapes: B batch, N patches.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from routing.models.patch.routers import ShareRouter
 
 
 class Random(ShareRouter):
-    """Patches by lot: drawn anew in training, fixed in evaluation. Is *which* patch worth anything?"""
+    """Random patches: new ones at every training step, fixed ones in evaluation. Does it matter *which* are routed?"""
 
     EVALUATION_SEED = 20_240_917
     not_shipped = "draws patches at random"
@@ -28,15 +28,15 @@ class Random(ShareRouter):
 
 
 class Permuted(ShareRouter):
-    """The scores of the next image of the batch: does the choice look at *this* image, or only at where patches lie?
+    """The scores of the next image of the batch: does the choice depend on *this* image, or on patch positions only?
 
-    In a batch of one image there is no other: its own scores then decide.
+    A batch of one image has no other: its own scores decide.
     """
 
-    not_shipped = "looks at the scores of another image"
+    not_shipped = "uses the scores of another image"
 
     def evidence(self, encoded: Encoded) -> Tensor:
-        """Return the scores moved by one image."""
+        """Return the scores (B, N), shifted by one image along the batch."""
         return encoded.scores_BN.detach().roll(1, dims=0)
 
 
@@ -51,7 +51,7 @@ class Centre(ShareRouter):
 
 
 class EdgeEnergy(ShareRouter):
-    """The patches with the strongest edges: what a hand-written rule would look at."""
+    """The patches with the strongest edges: what a hand-written rule would choose."""
 
     def evidence(self, encoded: Encoded) -> Tensor:
         """Return the mean squared difference of neighbouring pixels inside each cell, margin left out."""
@@ -65,7 +65,7 @@ class EdgeEnergy(ShareRouter):
 
 
 class Oracle(ShareRouter):
-    """The patches that hold most of the object, from the box the data knows: the upper end of choosing by place."""
+    """The patches that hold most of the object, from its annotated box: the upper bound of choosing by position."""
 
     needs = ("box",)
     not_shipped = "is told where the object is"
@@ -76,9 +76,9 @@ class Oracle(ShareRouter):
 
 
 class PostHoc(ShareRouter):
-    """Trained as full_compute, never routed; then its own pooling weights choose what is looked at at all.
+    """Trained as full_compute, without routing; in evaluation its own pooling weights choose the patches it sees.
 
-    There is no small branch: it would have learned nothing. Unrouted patches are skipped and the weights of the
+    There is no small branch, as it would not have been trained. Unrouted patches are skipped, and the weights of the
     others sum to one.
     """
 

@@ -251,7 +251,7 @@ def _is_timm_block(block: nn.Module) -> bool:
 
 
 def _is_instance(model: object, module: str, name: str) -> bool:
-    """Say whether ``model`` is of that class, without importing a module that nobody else has imported."""
+    """Return whether ``model`` is of that class; a module that is not loaded yet is not imported for it."""
     loaded = sys.modules.get(module)
     return loaded is not None and isinstance(model, getattr(loaded, name))
 

@@ -159,7 +159,7 @@ def cls_attention(source: AttentionInput, selection: Selection) -> Tensor:
 
 
 def random(source: AttentionInput, selection: Selection) -> Tensor:
-    """Control: CLS and k + m tokens by lot, drawn per image; the same draw for every call of the same shape."""
+    """Control: CLS and k + m random tokens, drawn per image; the same draw for every call of the same shape."""
     selection.check(source.tokens.shape[1])
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     noise_BT = torch.rand(source.tokens.shape[:2], generator=generator).to(source.tokens.device)
