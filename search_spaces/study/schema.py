@@ -230,7 +230,7 @@ class StudyBase(Section):
     cost: str = Field(default="", description="What it costs, in words: about 5 minutes on 2 cores.")
     base: dict[str, Any] = Field(default_factory=dict, description="Keys of the run that all trials share.")
     objectives: tuple[DeclaredObjective, ...] = Field(min_length=1, max_length=3, description="What is optimised.")
-    scheduler: SchedulerSection = SchedulerSection()
+    scheduler: SchedulerSection = Field(default_factory=SchedulerSection)
     resources: ResourcesSection = ResourcesSection()
     trial_timeout: Duration | None = Field(default=None, description="A trial that takes longer fails: 90s, 10m, 1h.")
     keep_models: Literal["all", "front", "none"] = Field(
@@ -255,7 +255,7 @@ class SweepStudy(StudyBase):
     enqueue: tuple[dict[str, Any], ...] = Field(
         default=(), description="Settings of the space that run first, and to the end."
     )
-    sampler: SamplerSection = SamplerSection()
+    sampler: SamplerSection = Field(default_factory=SamplerSection)
     trials: int = Field(ge=1, le=1_000_000, description="Trials to run in all.")
     constraints: tuple[str, ...] = Field(
         default=(), description="What is refused before training, as in `flops <= 1.0e6`."

@@ -25,6 +25,24 @@ def test_reading_a_study() -> None:
     assert heavy_imports("import search_spaces\nsearch_spaces.load_study('digits')") == []
 
 
+def test_any_module_of_a_study_can_be_imported_first() -> None:
+    """Samplers and rules read the schema: it must not look them up while it is being imported."""
+    program = """
+import importlib, pkgutil, sys
+import search_spaces.study, search_spaces.search, search_spaces.search.samplers
+
+def modules(package):
+    return [f"{package.__name__}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+
+for first in map(modules, (search_spaces.study, search_spaces.search, search_spaces.search.samplers)):
+    for name in first:
+        for known in [module for module in sys.modules if module.startswith("search_spaces.")]:
+            del sys.modules[known]
+        importlib.import_module(name)
+"""
+    heavy_imports(program)
+
+
 def test_describing_the_embedded_data() -> None:
     assert heavy_imports("from routing.config.run import RunConfig\nRunConfig().dataset.info()") == []
 
