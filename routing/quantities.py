@@ -216,6 +216,26 @@ def heading(name: str) -> str:
     return found.heading if split is None else f"{split} {found.heading}"
 
 
+def count(value: float) -> str:
+    """Return a count of multiply-adds or parameters with three digits: ``312 k``, ``1.40 M``, ``4.60 G``."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            scaled = value / size
+            digits = 0 if abs(scaled) >= 99.95 else 1 if abs(scaled) >= 9.995 else 2
+            return f"{scaled:.{digits}f} {letter}"
+    return f"{value:.0f}"
+
+
+def in_words(name: str, value: float) -> str:
+    """Return a stored value of a column with its unit: ``95.80 %``; a count has a prefix and none: ``944 k``."""
+    known = find(name)
+    if known is None:
+        return f"{value:.4g}"
+    if known.is_count:
+        return count(value)
+    return f"{known.shown(value)} {known.unit}".rstrip()
+
+
 def ordered(names: Iterable[str]) -> list[str]:
     """Return the measured columns among ``names``, once each: by split and quantity, then those of plugins."""
     measured = [name for name in dict.fromkeys(names) if find(name) is not None or split_of(name) is not None]

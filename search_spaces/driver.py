@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from routing.commands.console import duration
+from routing.commands.console import Phase, duration
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.mirror import Mirror
@@ -17,7 +18,7 @@ from search_spaces.ledger.opening import Opening
 from search_spaces.ledger.resume import replayed, settle_running, total_trials
 from search_spaces.ledger.tables import Collector
 from search_spaces.on_ray.session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
-from search_spaces.plan import Blueprint, blueprint
+from search_spaces.plan import Blueprint, blueprint, trained_epochs
 from search_spaces.progress import SweepProgress
 from search_spaces.signals import SweepInterrupted, clean_stop
 from search_spaces.stopping import Stopping
@@ -97,24 +98,29 @@ class Driver:
             self.mirror.push(self.out, deep=False)
 
     def _run_missing(self, notes: list[str]) -> None:
-        with session(self.address, self.concurrency or 1, self.study.resources) as scratch:
+        resources = self.study.resources
+        with Phase("starting Ray") as starting, session(self.address, self.concurrency or 1, resources) as scratch:
             self.catch_signals()  # Ray has put its own handlers in place
-            concurrency = self.concurrency or cluster_concurrency(self.study.resources)
+            concurrency = self.concurrency or cluster_concurrency(resources)
             start_together(concurrency)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
-            self._run_segments(scratch, concurrency, [*notes, *self._unused_gpus()])
+            self._run_segments(scratch, concurrency, [*notes, *self._unused_gpus()], starting)
 
-    def _run_segments(self, scratch: Path, concurrency: int, notes: list[str]) -> None:
+    def _run_segments(self, scratch: Path, concurrency: int, notes: list[str], starting: Phase) -> None:
         """Run one segment after another until nothing is missing, the sampler has nothing more, or it must stop."""
         from search_spaces.on_ray.segment import Segments  # imports Ray Tune, while Ray's processes start
 
         stopping, past = self.stopping, (self.ledger, self.study, self.plan, self.out)
         proposer, rule, points = replayed(*past)
-        progress = SweepProgress(self.study.name, self.study.objectives, self.total, self._done(), points)
+        progress = SweepProgress(
+            self.study.name, self.study.objectives, self.total, self.out, self._done(), points, concurrency,
+            partial(trained_epochs, self.study), lambda: stopping.deadline,
+        )  # fmt: skip
         segments = Segments(
             self.study, self.plan, self.ledger, self.out, self.mirror, self.run, concurrency, stopping, progress,
             self.publish,
         )  # fmt: skip
+        starting.stop()
         for note in notes:
             progress.say(note)
         with progress:
@@ -125,7 +131,7 @@ class Driver:
                 if lost is not None:
                     progress.say(lost)
                     proposer, rule, _ = replayed(*past)
-                    progress.done = self._done()
+                    progress.begin_again(self._done())
         if stopping.disk_full:
             raise OSError(errno.ENOSPC, "a trial found no room for its files")
         if proposer.exhausted:

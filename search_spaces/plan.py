@@ -127,16 +127,24 @@ def _estimate(study: Study, total: int, configs: Sequence[RunConfig]) -> list[st
         f"{median(flops):,.0f}",
         *_beyond_reference(study, flops),
     ]
-    scheduler = study.scheduler
-    levels = rule_of(scheduler, study.objectives).rungs(int(epochs))
+    levels = rule_of(study.scheduler, study.objectives).rungs(int(epochs))
     text = f"training: {total} x {shown} epochs"
     if levels:
-        ends, share, expected = [*levels, int(epochs)], 1.0, float(levels[0])
-        for before, after in itertools.pairwise(ends):
-            share /= scheduler.reduction_factor
-            expected += share * (after - before)
-        text += f", about {total * expected:.0f} epochs when {scheduler.name} stops trials at {_words(levels)}"
+        expected = total * trained_epochs(study, int(epochs))
+        text += f", about {expected:.0f} epochs when {study.scheduler.name} stops trials at {_words(levels)}"
     return [*lines, text]
+
+
+def trained_epochs(study: Study, epochs: int) -> float:
+    """Return how many of its epochs a trial trains on average, when each rung lets its share of them go on."""
+    levels = rule_of(study.scheduler, study.objectives).rungs(epochs)
+    if not levels:
+        return float(epochs)
+    share, expected = 1.0, float(levels[0])
+    for before, after in itertools.pairwise([*levels, epochs]):
+        share /= study.scheduler.reduction_factor
+        expected += share * (after - before)
+    return expected
 
 
 def _beyond_reference(study: Study, flops: list[float]) -> list[str]:

@@ -1,19 +1,36 @@
-"""What a person sees of a running study: one live line on a terminal, a plain line per trial elsewhere."""
+"""What a person sees of a running study: a live view on a terminal, a line per trial elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from routing.commands.console import duration
-from routing.pareto import volume_of
+from routing.config.run import RunConfig
+from routing.files.results_folder import COMPLETE, ERROR_FILE, FAIL, PRUNED, trial_folder
+from search_spaces.pace import Pace
+from search_spaces.words import Best, FoundPoint, of_model, of_values
 
 if TYPE_CHECKING:
     from routing.objectives import Objective
+    from search_spaces.live_view import LiveView
 
 _REFRESH_SECONDS = 0.5
+
+
+@dataclass
+class Running:
+    """A trial as the view shows it; ``row`` is the last row of its history."""
+
+    number: int
+    model: str
+    epochs: int
+    row: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SweepProgress:
@@ -21,87 +38,120 @@ class SweepProgress:
 
     Args:
         name: of the study.
-        objectives: of the study; the first one is shown as ``best``.
+        objectives: of the study.
         total: trials to run in all.
+        out: results folder.
         done: trials an earlier driver has finished.
-        points: points they left, one value per objective.
+        points: points they left.
+        slots: trials that run at once.
+        expected_epochs: epochs of a trial -> those it trains on average, early stopping counted in.
+        deadline: when the time budget ends, on the monotonic clock; None without one.
         stream: where to show it; live on a terminal, one line per trial elsewhere.
     """
+
+    ENDS: ClassVar[dict[str, str]] = {PRUNED: "stopped", FAIL: "failed"}
+    """How a trial can end other than by finishing, in one word."""
 
     def __init__(
         self,
         name: str,
         objectives: tuple[Objective, ...],
         total: int,
+        out: Path,
         done: int = 0,
-        points: Iterable[list[float]] = (),
+        points: Iterable[FoundPoint] = (),
+        slots: int = 1,
+        expected_epochs: Callable[[int], float] = float,
+        deadline: Callable[[], float | None] = lambda: None,
         stream: TextIO | None = None,
     ) -> None:
-        self.name, self.objectives, self.total = name, objectives, total
+        self.name, self.objectives, self.total, self.out, self.done = name, objectives, total, out, done
         self.stream = stream if stream is not None else sys.stderr
-        self.done, self._done_before = done, done
-        self._points = list(points)
-        self._volume = volume_of(self._points, objectives)
+        self.ends: Counter[str] = Counter()
+        self.running: dict[int, Running] = {}
+        self.best = Best(objectives, list(points))
+        self._pace, self._deadline = Pace(slots, expected_epochs), deadline
         self._started = self._shown = time.monotonic()
-        self._live: Any = None
+        self._view: LiveView | None = None
         if self.stream.isatty():
-            from rich.console import Console
-            from rich.live import Live
+            from search_spaces.live_view import live_view
 
-            self._live = Live("", console=Console(file=self.stream), auto_refresh=False, transient=True)
+            self._view = live_view(self.stream)
 
     def __enter__(self) -> SweepProgress:
         self._started = time.monotonic()
-        if self._live is not None:
-            self._live.start()
-            self.refresh(running=0, force=True)
+        if self._view is not None:
+            self._view.start(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        if self._view is not None:
+            self._view.stop()
 
-    def finished(self, number: int, state: str, words: str, points: list[list[float]]) -> None:
-        """Note the end of a trial; ``words`` says what came of it."""
+    def started(self, number: int, config: RunConfig) -> None:
+        """Note that a worker has taken a trial, for the first time or again."""
+        self.running[number] = Running(number, of_model(config), config.training.num_epochs)
+        self._pace.start(number, config.training.num_epochs, time.monotonic())
+
+    def reported(self, number: int, row: Mapping[str, Any]) -> None:
+        """Note a row of a running trial's history."""
+        if number in self.running and "epoch" in row:
+            self.running[number].row = row
+            self._pace.report(number, int(row["epoch"]), time.monotonic())
+
+    def finished(self, number: int, state: str, reason: str, points: list[list[float]]) -> None:
+        """Note the end of a trial and say it; ``reason`` is why it was stopped or failed, empty where it finished.
+
+        Args:
+            points: one value per objective of every operating point, the default one first.
+        """
         self.done += 1
-        if points:
-            self._points += points
-            self._volume = volume_of(self._points, self.objectives)
-        if self._live is None:
-            print(f"[{self.done}/{self.total}] trial {number} {state.lower()}: {words}", file=self.stream, flush=True)
+        self.ends[state] += 1
+        was = self.running.pop(number, None)
+        seconds = self._pace.end(number, time.monotonic())
+        model = "" if was is None else was.model
+        self.best.add(model, points)
+        what = of_values(self.objectives, points[0]) if state == COMPLETE and points else reason
+        what = f"{self.ENDS[state]}: {what.removeprefix('stopped: ')}" if state in self.ENDS else what
+        line = "  ".join(part for part in (f"[{self.done}/{self.total}] trial {number}", model, what) if part)
+        line += "" if seconds is None else f"  ({duration(seconds)})"
+        error = trial_folder(self.out, number) / ERROR_FILE
+        if state == FAIL and error.exists():
+            line += f"\n    {error}"
+        if self._view is not None:
+            self._view.keep(line, failed=state == FAIL)
+        else:
+            self.say("  |  ".join([line, *self.clock()]))
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        if self._live is not None:
-            self._live.console.print(text, markup=False, highlight=False)
+        if self._view is not None:
+            self._view.keep(text)
         else:
             print(text, file=self.stream, flush=True)
 
-    def refresh(self, running: int, force: bool = False) -> None:
-        """Redraw the live line, at most twice a second."""
+    def begin_again(self, done: int) -> None:
+        """Forget the trials that ran: they were lost with their workers; ``done`` have ended in all."""
+        self.done = done
+        self.running.clear()
+        self._pace.forget_running()
+
+    def refresh(self, force: bool = False) -> None:
+        """Redraw the live view, at most twice a second."""
         now = time.monotonic()
-        if self._live is None or (now - self._shown < _REFRESH_SECONDS and not force):
-            return
-        self._shown = now
-        from rich.text import Text
+        if self._view is not None and (force or now - self._shown >= _REFRESH_SECONDS):
+            self._shown = now
+            self._view.show(self)
 
-        self._live.update(Text(self.line(running), no_wrap=True, overflow="ellipsis"), refresh=True)
+    def clock(self) -> list[str]:
+        """Return the time left and the time so far, in words."""
+        now = time.monotonic()
+        return [self.time_left(now), f"{duration(now - self._started)} elapsed"]
 
-    def line(self, running: int) -> str:
-        """Return the live line: done/total, running, best, hypervolume, time left."""
-        parts = [f"{self.name}  {self.done}/{self.total} trials", f"{running} running"]
-        if self._points:
-            first = self.objectives[0]
-            values = [point[0] for point in self._points]
-            best = max(values) if first.goal == "maximize" else min(values)
-            parts += [f"best {first.metric} {best:.4g}", f"hypervolume {self._volume:.4g}"]
-        parts += [f"{duration(time.monotonic() - self._started)} gone", self.time_left()]
-        return "  |  ".join(part for part in parts if part)
-
-    def time_left(self) -> str:
-        """Return when the study will end at the pace so far, empty while there is no pace."""
-        here = self.done - self._done_before
-        if here == 0:
-            return ""
-        pace = (time.monotonic() - self._started) / here
-        return f"about {duration(pace * max(self.total - self.done, 0))} left"
+    def time_left(self, now: float) -> str:
+        """Return when the study will end, in words; a time budget may end it before its trials do."""
+        waiting = max(self.total - self.done - len(self.running), 0)
+        left, limit = self._pace.seconds_left(waiting, now), self._deadline()
+        if limit is not None and (left is None or now + left > limit):
+            return f"{duration(max(limit - now, 0))} left of the time budget"
+        return "time left: known after an epoch" if left is None else f"about {duration(left)} left"

@@ -10,22 +10,24 @@ class Stopping:
 
     Args:
         budget: seconds from the first trial that starts; None for no limit.
+
+    ``deadline`` is when that is, on the monotonic clock; None before.
     """
 
     def __init__(self, budget: float | None) -> None:
         self.budget = budget
         self.signal: int | None = None
         self.disk_full = False
-        self._deadline: float | None = None
+        self.deadline: float | None = None
 
     def start_clock(self) -> None:
         """Count the time budget from now on; only the first call does."""
-        if self.budget is not None and self._deadline is None:
-            self._deadline = time.monotonic() + self.budget
+        if self.budget is not None and self.deadline is None:
+            self.deadline = time.monotonic() + self.budget
 
     def should_stop(self) -> bool:
         """Return whether a signal came, the disk is full or the time is over."""
-        late = self._deadline is not None and time.monotonic() > self._deadline
+        late = self.deadline is not None and time.monotonic() > self.deadline
         return late or self.disk_full or self.signal is not None
 
     def interrupt(self, number: int) -> None:

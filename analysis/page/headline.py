@@ -11,13 +11,11 @@ from analysis.findings.confirmed import confirmed_row, reached
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
 from analysis.words.words import name, scale, shown
+from routing.claim import claim_of
 from routing.config.names import FULL_COMPUTE
 from routing.files.results_folder import COMPLETE
 from routing.objectives import Objective
 from routing.quantities import MULTIPLY_ADDS, find, heading
-
-ONE_POINT = 0.01
-"""One percentage point of a share."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +120,10 @@ def _as_good_as_full(summary: Summary) -> _Match | None:
     metric = next((o.metric for o in objectives if o.goal == "maximize" and scale(o.metric) == 100), None)
     if metric is None or summary.front.empty or baselines.empty or "flops" not in baselines:
         return None
-    full = baselines[baselines["model.name"] == FULL_COMPUTE]
-    if full.empty or not full.iloc[0]["flops"] > 0:
-        return None
-    close = summary.front[summary.front[metric] >= full.iloc[0][metric] - ONE_POINT]
-    if close.empty:
-        return None
-    row = close.loc[close["flops"].idxmin()]
-    return _Match(row, full.iloc[0], float(row["flops"] / full.iloc[0]["flops"]))
+    rows = pd.concat([summary.front, baselines[baselines["model.name"] == FULL_COMPUTE]])
+    rows = rows[rows[[metric, "flops"]].notna().all(axis=1)]
+    found = claim_of(rows["model.name"].tolist(), rows[metric].tolist(), rows["flops"].tolist())
+    return None if found is None else _Match(rows.iloc[found.point], rows.iloc[found.dense], found.share)
 
 
 def _who(row: pd.Series) -> str:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 from routing.quantities import MULTIPLY_ADDS, find, heading, is_metric, ordered
 
+_SILENT_SECONDS = 2.0
+"""How long something may take before a person is told what it is."""
 CONTEXT = {
     "trial": "trial",
     "model.name": "model",
@@ -50,6 +56,39 @@ def point_columns(rows: Iterable[Iterable[str]], objectives: Sequence[str] = ())
 def say(line: str) -> None:
     """Print one line as it is."""
     Console(highlight=False, soft_wrap=True).print(line, markup=False)
+
+
+class Phase:
+    """Says on standard error what takes its time: a spinner on a terminal, a line elsewhere once 2 s have passed.
+
+    Used as a context; ``stop`` ends it before the context does, so that another view can take the terminal.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text, self._stream = text, sys.stderr
+        self._status: Status | None = None
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> Phase:
+        console = Console(file=self._stream, highlight=False)
+        if console.is_interactive:
+            self._status = console.status(Text(f"{self._text} ..."), spinner="line", refresh_per_second=4)
+            self._status.start()
+        else:
+            self._timer = threading.Timer(_SILENT_SECONDS, print, [f"{self._text} ..."], {"file": self._stream})
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End the phase; nothing of a spinner stays."""
+        if self._status is not None:
+            self._status.stop()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def duration(seconds: float) -> str:

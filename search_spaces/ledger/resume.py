@@ -41,6 +41,7 @@ from search_spaces.search.memory import Curve
 from search_spaces.search.proposer import Proposer, fits
 from search_spaces.search.rules import Rule, rule_of
 from search_spaces.study.load import load_study
+from search_spaces.words import FoundPoint, of_model
 
 if TYPE_CHECKING:
     from routing.objectives import Objective
@@ -138,19 +139,19 @@ def next_proposal(ledger: Ledger) -> int:
     return max((trial.user_attrs.get(PROPOSAL, -1) for trial in ledger.trials()), default=-1) + 1
 
 
-def replayed(ledger: Ledger, study: Study, plan: Blueprint, out: Path) -> tuple[Proposer, Rule, list[list[float]]]:
+def replayed(ledger: Ledger, study: Study, plan: Blueprint, out: Path) -> tuple[Proposer, Rule, list[FoundPoint]]:
     """Return a sampler and a stopping rule that know what the ledger knows, and the points found so far."""
     rule = rule_of(study.scheduler, study.objectives)
     proposer = Proposer(plan.space, study.objectives, plan.sampler, plan.samples)
-    points = replay(ledger, proposer, rule, out, study.objectives)
+    points = replay(ledger, proposer, rule, out, study.objectives, plan)
     proposer.next_index = next_proposal(ledger)
     return proposer, rule, points
 
 
 def replay(
-    ledger: Ledger, proposer: Proposer, rule: Rule, out: Path, objectives: Sequence[Objective]
-) -> list[list[float]]:
-    """Tell sampler and scheduler what the ledger knows; return the points found so far, one value per objective."""
+    ledger: Ledger, proposer: Proposer, rule: Rule, out: Path, objectives: Sequence[Objective], plan: Blueprint
+) -> list[FoundPoint]:
+    """Tell sampler and scheduler what the ledger knows; return the points found so far, as ``replayed`` does."""
     points = []
     trials = ledger.trials()
     # without stopped trials nobody asks how the others went on the way
@@ -163,7 +164,8 @@ def replay(
         history = _history(folder) if curves_count else []
         proposer.replay(setting_of(trial), trial.state, trial.values, _curve(trial, history, objectives))
         _replay_history(rule, trial, folder, history)
-        points += _points(folder, objectives)
+        found = _points(folder, objectives)
+        points += [(model, point) for model in [_model(plan, trial)] * bool(found) for point in found]
     return points
 
 
@@ -196,6 +198,14 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
             rule.note(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return  # a trial without a readable history takes no part in the rungs
+
+
+def _model(plan: Blueprint, trial: FrozenTrial) -> str:
+    """Return what a trial trained, empty where the study has changed since."""
+    try:
+        return of_model(plan.configure(plan.space.restore(setting_of(trial))))
+    except (InputError, KeyError):
+        return ""
 
 
 def _points(folder: Path, objectives: Sequence[Objective]) -> list[list[float]]:

@@ -12,6 +12,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from routing.config.run import RunConfig
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.search.rules import Rule
 
@@ -80,7 +81,8 @@ class StudyCallback(Callback):
         changed: set when the tables lack something.
         trial_timeout: seconds a worker may have a trial; None for no limit.
         should_stop, start_clock: whether the study ends now, and what to call when its first trial starts.
-        publish, refresh: write the tables; show how many trials are running.
+        publish: write the tables.
+        started, reported, refresh: told when a worker takes a trial and when it has a row of its history; show them.
     """
 
     def __init__(
@@ -92,10 +94,13 @@ class StudyCallback(Callback):
         should_stop: Callable[[], bool],
         start_clock: Callable[[], None],
         publish: Callable[[], None],
-        refresh: Callable[[int], None],
+        started: Callable[[int, RunConfig], None],
+        reported: Callable[[int, dict[str, Any]], None],
+        refresh: Callable[[], None],
     ) -> None:
         self.search, self.changed, self.trial_timeout = search, changed, trial_timeout
-        self.should_stop, self.start_clock, self.publish, self.refresh = should_stop, start_clock, publish, refresh
+        self.should_stop, self.start_clock, self.publish = should_stop, start_clock, publish
+        self.started, self.reported, self.refresh = started, reported, refresh
         self.stopper = _Stopper(self.stop_all)
         self._trials: list[Trial] = []
         self._next_tables = 0.0
@@ -120,6 +125,16 @@ class StudyCallback(Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.start_clock()
         self.search.on_trial_start(trial.trial_id)
+        live = self.search.live.get(trial.trial_id)
+        if live is not None:
+            self.started(live.number, live.config)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        live = self.search.live.get(trial.trial_id)
+        if live is not None:
+            self.reported(live.number, result)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self._trials = trials
@@ -134,7 +149,7 @@ class StudyCallback(Callback):
                 _kill(trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        self.refresh(len(self.search.live))
+        self.refresh()
         if self.changed.is_set() and time.monotonic() >= self._next_tables:
             self.changed.clear()
             started = time.monotonic()

@@ -76,6 +76,8 @@ class Segments:
             should_stop=self.stopping.should_stop,
             start_clock=self.stopping.start_clock,
             publish=self._publish,
+            started=self.progress.started,
+            reported=self.progress.reported,
             refresh=self.progress.refresh,
         )
         resources = self.study.resources

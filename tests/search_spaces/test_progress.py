@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from small_studies import ablation_values, sweep_values
 
 from routing.commands.console import duration
+from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.objectives import Objective
 from routing.pareto import volume_of
@@ -38,29 +40,22 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_plain_line_per_trial_away_from_a_terminal() -> None:
+def test_a_plain_line_per_trial_away_from_a_terminal(tmp_path: Path) -> None:
     stream = io.StringIO()
-    with SweepProgress("small", OBJECTIVES, total=3, done=1, points=[[0.5, 2.0]], stream=stream) as progress:
-        progress.finished(4, "COMPLETE", "val_accuracy 0.8", [[0.8, 6.0]])
-        progress.refresh(running=2)
+    config = RunConfig.from_dict({"model.router.mode": "top_k", "training.num_epochs": 2})
+    with SweepProgress("small", OBJECTIVES, 3, tmp_path, done=1, points=[("", [0.5, 2.0])], stream=stream) as progress:
+        progress.started(4, config)
+        progress.reported(4, {"epoch": 1})
+        progress.reported(4, {"epoch": 2})
+        progress.refresh()
+        progress.finished(4, "COMPLETE", "", [[0.8, 6.0]])
         progress.say("a note")
-    assert stream.getvalue() == "[2/3] trial 4 complete: val_accuracy 0.8\na note\n"
-    line = progress.line(running=2)
-    assert line.startswith("small  2/3 trials  |  2 running  |  best val_accuracy 0.8  |  hypervolume 5.2  |")
-    assert line.endswith("left")
-
-
-def test_the_live_line_is_for_terminals() -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    with SweepProgress("small", OBJECTIVES, total=3, stream=stream) as progress:
-        progress.finished(0, "FAIL", "ValueError", [])
-        progress.refresh(running=1, force=True)
-    assert "1/3 trials" in stream.getvalue()
-    assert "trial 0" not in stream.getvalue()
+        progress.finished(5, "PRUNED", "stopped: rank 3 of 4 at epoch 1", [])
+    first, note, last = stream.getvalue().splitlines()
+    assert first == ("[2/3] trial 4  attention_routing/top_k  80.00 %, 6  (0 s)  |  about 0 s left  |  0 s elapsed")
+    assert note == "a note"
+    assert last.startswith("[3/3] trial 5  stopped: rank 3 of 4 at epoch 1  |  ")
+    assert progress.best.words() == ["best 80.00 %, 6 (attention_routing/top_k)", "hypervolume 5.2"]
 
 
 def test_dry_run_says_trials_cost_and_space() -> None:
@@ -89,9 +84,7 @@ def test_dry_run_says_when_settings_cost_more_than_the_reference() -> None:
 
 def test_dry_run_of_what_cannot_run_says_why() -> None:
     base = {"dataset": {"name": "image_folder", "root": "nowhere"}}
-    with pytest.raises(
-        InputError, match=r"no setting of this study can run; the first: dataset\.root nowhere: no such folder"
-    ):
+    with pytest.raises(InputError, match=r"dataset\.root nowhere: no such folder"):
         dry_run(parse_study(sweep_values(base=base)))
 
 

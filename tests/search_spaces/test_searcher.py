@@ -61,7 +61,8 @@ def callback(driver: Driver, search: LedgerSearch) -> StudyCallback:
     stopping = driver.stopping
     return StudyCallback(
         search, Event(), STUDY.trial_timeout, should_stop=stopping.should_stop, start_clock=stopping.start_clock,
-        publish=driver.publish, refresh=lambda running: None,
+        publish=driver.publish, started=lambda number, config: None, reported=lambda number, row: None,
+        refresh=lambda: None,
     )  # fmt: skip
 
 
