@@ -120,7 +120,7 @@ def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: 
     values = {
         "kind": "ablation",
         "name": study.name[: MAX_NAME - len(_SUFFIX)] + _SUFFIX,
-        "question": f"What does the front of {study.name} reach under fresh seeds, on images nobody chose by?",
+        "question": f"What does the front of {study.name} reach under fresh seeds, on images not used for selection?",
         "design": "arms",
         "factors": {"trial": {str(number): _settings(folder, number) for number in dict.fromkeys(arms.values())}},
         "seeds": list(range(first, first + seeds)),

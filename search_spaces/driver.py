@@ -25,11 +25,11 @@ from search_spaces.stopping import Stopping
 from search_spaces.study.schema import Study
 
 _SEGMENT = 2000
-"""Trials of one Ray Tune run; it remembers every trial, so that a long study would fill the driver's memory."""
+"""Trials of one Ray Tune run: Ray Tune keeps every trial in memory, and a long study would fill the driver's."""
 
 
 class Driver:
-    """One call of ``sweep``, with its arguments checked one by one; what they mean: ``search_spaces.sweep``."""
+    """One call of ``search_spaces.sweep``, which explains the arguments."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Driver:
         )
 
     def drive(self) -> Path:
-        """Run what is missing; the tables are whole however it ends."""
+        """Run the missing trials; the tables are written however it ends."""
         self.opening.check()
         said_of_data = check_data(self.plan, self.address)
         with locked(self.out), clean_stop(self.stopping.interrupt) as self.catch_signals:
@@ -70,7 +70,9 @@ class Driver:
                 else:
                     for note in notes:
                         print(note, flush=True)
-            except InputError:  # no cluster answers, or none has room: nothing has run, and nothing blocks another try
+            except (
+                InputError
+            ):  # no cluster answers, or none has room: nothing has run, so remove the new folder's files
                 if is_new:
                     self.opening.withdraw(self.ledger)
                     withdrawn = True
@@ -107,7 +109,7 @@ class Driver:
             self._run_segments(scratch, concurrency, [*notes, *self._unused_gpus()], starting)
 
     def _run_segments(self, scratch: Path, concurrency: int, notes: list[str], starting: Phase) -> None:
-        """Run one segment after another until nothing is missing, the sampler has nothing more, or it must stop."""
+        """Run segments until no trial is missing, the sampler is exhausted, or the sweep must stop."""
         from search_spaces.on_ray.segment import Segments  # imports Ray Tune, while Ray's processes start
 
         stopping, past = self.stopping, (self.ledger, self.study, self.plan, self.out)
@@ -140,7 +142,7 @@ class Driver:
             progress.say(f"time budget of {duration(stopping.budget or 0)} is over after {progress.done} trials")
 
     def _unused_gpus(self) -> list[str]:
-        """Return a line that says so when this machine has GPUs and no trial gets a share of one."""
+        """Return a warning when this machine has GPUs and no trial gets a share of one."""
         count = 0 if self.study.resources.gpu or cluster_address(self.address) is not None else machine_gpus()
         return [f"no trial uses the {count} GPU(s) of this machine: resources.gpu is 0"] if count else []
 
@@ -152,9 +154,9 @@ class Driver:
 
 
 def check_data(plan: Blueprint, address: str | None) -> list[str]:
-    """Fail now, not in every trial, when data of the study are not there; return what is to be said of them.
+    """Fail now, not in every trial, when data of the study are missing; return lines that describe the data.
 
-    Nodes of a cluster may have their own.
+    On a cluster only the description is checked: its nodes may hold the images at this path when the driver does not.
     """
     datasets = {config.dataset.model_dump_json(): config.dataset for config in _runs_of_every_data_set(plan)}
     for dataset in datasets.values():

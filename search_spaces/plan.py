@@ -1,4 +1,4 @@
-"""What a study will do, before it does it: trials, cost, and the space in words."""
+"""The plan of a study before it runs: trials, cost, and the space in words."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
     if not share:
         return []
     return [
-        f"warning: {share:.0%} of the settings cost more than the reference of flops, {reference:,.0f}, and count for "
-        "nothing; raise it above the dearest"
+        f"warning: {share:.0%} of the settings cost more than the reference of flops, {reference:,.0f}, and add "
+        "nothing to the hypervolume; raise it above the most expensive setting"
     ]
 
 
@@ -183,7 +183,7 @@ def broken_constraint(study: Study, flops: float) -> str | None:
 
 
 def check_device(study: Study) -> None:
-    """Raise ``InputError`` where a trial would take a GPU that nobody counts: Ray places trials by their shares."""
+    """Raise ``InputError`` where a trial would use a GPU without a share of it: Ray places trials by their shares."""
     if study.resources.gpu:
         return
     changed = [arm.changes for arm in declared_arms(study)] if not isinstance(study, SweepStudy) else []

@@ -1,7 +1,8 @@
 """Augmentation of uint8 batches: shift and flip of the whole batch at once, the rest by torchvision's transforms.
 
-Those draw one set of numbers per call, so that they are called for each image; shift and flip, which most trainings
-use, are 20 times faster done together. What is drawn depends on the generator only, never on the device.
+torchvision's transforms draw one set of random numbers per call, so they are called for each image. Shift and flip,
+which most trainings use, are 20 times faster on a whole batch. Random numbers depend on the generator only, never on
+the device.
 
 Shapes: B batch, C channels, H height, W width, K classes.
 """
@@ -26,8 +27,8 @@ Step = Callable[[Tensor], Tensor]
 class Augment:
     """Shifts every image by up to ``crop`` pixels and mirrors each with probability one half.
 
-    What comes in at an edge is the image reflected there: a black rim would be seen in training only, and a router
-    that learned its threshold with it would route more without.
+    Shifted-in pixels are the image reflected at its edge: a black rim would occur in training only, and a router that
+    learned its threshold with it would route more patches without it.
     """
 
     crop: int
@@ -35,7 +36,7 @@ class Augment:
     generator: torch.Generator
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W) moved, each in its own way."""
+        """Return uint8 images (B, C, H, W), each shifted and mirrored independently."""
         batch_size, _, height, width = images.shape
         rows_BH = torch.arange(height).expand(batch_size, height)
         columns_BW = torch.arange(width).expand(batch_size, width)
@@ -51,7 +52,7 @@ class Augment:
 
 @dataclass
 class PerImage:
-    """Applies a transform of torchvision, which draws from torch's own random state, to every image by itself."""
+    """Applies a torchvision transform, which draws from torch's global random state, to every image separately."""
 
     transform: Step
     generator: torch.Generator
@@ -63,7 +64,7 @@ class PerImage:
 
 
 def image_steps(settings: AugmentSection, info: DataInfo, generator: torch.Generator) -> Step | None:
-    """Return what varies a uint8 batch (B, C, H, W) on its device, or None where nothing does."""
+    """Return the augmentation of a uint8 batch (B, C, H, W) on its device, or None where all of it is off."""
     steps: list[Step] = []
     if settings.resized_crop:
         steps.append(PerImage(_resized_crop(settings, info), generator))
@@ -119,7 +120,7 @@ class Mixing:
 
 
 def mixing(settings: AugmentSection, info: DataInfo, generator: torch.Generator) -> Mixing | None:
-    """Return what mixes images, or None where nothing does."""
+    """Return mixup and cutmix, or None where both are off."""
     if not settings.mixup and not settings.cutmix:
         return None
     from torchvision.transforms import v2
@@ -131,14 +132,14 @@ def mixing(settings: AugmentSection, info: DataInfo, generator: torch.Generator)
 
 @contextmanager
 def _drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Let torch's own random state start where the generator says, and be afterwards as it was before."""
+    """Seed torch's global random state from the generator, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
 
 
 def _gathered(images: Tensor, rows_BH: Tensor, columns_BW: Tensor) -> Tensor:
-    """Return images (B, C, H, W) with these rows and columns of each; whole rows first, which are copied at once."""
+    """Return these rows and columns of each image (B, C, H, W); whole rows first, as they are copied in one piece."""
     batch_size, channels, height, width = images.shape
     first_rows = torch.arange(batch_size * channels, device=images.device).view(batch_size, channels, 1) * height
     rows = (first_rows + rows_BH.unsqueeze(1)).flatten()
@@ -148,7 +149,7 @@ def _gathered(images: Tensor, rows_BH: Tensor, columns_BW: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _reflected(size: int, margin: int) -> Tensor:
-    """Return the places 0 ... size - 1 with ``margin`` more to each side, counted back from the edge."""
+    """Return the indices 0 ... size - 1 with ``margin`` more on each side, reflected at the edges."""
     period = max(1, 2 * (size - 1))
     places = torch.arange(-margin, size + margin).abs() % period
     return torch.minimum(places, period - places)

@@ -1,8 +1,8 @@
 """Saved weights and training states: safetensors only, so that reading one never runs code.
 
-``model.safetensors`` is what a finished run leaves; ``checkpoint.safetensors`` is what a running one needs to go on
-after its last epoch: weights, optimiser state, random state, history. ``best.safetensors`` holds the weights of the
-epoch with the best validation; they are beside the last ones for who wants them, no study reads them.
+``model.safetensors`` holds the weights of a finished run. ``checkpoint.safetensors`` holds what an interrupted run
+needs to continue after its last epoch: weights, optimiser state, random state, history. ``best.safetensors`` holds
+the weights of the epoch with the best validation value, for the user; studies use the last weights only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def after(self, row: dict[str, Any], model: nn.Module, metric: str, higher_is_better: bool) -> Progress:
-        """Return where the run stands after one more epoch; ``metric`` is the history's column that tells the best."""
+        """Return the progress after one more epoch; ``metric`` is the history column that decides which is best."""
         history = [*self.history, row]
         sign = 1.0 if higher_is_better else -1.0
         *before, last = (sign * float(past[metric]) for past in history)
@@ -60,7 +60,7 @@ def save_checkpoint(
     progress: Progress,
     average: WeightAverage | None = None,
 ) -> None:
-    """Save all that is needed to go on after this epoch; ``training`` is its ``identity``."""
+    """Save everything needed to continue after this epoch; ``training`` is its ``identity``."""
     tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
     if average is not None:
         tensors |= {f"average.{key}": value for key, value in average.tensors.items()}
@@ -87,8 +87,8 @@ def restore_checkpoint(
     """Bring model, optimiser, average and random state back to the last finished epoch of this ``identity``.
 
     Returns:
-        Where the run stands, or None when there is nothing usable (no file, a truncated one, another training, as on
-        other data): the run then starts at the first epoch.
+        The progress of the run, or None without a usable checkpoint (no file, a truncated one, or one of another
+        training, as on other data): the run then starts at the first epoch.
     """
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
@@ -99,7 +99,7 @@ def restore_checkpoint(
             return None
         progress = Progress(int(metadata["epoch"]), json.loads(metadata["history"]), _below("best.", tensors))
         weights = _below("model.", tensors)
-        if not _fits(model, weights):  # asked beforehand: loading stops half-way
+        if not _fits(model, weights):  # checked first: load_state_dict raises half-way through
             return None
         averaged = _below("average.", tensors)
         if average is not None:
@@ -122,7 +122,7 @@ def restore_checkpoint(
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:
-    """Give the state of every parameter the parameter's own order in memory, which fused optimisers rely on."""
+    """Give the optimiser state of every parameter the parameter's memory layout, which fused optimisers rely on."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -91,7 +91,7 @@ def with_ray(folder: str, trials: int, seed: int) -> None:
 def with_optuna(folder: str, trials: int, seed: int) -> None:
     """Search with Optuna: one of the processes that share a journal. Its sampler is left as it is, without a seed.
 
-    Whoever starts the processes has queued the first settings, once for all of them.
+    The first settings are queued once, before the processes start.
     """
     space = space_of_study()
 

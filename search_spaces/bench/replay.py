@@ -2,8 +2,8 @@
 
 * Rules: the recorded trials in a random order, the same for every rule; a rule's budget is training epochs. Only trials
   that trained to the end give points, as in a sweep.
-* Samplers: they may ask for settings nobody recorded, so that a regression on the recording answers instead (extremely
-  randomised trees; its error under cross-validation stands in the table's title).
+* Samplers: they may propose settings that were not recorded, so a regression on the recording predicts the result
+  (extremely randomised trees; the table's title gives its cross-validation error).
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def compare(
 
 
 def _draw(study: SweepStudy) -> None:
-    """Have the data in the cache before anybody's time runs."""
+    """Fill the data cache before any time is measured."""
     from routing.config.run import RunConfig
 
     RunConfig.from_dict(study.base).dataset.load()

@@ -51,7 +51,7 @@ def bench(quick: bool = False) -> list[BenchTable]:
 
 def compare(workload: Workload, names: Sequence[str], rounds: int = 3) -> list[dict[str, Any]]:
     """Return one row per way, the first one ours: medians over ``rounds``; ``ours_is_faster`` is its time over ours."""
-    config_of(RANGE[0], workload.epochs).dataset.load()  # drawn and cached before anybody's time runs
+    config_of(RANGE[0], workload.epochs).dataset.load()  # drawn and cached before any time is measured
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for index in range(rounds):
         turn = index % len(names)
@@ -162,7 +162,7 @@ def _ours(folder: Path, workload: Workload) -> None:
 
 
 def _plain_ray(folder: Path, workload: Workload) -> None:
-    # of its own: Ray would join whatever cluster somebody else has on this machine, and wait for it when that ends
+    # a cluster of its own: Ray would otherwise join any cluster on this machine, and hang when that one ends
     wait(fresh_process("-m", "search_spaces.bench.plain_ray", str(folder), *workload.words(), RAY_ADDRESS="local"))
 
 

@@ -1,7 +1,7 @@
-"""The ledger: an Optuna study on disk, the single truth of what ran.
+"""The ledger: an Optuna study on disk, the only record of which trials ran and how they ended.
 
-Starting, resuming, extending and warm starting are one mechanism: open the ledger, fail what was RUNNING and enqueue it
-again with ``retry_of``, run what is missing.
+Starting, resuming, extending and warm starting are one mechanism: open the ledger, mark every RUNNING trial as FAIL and
+enqueue its setting again with ``retry_of``, then run the trials that are missing.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ EXPECTED_FLOPS = "expected_flops"
 LOSSES = "losses"
 OWNER = "results_folder"
 GONE = "no longer in the study"
-"""Reason of a queued setting that the study lost before it ran; it counts for nothing."""
+"""Reason of a queued setting that was removed from the study before it ran; the trial is not counted."""
 
 
 class _HeldElsewhere(JournalFileOpenLock):
-    """No lock per write: the driver's lock on the results folder already keeps every other writer out.
+    """No lock per write: the driver's lock on the results folder already excludes every other writer.
 
-    Optuna's own lock is a file, which a killed driver leaves behind and the next one would wait 30 s for.
+    Optuna's own lock is a file; a killed driver leaves it behind, and the next driver would wait 30 s for it.
     """
 
     def acquire(self) -> bool:
@@ -61,9 +61,9 @@ class _HeldElsewhere(JournalFileOpenLock):
 
 
 class _Journal(JournalFileBackend):
-    """A write that finds no room leaves nothing of itself behind: the next one would be glued to its half line.
+    """A write that fails on a full disk is undone: the next one would otherwise be appended to half a line.
 
-    Nobody else writes meanwhile, so what is beyond the old end is this write's own.
+    There is no other writer, so everything beyond the old end of the file belongs to the failed write.
     """
 
     def __init__(self, path: str) -> None:
@@ -96,7 +96,9 @@ def open_storage(where: str) -> BaseStorage:
 
 
 def _database(url: str) -> RDBStorage:
-    if importlib.util.find_spec("psycopg") is not None:  # unnamed, the driver depends on the version of SQLAlchemy
+    if (
+        importlib.util.find_spec("psycopg") is not None
+    ):  # which driver is the default depends on the version of SQLAlchemy
         url = re.sub("^postgres(ql)?://", "postgresql+psycopg://", url)
     try:
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})  # an idle connection may have been cut
@@ -141,7 +143,7 @@ def _whole_entries(path: Path, content: bytes) -> int:
 
 
 def read_trials(path: Path, name: str) -> list[FrozenTrial]:
-    """Return the trials of a journal that stays as it is: a sweep may be writing to it, or its folder be read-only.
+    """Return the trials of a journal without changing it: a sweep may be writing it, or its folder may be read-only.
 
     Raises:
         InputError: it cannot be read, or holds no study of this name.
@@ -200,7 +202,7 @@ class Ledger:
         self._study_id = self.storage.get_study_id_from_name(name)
 
     def claim(self, out: Path, resume: bool) -> None:
-        """Note in a storage elsewhere which results folder the study belongs to.
+        """Record in an external storage which results folder the study belongs to.
 
         Raises:
             InputError: it belongs to another folder, or it is there already and ``resume`` is not given.
@@ -226,10 +228,10 @@ class Ledger:
         return self.storage.get_all_trials(self._study_id, deepcopy=False, states=states)
 
     def give_up_or_requeue(self, reason: str, losses: int, got_on: Collection[int] = ()) -> None:
-        """Fail every RUNNING trial; enqueue again what has not been lost more than ``losses`` times by now.
+        """Mark every RUNNING trial as FAIL; enqueue again those that have been lost at most ``losses`` times so far.
 
         Args:
-            got_on: trials that finished an epoch since they last started; what was lost with them does not count.
+            got_on: trials that finished an epoch since they last started; this loss is not counted for them.
         """
         for trial in self.trials((TrialState.RUNNING,)):
             count = trial.user_attrs.get(LOSSES, 0) + (trial.number not in got_on)
@@ -239,8 +241,8 @@ class Ledger:
                 self.requeue(trial, reason, {LOSSES: count})
 
     def requeue(self, trial: FrozenTrial, reason: str, attrs: dict[str, Any] | None = None) -> None:
-        """Fail one RUNNING trial and enqueue its setting again, with further ``attrs``."""
-        # the new row first: killed between the two, the setting is queued twice rather than lost
+        """Mark one RUNNING trial as FAIL and enqueue its setting again, with further ``attrs``."""
+        # the new row first: if the driver is killed in between, the setting is queued twice rather than lost
         again = {key: value for key, value in trial.user_attrs.items() if key not in (REASON, RETRIED_AS)}
         again |= attrs or {}
         waiting = {t.user_attrs.get(RETRY_OF) for t in self.trials((TrialState.WAITING,))}
@@ -276,13 +278,13 @@ class Ledger:
     def finish(
         self, number: int, state: TrialState, values: Sequence[float] | None, attrs: dict[str, Any] | None = None
     ) -> None:
-        """Write the end of a trial; its attributes first, since a finished row cannot change."""
+        """Write the end of a trial; its attributes first, because Optuna refuses changes to a finished row."""
         trial_id = self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
         self._set_attrs(trial_id, attrs or {})
         self.storage.set_trial_state_values(trial_id, state, values)
 
     def add_finished(self, trial: FrozenTrial, source: str, distributions: dict[str, BaseDistribution]) -> None:
-        """Add a finished trial of another study (warm start); it informs the sampler and counts for nothing else."""
+        """Add a finished trial of another study (warm start); only the sampler uses it."""
         self.study.add_trial(
             create_trial(
                 state=trial.state,
@@ -297,7 +299,7 @@ class Ledger:
         )
 
     def check_distributions(self, distributions: dict[str, BaseDistribution]) -> None:
-        """Raise ``InputError`` when a parameter cannot go on in this ledger: Optuna cannot change a list of choices."""
+        """Raise ``InputError`` when a parameter no longer fits this ledger: Optuna cannot change a list of choices."""
         for trial in self.trials():
             for name, old in trial.distributions.items():
                 try:
@@ -313,12 +315,12 @@ class Ledger:
 
 
 def warm_mark(source: str, number: int) -> str:
-    """Return what a trial of another results folder is known by once it is taken over."""
+    """Return the mark under which a trial of another results folder is taken over."""
     return f"{source} trial {number}"
 
 
 def setting_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return the setting of a row as far as it is known: what it was enqueued with, and its parameters."""
+    """Return the setting of a row as far as it is known: the values it was enqueued with, and its parameters."""
     return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 

@@ -54,7 +54,9 @@ class Opening:
             raise InputError(f"{self.out} holds a sweep already; go on with --resume, or choose another --out")
         if self.mirror is not None and not self.resume and self.mirror.holds(STUDY_FILE):
             raise InputError(f"{self.mirror.url} holds a sweep already; go on with --resume, or choose another --out")
-        for folder in self.warm_start if not held else ():  # later it may have been taken over, and be gone
+        for folder in (
+            self.warm_start if not held else ()
+        ):  # on --resume it was taken over already, and may have been deleted
             if not (folder / STUDY_FILE).is_file():
                 raise InputError(f"warm start: {folder} is no results folder; it has no {STUDY_FILE}")
             check_warm_source(folder, self.study.objectives)
@@ -90,7 +92,7 @@ class Opening:
             (self.out / name).unlink(missing_ok=True)
 
     def _fetch(self) -> None:
-        """Bring the folder up to its mirror: another machine may have gone on with it."""
+        """Update the folder from its mirror: the sweep may have been continued on another machine."""
         if self.mirror is not None:
             mark_mirror(self.out, self.mirror)
             self.mirror.pull_longer(self.out, LEDGER_FILE)

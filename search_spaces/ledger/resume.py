@@ -1,4 +1,6 @@
-"""Between opening a ledger and running: settle what was interrupted, queue what is due, replay the past."""
+"""What a driver does between opening a ledger and running: it settles interrupted trials, queues missing ones, and
+replays finished ones to the sampler and the stopping rule.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,9 @@ if TYPE_CHECKING:
 
 
 def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:
-    """Give every interrupted trial its due: finished on disk -> COMPLETE, otherwise FAIL and queued again.
+    """Settle every interrupted trial: COMPLETE when its result is on disk, otherwise FAIL and queued again.
 
-    A COMPLETE trial whose result cannot be read any more is queued again too. Returns lines to tell the user.
+    A COMPLETE trial whose result is no longer readable is queued again too. Returns lines for the user.
     """
     notes = settle_running(ledger, out, objectives, plan)
     again = {t.user_attrs.get(REPLACES) for t in ledger.trials()}
@@ -70,7 +72,7 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
 
 
 def settle_running(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:
-    """Give every trial that no worker has any more its due; see ``settle``."""
+    """Settle every trial that is RUNNING in the ledger but on no worker; see ``settle``."""
     kept = requeued = 0
     for trial in ledger.trials((TrialState.RUNNING,)):
         values = _finished_values(trial, trial_folder(out, trial.number), objectives, plan)
@@ -87,12 +89,12 @@ def settle_running(ledger: Ledger, out: Path, objectives: Sequence[Objective], p
 def _finished_values(
     trial: FrozenTrial, folder: Path, objectives: Sequence[Objective], plan: Blueprint
 ) -> list[float] | None:
-    """Return what a trial reached before the driver died; the result of another run in its folder is removed."""
+    """Return the objectives of a trial that finished before the driver died; another run's result is removed."""
     if not (folder / METRICS_FILE).exists():
         return None
     try:
         metrics = read_metrics(folder)["metrics"]
-        if former_studies(folder.parents[1]):  # it may have run as one of these said
+        if former_studies(folder.parents[1]):  # the trial may have run under an earlier version of the study
             is_own = has_run_as(RunConfig.from_yaml(folder / CONFIG_FILE), setting_of(trial))
         else:
             is_own = holds_run(folder, plan.configure(plan.space.restore(setting_of(trial))))
@@ -107,7 +109,7 @@ def _finished_values(
 
 
 def drop_gone(ledger: Ledger, space: Space) -> list[str]:
-    """Fail the queued settings that the study no longer has; return a line that says how many."""
+    """Mark queued settings that the study no longer has as FAIL; return a line with their number."""
     gone = [trial for trial in ledger.trials((TrialState.WAITING,)) if not fits(space, setting_of(trial), whole=False)]
     for trial in gone:
         ledger.finish(trial.number, TrialState.FAIL, None, {REASON: GONE})
@@ -115,7 +117,7 @@ def drop_gone(ledger: Ledger, space: Space) -> list[str]:
 
 
 def enqueue_missing(ledger: Ledger, settings: Sequence[dict[str, Any]]) -> None:
-    """Queue the settings that run first and are not in the ledger yet."""
+    """Queue the settings to run first that are not in the ledger yet."""
     trials = ledger.trials()
     counted = done(trials) + [trial for trial in trials if not trial.state.is_finished()]
     present = {trial.user_attrs.get(ENQUEUED) for trial in counted}
@@ -154,7 +156,7 @@ def replay(
     """Tell sampler and scheduler what the ledger knows; return the points found so far, as ``replayed`` does."""
     points = []
     trials = ledger.trials()
-    # without stopped trials nobody asks how the others went on the way
+    # learning curves matter only to a rule that stops trials and to a sampler that learns from stopped ones
     curves_count = rule.stops or any(trial.state == TrialState.PRUNED for trial in trials)
     for trial in trials:
         if WARM_START_ATTR in trial.user_attrs:
@@ -197,7 +199,7 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
         for row in history:
             rule.note(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
-        return  # a trial without a readable history takes no part in the rungs
+        return  # a trial without a readable history is not compared at any rung
 
 
 def _model(plan: Blueprint, trial: FrozenTrial) -> str:

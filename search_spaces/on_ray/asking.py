@@ -1,4 +1,4 @@
-"""Asking ahead: settings are proposed in a thread while trials run, so that a slow sampler leaves no worker idle."""
+"""Proposing ahead: a thread draws settings while trials run, so that a slow sampler leaves no worker idle."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from search_spaces.search.proposer import Proposal, Proposer
 Check = Callable[[dict[str, Any]], tuple[RunConfig, float] | str]
 """Setting -> its run and expected FLOPs, or the reason why it may not run."""
 _WAIT_SECONDS = 1.0
-"""Ray Tune is kept waiting no longer: a signal is heeded in between."""
+"""Longest time that Ray Tune waits for a proposal at once, so that signals are handled in between."""
 _END_SECONDS = 60.0
 
 
 class _Closed(Exception):
-    """Leaves a proposal that nobody wants any more."""
+    """Abandons the proposal in progress after ``close``."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A proposal that can start; without ``config`` it is an enqueued one that may not run.
+    """A proposal that can start; one without ``config`` was enqueued but is refused.
 
     ``waiting`` is the row of the ledger that it comes from, None for a fresh one.
     """
@@ -40,15 +40,15 @@ class Ready:
 
 
 class Asker:
-    """Keeps proposals ready: what waits in the ledger first, interrupted trials before all, then what the sampler says.
+    """Keeps proposals ready: interrupted trials first, then the ledger's other WAITING trials, then the sampler's.
 
     Args:
         ledger: read for WAITING trials; never written to.
         proposer: the sampler.
         check: builds the run of a setting.
         limit: proposals to hand out in all.
-        ahead: trials that run at once. So many proposals are ready before the first of them; from then on as many as
-            are taken while the sampler thinks of one, so that it knows as much as it can.
+        ahead: trials that run at once, and proposals drawn before the first starts. After that only as many are kept
+            ready as are taken while the sampler draws one, so that each proposal uses the latest results.
     """
 
     def __init__(self, ledger: Ledger, proposer: Proposer, check: Check, limit: int, ahead: int) -> None:
@@ -91,8 +91,7 @@ class Asker:
             self._condition.notify_all()
 
     def end(self) -> None:
-        """Close, and wait until nothing is being proposed any more: a thread that computes while the process ends takes
-        it down with it."""
+        """Close, and wait for the proposal in progress: a thread still computing at process exit can crash it."""
         self.close()
         self._thread.join(_END_SECONDS)
 
@@ -152,12 +151,13 @@ class Asker:
 
 
 def enough_ahead(taken: Sequence[float], asking_seconds: float, workers: int) -> int:
-    """Return how many proposals to have ready: one, and one for each that is taken while another is thought of.
+    """Return how many proposals to keep ready: one, plus those that are taken while the next is drawn.
 
     Args:
-        taken: when the last ones were taken; fewer than a round of all workers tell no pace, the first come at once.
-        asking_seconds: what it took to think of one.
-        workers: trials at once, the most that makes sense.
+        taken: times (s) at which the last ones were taken. The first trials all start at once, so that fewer than one
+            round of all workers gives no rate.
+        asking_seconds: time the last proposal took.
+        workers: trials at once, the upper limit.
     """
     if len(taken) <= workers:
         return 1
@@ -166,5 +166,5 @@ def enough_ahead(taken: Sequence[float], asking_seconds: float, workers: int) ->
 
 
 def _is_first_time(trial: FrozenTrial) -> bool:
-    """Whether it is no trial that was started before: those go on first, so that an ablation ends its first ones."""
+    """Return whether a trial was not started before: started ones go first, so that an ablation runs in order."""
     return RETRY_OF not in trial.user_attrs and REPLACES not in trial.user_attrs

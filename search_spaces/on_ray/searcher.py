@@ -1,7 +1,7 @@
-"""``LedgerSearch``: Ray Tune's view of the ledger. Asks ahead in a thread, starts and ends trials in the ledger.
+"""``LedgerSearch``: Ray Tune's view of the ledger. Proposes ahead in a thread, starts and ends trials in the ledger.
 
-It is an ``OptunaSearch`` over the storage of the ledger. Asking and telling are its own: the wrapper of Ray asks when a
-worker is idle, tells stopped trials as complete, and leaves a zombie behind when a value is NaN.
+It is an ``OptunaSearch`` over the storage of the ledger with its own ask and tell: Ray's wrapper asks only once a
+worker is idle, tells stopped trials as complete, and leaves a trial RUNNING forever when a value is NaN.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from search_spaces.search.rules import Verdict
 
 @dataclass
 class Live:
-    """A trial that Ray has; ``to_the_end``: no scheduler stops it.
+    """A trial that Ray runs; ``to_the_end``: the scheduler never stops it.
 
-    ``started`` is when a worker first took it, ``attempt_started`` when the present one did: a lost one has successors.
+    ``started`` is when its first worker took it, ``attempt_started`` when the present one did; lost ones are replaced.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Live:
 
 
 class LedgerSearch(OptunaSearch):
-    """Hands trials of the ledger to Ray Tune and writes down what became of them.
+    """Hands trials to Ray Tune and writes their start and end to the ledger.
 
     Args:
         ledger: where trials are written.
@@ -61,10 +61,10 @@ class LedgerSearch(OptunaSearch):
         run: ``module:function`` that trains a run.
         limit: trials to start.
         rungs: epochs of a run -> those after which it may be stopped.
-        on_disk_full: called when a trial found no room for its files; it is left RUNNING, to be queued again.
+        on_disk_full: called when the disk is full for a trial's files; it is left RUNNING, to be queued again.
         on_finished: called with (number, state, words, final content or None) after each end.
 
-    ``failure`` is why the end of a trial could not be written; the driver stops then.
+    ``failure`` is the error that kept the end of a trial from being written; the driver then stops.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LedgerSearch(OptunaSearch):
         self._asker = Asker(ledger, proposer, check, limit, ahead=concurrency)
 
     def set_max_concurrency(self, max_concurrent: int) -> bool:
-        """Tell Ray that this searcher keeps count itself."""
+        """Tell Ray that this searcher limits concurrency itself."""
         self.concurrency = max_concurrent
         return True
 
@@ -119,7 +119,7 @@ class LedgerSearch(OptunaSearch):
                 return trial
 
     def _start(self, trial_id: str, ready: Ready) -> dict[str, Any] | None:
-        """Write the trial as RUNNING and prepare its folder; a refused one is written as such, and None returned."""
+        """Write the trial as RUNNING and prepare its folder; a refused one is written as PRUNED, and None returned."""
         proposal = ready.proposal
         attrs: dict[str, Any] = dict(ready.waiting.user_attrs) if ready.waiting is not None else {}
         if proposal.index is not None:
@@ -134,7 +134,9 @@ class LedgerSearch(OptunaSearch):
             return None
         folder = trial_folder(self.out, number)
         self._prepare(folder, attrs.get(RETRY_OF), ready.config)
-        declared = self.proposer.samples and ENQUEUED in attrs  # all arms of an ablation are, and may yet be stopped
+        declared = (
+            self.proposer.samples and ENQUEUED in attrs
+        )  # an ablation's arms are enqueued too, but may be stopped
         self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, declared)
         config = json.dumps(ready.config.model_dump(mode="json"))
         pauses = [] if declared else self.rungs(ready.config.training.num_epochs)
@@ -142,14 +144,14 @@ class LedgerSearch(OptunaSearch):
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.address}
 
     def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:
-        """Give a repeated trial the folder of its first attempt; leftovers of another run go."""
+        """Give a repeated trial the folder of its first attempt; leftovers of another run are deleted."""
         earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
-        if self.mirror is not None and earlier is not None:  # what a node has sent since may be nowhere else
+        if self.mirror is not None and earlier is not None:  # a node's latest upload may be the only copy
             self.mirror.pull(earlier, f"{TRIALS_FOLDER}/{earlier.name}", replace=True)
         if earlier is not None and earlier.exists() and earlier != folder:
             shutil.rmtree(folder, ignore_errors=True)
             earlier.rename(folder)
-            if self.mirror is not None:  # the node that goes on with it may see nothing else
+            if self.mirror is not None:  # the node that continues it may see only the mirror
                 self.mirror.push(folder, f"{TRIALS_FOLDER}/{folder.name}")
                 self.mirror.drop_folder(f"{TRIALS_FOLDER}/{earlier.name}")
         elif folder.exists() and not holds_run(folder, config):
@@ -157,7 +159,7 @@ class LedgerSearch(OptunaSearch):
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_trial_start(self, trial_id: str) -> None:
-        """Start the clocks of a trial: a worker has taken it, the first or one after a loss."""
+        """Start the clocks of a trial: a worker has taken it, the first one or a replacement."""
         live = self.live.get(trial_id)
         if live is not None:
             live.attempt_started = time.monotonic()
@@ -219,7 +221,7 @@ class LedgerSearch(OptunaSearch):
             (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
         try:
             self._end(live.number, live.handle, state, values, attrs, final, live.curve)
-        except Exception as error:  # Ray Tune would take it for the trial's own; the row stays RUNNING, to be settled
+        except Exception as error:  # Ray Tune would blame the trial; the row stays RUNNING and is settled later
             self.failure = error
 
     def got_on(self) -> set[int]:
@@ -264,7 +266,7 @@ class LedgerSearch(OptunaSearch):
         self._asker.close()
 
     def end(self) -> None:
-        """Start no more trials, and wait for the sampler, should it be thinking of one."""
+        """Start no more trials, and wait for a proposal in progress."""
         self._asker.end()
 
     def save(self, checkpoint_path: str) -> None:
@@ -280,7 +282,7 @@ def _row(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unfinished(last: dict[str, Any]) -> dict[str, Any]:
-    """Return what a trial that did not finish had reached."""
+    """Return how far a trial came that did not finish: epochs, last metrics, training seconds."""
     attrs: dict[str, Any] = {}
     if "epoch" in last:
         attrs["epochs"] = int(last["epoch"])

@@ -1,4 +1,4 @@
-"""Ray for one study: a private local cluster bound to loopback, or a running one; quiet, and gone afterwards."""
+"""Ray for one study: a private local cluster bound to loopback, or a running one; quiet, and shut down afterwards."""
 
 from __future__ import annotations
 
@@ -139,11 +139,11 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
             if mine:
                 ray.shutdown()
             else:
-                gc.collect()  # Ray Tune gives back what it reserved when its objects go, and they are cyclic
+                gc.collect()  # Ray Tune frees its placement groups with its objects, which are cyclic
 
 
 def start_together(concurrency: int) -> None:
-    """Have Ray Tune start so many trials at once; by default the next one waits for the process of the last."""
+    """Let Ray Tune start this many trials at once; by default each waits until the process of the last has started."""
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
 
 
@@ -157,7 +157,7 @@ def _leave_callbacks_uncounted() -> None:
 
 def _import_all(modules: Iterable[str]) -> None:
     for module in modules:
-        with suppress(ImportError):  # whoever needs it says so
+        with suppress(ImportError):  # the module that needs it reports the error
             importlib.import_module(module)
 
 

@@ -1,6 +1,6 @@
-"""What a private Ray on this machine does without, so that trials start sooner.
+"""Shorter start of a private Ray on this machine: services that trials do not need are left out.
 
-Ray has no switches for this. What another version of it does not have by these names is left as it is there.
+Ray has no switches for this, so attributes of Ray are replaced. One that another version of Ray lacks is skipped.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _LOOKS_EVERY = 0.05
 
 @contextmanager
 def lean_start() -> Iterator[None]:
-    """While ``ray.init`` starts a private cluster: loopback only, only what trials need, and no waiting for the clock.
+    """Have ``ray.init`` listen on loopback only, start only what trials need, and poll for the node more often.
 
-    ``ray.init`` starts the dashboard's server, and waits for it, even when told to include no dashboard. ``ray start``
-    can leave out the autoscaler and the log monitor (``--no-monitor``, ``--include-log-monitor=false``), it cannot.
+    ``ray.init`` starts the dashboard's server, and waits for it, even with ``include_dashboard=False``. Unlike
+    ``ray start`` (``--no-monitor``, ``--include-log-monitor=false``) it cannot leave out autoscaler and log monitor.
     """
     from ray._private import services
     from ray._private.node import Node
@@ -34,11 +34,11 @@ def lean_start() -> Iterator[None]:
 
 @contextmanager
 def lean_trials() -> Iterator[None]:
-    """While Ray Tune runs on a private cluster: trials get the processes that Ray has started beforehand.
+    """While Ray Tune runs on a private cluster, start trials in the worker processes that Ray has started in advance.
 
-    By default they never do. A reservation (placement group) keeps together what several nodes would scatter; it is
-    those processes that Ray asks whether it holds, and trials get others. An environment of the trials' own needs other
-    processes, too; here they have all of the driver's anyway.
+    By default they get new ones: an actor in a placement group, or with environment variables of its own, cannot use a
+    process started in advance. A placement group keeps the parts of a trial on one node, and here there is only one;
+    the variables that Ray Tune passes on are inherited from the driver anyway.
     """
     from ray.air.execution import FixedResourceManager
     from ray.tune.execution import class_cache, tune_controller
@@ -55,7 +55,7 @@ def _does_nothing(*args: Any, **kwargs: Any) -> None:
 
 
 def _get_node(gcs_address: str, node_id: str) -> Any:
-    """Return what Ray's own ``get_node`` does, once the node has registered; that looks once a second."""
+    """Return what Ray's ``get_node`` returns; Ray's checks only once a second whether the node has registered."""
     from ray._private import services
     from ray._private.state import GlobalState
 
@@ -71,8 +71,8 @@ def _get_node(gcs_address: str, node_id: str) -> Any:
 def _loopback_only() -> Iterator[None]:
     """Have a private cluster listen on 127.0.0.1 only.
 
-    On Linux Ray puts the machine's outer address in place of 127.0.0.1 and then listens on every interface, unless it
-    is told that this machine cannot be part of a larger cluster.
+    On Linux Ray replaces 127.0.0.1 by the machine's network address and then listens on every interface, unless
+    clusters of several nodes are disabled.
     """
     from ray._private import ray_constants
 
@@ -90,7 +90,7 @@ def _loopback_only() -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner: Any, **names: Any) -> Iterator[None]:
-    """Give attributes other values for a while; those that ``owner`` does not have it does not get."""
+    """Replace attributes of ``owner`` for the duration of the context; names that it lacks are skipped."""
     before = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
     for name in before:
         setattr(owner, name, names[name])
