@@ -160,6 +160,7 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
 
     study = search_spaces.load_study(study_file)
     if dry_run:
+        search_spaces.check_machine(study.resources, options["concurrency"], options["address"])
         say(search_spaces.dry_run(study, options["trials"]))
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)

@@ -14,15 +14,17 @@ from routing.face import public_face
 
 if TYPE_CHECKING:
     from search_spaces.confirmation import confirm
+    from search_spaces.on_ray.session import check_machine
     from search_spaces.plan import dry_run
     from search_spaces.study.load import load_study, studies, study_text
     from search_spaces.study.schema import Study
     from search_spaces.tune import sweep
 
-__all__ = ["Study", "confirm", "dry_run", "load_study", "studies", "study_text", "sweep"]
+__all__ = ["Study", "check_machine", "confirm", "dry_run", "load_study", "studies", "study_text", "sweep"]
 
 _HOMES = {
     "Study": "search_spaces.study.schema",
+    "check_machine": "search_spaces.on_ray.session",
     "confirm": "search_spaces.confirmation",
     "dry_run": "search_spaces.plan",
     "load_study": "search_spaces.study.load",

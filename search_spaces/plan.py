@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from search_spaces.study.parameters import at_quantile, extremes
 from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
 from search_spaces.study.space import Space
 
+_COUNTED = 100_000
+"""Settings of a space that are counted one by one."""
 _SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
 
 
@@ -73,15 +76,19 @@ def _placed(configure: Callable[[dict[str, Any]], RunConfig], study: Study) -> C
 
 
 def dry_run(study: Study, trials: int | None = None) -> str:
-    """Return what would run, as text: trials, estimated cost, the space or the arms in words."""
+    """Return what would run, as text: trials, estimated cost, the space or the arms in words.
+
+    Raises:
+        InputError: no setting of the study can run.
+    """
     check_device(study)
     total = planned_trials(study, trials)
     lines = [f"{study.kind} '{study.name}': {total} trials"]
     lines += [f"question: {study.question}"] if study.question else []
     lines += [f"cost: {study.cost}"] if study.cost else []
     configs = _spread(study)
-    lines += _data(configs)
-    lines += _estimate(study, total, configs)
+    estimate = _estimate(study, total, configs)  # first says whether any can run
+    lines += [*_data(configs), *estimate, *_too_few_settings(study, total)]
     goals = ", ".join(f"{o.goal} {o.metric} (reference {o.reference:g})" for o in study.objectives)
     lines.append(f"objectives: {goals}")
     if isinstance(study, SweepStudy):
@@ -118,6 +125,12 @@ def _estimate(study: Study, total: int, configs: Sequence[RunConfig]) -> list[st
             flops.append(expected_flops(config))
         except InputError as error:  # some settings of a space do not make a model
             refused = refused or error
+    if flops and all(broken_constraint(study, value) is not None for value in flops):
+        broken = broken_constraint(study, min(flops))
+        raise InputError(
+            f"no setting of this study can run: {broken} does not hold for any of {len(flops)} settings of the "
+            f"space (they cost {min(flops):.6g} to {max(flops):.6g} flops)"
+        )
     if refused is not None and not flops:
         raise InputError(f"no setting of this study can run; the first: {refused}")
     lengths = sorted(config.training.num_epochs for config in configs)
@@ -145,6 +158,25 @@ def trained_epochs(study: Study, epochs: int) -> float:
         share /= study.scheduler.reduction_factor
         expected += share * (after - before)
     return expected
+
+
+def _too_few_settings(study: Study, total: int) -> list[str]:
+    """Return a line where a space without ranges has fewer settings than trials are asked for."""
+    if not isinstance(study, SweepStudy):
+        return []
+    space, sizes = Space(study.space, study.base), []
+    for parameter in space.parameters.values():
+        low, high = parameter.float_range or (0.0, 0.0)
+        if low < high and parameter.step is None:
+            return []
+        first, last = parameter.int_range or (0, 0)
+        sizes.append(max(len(extremes(parameter)), last - first + 1))
+    if math.prod(sizes) > _COUNTED:
+        return []
+    count = len(space.grid(1))
+    if count >= total:
+        return []
+    return [f"warning: the space has {count} settings, fewer than {total} trials; none is run twice"]
 
 
 def _beyond_reference(study: Study, flops: list[float]) -> list[str]:

@@ -144,6 +144,23 @@ def keep_former_study(out: Path) -> None:
     write_text(former, (out / STUDY_FILE).read_text(encoding="utf-8"))
 
 
+def _has_other_choices(old: dict[str, Any], study: Study) -> bool:
+    """Return whether a parameter of both studies has other choices, or is a range no more, or now."""
+    space = old.get("space")
+    if not isinstance(study, SweepStudy) or not isinstance(space, dict):
+        return False
+    kinds = ("choice", "float", "int")
+    for name, parameter in study.space.items():
+        before, now = space.get(name), parameter.dump()
+        if not isinstance(before, dict) or not any(kind in before for kind in kinds):
+            continue
+        if any((kind in before) != (kind in now) for kind in kinds) and any(kind in now for kind in kinds):
+            return True
+        if "choice" in now and before["choice"] != now["choice"]:
+            return True
+    return False
+
+
 def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:
     """Compare with the study the folder was made for; return the accepted changes.
 
@@ -160,7 +177,10 @@ def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:
         )
     found = changes(old, dump_study(study))
     if found and not force:
-        raise InputError(f"the study changed since {out} was started: {'; '.join(found)} (accept it with --force)")
+        what = f"the study changed since {out} was started: {'; '.join(found)}"
+        if _has_other_choices(old, study):  # which a ledger cannot take, --force or not
+            raise InputError(f"{what} (choices cannot change in a folder: start another --out with --warm-start)")
+        raise InputError(f"{what} (accept it with --force)")
     return found
 
 

@@ -88,6 +88,12 @@ def local_concurrency(resources: ResourcesSection, concurrency: int | None) -> i
     return concurrency
 
 
+def check_machine(resources: ResourcesSection, concurrency: int | None = None, address: str | None = None) -> None:
+    """Raise ``InputError`` where trials are to run on this machine, and one needs more than it has."""
+    if cluster_address(address) is None:
+        local_concurrency(resources, concurrency)
+
+
 def cluster_address(address: str | None) -> str | None:
     """Return the address of the running cluster to join, by default ``RAY_ADDRESS``; None for one of our own."""
     joined = address or os.environ.get("RAY_ADDRESS")

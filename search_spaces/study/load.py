@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,7 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
 
 def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) -> None:
     """Build the runs at the corners of the space; the error names the parameter where it can."""
+    seen: dict[str, dict[str, Any]] = {}
     for setting in space.corners():
         names = {key: [str(value)] for key, value in space.names(setting).items()}
         known = valid_keys(nested({key: used[0] for key, used in names.items()}))
@@ -224,6 +226,29 @@ def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) 
             where = place("space", named) if named in setting else place("base", *([named] if named else []))
             raise InputError(f"{where}: {text}") from None
         _check_objectives(objectives, config, place)
+        _check_values(space, setting, config, seen, place)
+
+
+def _check_values(
+    space: Space, setting: dict[str, Any], config: RunConfig, seen: dict[str, dict[str, Any]], place: Places
+) -> None:
+    """Values are compared by the run they make: 64 and 64.0 are one choice; a whole number has no float range.
+
+    Args:
+        seen: of every parameter, a value in the run -> the choice that made it; what is found is added.
+    """
+    run = config.dotted()
+    for key, value in setting.items():
+        parameter, found = space.parameters[key], run.get(key)
+        if parameter.float_range is not None and isinstance(found, int):
+            low, high = parameter.float_range
+            raise InputError(
+                f"{place('space', key)}: {key} is a whole number; write int: [{math.ceil(low)}, {math.floor(high)}]"
+            )
+        if parameter.choice is not None and key in run:
+            first = seen.setdefault(key, {}).setdefault(repr(found), value)
+            if repr(first) != repr(value):
+                raise InputError(f"{place('space', key)}: {key}: the choices {first!r} and {value!r} are the same run")
 
 
 def _check_objectives(objectives: tuple[Objective, ...], config: RunConfig, place: Places) -> None:

@@ -217,6 +217,17 @@ class ResourcesSection(Section):
         default_factory=dict, description="Custom Ray resources of one trial."
     )
 
+    @model_validator(mode="after")
+    def _whole_above_one(self) -> ResourcesSection:
+        """Ray shares a device among trials, and gives a trial several whole ones."""
+        for name, count in {"cpu": self.cpu, "gpu": self.gpu, **self.custom}.items():
+            if count > 1 and count != int(count):
+                raise ValueError(
+                    f"resources.{name} {count:g}: above 1 it is whole (valid: {int(count)}, {int(count) + 1}, "
+                    "or a share of at most 1)"
+                )
+        return self
+
     def placed(self, device: str) -> str:
         """Return the device of a trial: ``auto`` takes a GPU wherever it sees one; without a share, it is the CPU."""
         return "cpu" if device == "auto" and not self.gpu else device

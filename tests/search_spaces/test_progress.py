@@ -78,7 +78,8 @@ def test_dry_run_says_when_settings_cost_more_than_the_reference() -> None:
 
     assert said(1e3)
     assert not said(1e9)
-    assert "warning" not in dry_run(parse_study(sweep_values(constraints=["flops <= 1.0e3"])))
+    with pytest.raises(InputError, match=r"flops <= 1.0e3 does not hold for any of \d+ settings"):
+        dry_run(parse_study(sweep_values(constraints=["flops <= 1.0e3"])))
     assert "warning" not in dry_run(load_study("digits"))
 
 
