@@ -176,7 +176,7 @@ def _too_few_settings(study: Study, total: int) -> list[str]:
     count = len(space.grid(1))
     if count >= total:
         return []
-    return [f"warning: the space has {count} settings, fewer than {total} trials; none is run twice"]
+    return [f"warning: the space has {count} settings, fewer than {total} trials: a grid ends there, others repeat"]
 
 
 def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
