@@ -72,6 +72,7 @@ DATASETS = Registry(
     {
         "digits": "routing.data.sections:DigitsSection",
         "image_folder": "routing.data.sections:ImageFolderSection",
+        "boxed_images": "routing.data.sections:BoxedImagesSection",
         "cifar10": "routing.data.sections:CifarSection",
         "cifar100": "routing.data.sections:CifarSection",
         "mnist": "routing.data.sections:MnistSection",
@@ -89,6 +90,9 @@ MODELS = Registry(
         "cheap_compute": "routing.models.patch.section:CheapComputeSection",
         "no_routing": "routing.models.patch.section:NoRoutingSection",
         "dense_matched": "routing.models.patch.section:DenseMatchedSection",
+        "routed_conv": "routing.models.patch.section:RoutedConvSection",
+        "full_conv": "routing.models.patch.section:FullConvSection",
+        "cheap_conv": "routing.models.patch.section:CheapConvSection",
         "conv_net": "routing.models.conv.section:ConvNetSection",
         "torchvision_net": "routing.models.conv.section:TorchvisionNetSection",
         "timm_net": "routing.models.conv.section:TimmNetSection",

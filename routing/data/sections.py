@@ -119,6 +119,30 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
         return self
 
 
+class BoxedImagesSection(FoundImagesSection, FileImagesSection):
+    """Images with boxes around what they show: the class is the only kind in an image, the box is the oracle's."""
+
+    reader: ClassVar[str] = "routing.data.boxed_images"
+
+    name: Literal["boxed_images"] = "boxed_images"
+    root: Path = Field(description="Folder that holds the list of boxes and the folder of images.")
+    boxes: str = Field(
+        default="boxes.csv",
+        min_length=1,
+        max_length=200,
+        description="File below root: image, width, height, label, xmin, ymin, xmax, ymax.",
+    )
+    images: str = Field(default="images", max_length=200, description="Folder below root that holds the images.")
+    input_size: int = Field(default=128, ge=8, le=1024, description="Images are resized once to this size in pixels.")
+    patch_grid_size: int = Field(default=8, ge=1, le=256, description="Patches per side; must divide input_size.")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="Cut by seed, class by class.")
+    val_fraction: float = Field(default=0.2, gt=0, lt=1, description="Cut by seed, class by class.")
+
+    def check(self) -> None:
+        """Read the images once, into the cache: a damaged one is known before any training."""
+        self.load()
+
+
 class TorchvisionSection(FoundImagesSection):
     """What data sets through torchvision share."""
 

@@ -51,17 +51,21 @@ class PatchModel(RoutedModel[Encoded]):
         self.grid = PatchGrid(info.input_size, info.patch_grid_size, info.patch_margin)
         self.image_shape = (info.channels, info.input_size, info.input_size)
         self.patch_values = info.channels * self.grid.side**2
-        self.hidden = {"big": section.experts.big, "small": section.experts.small}
         self.width, self.num_outputs = section.experts.width, info.num_outputs
         if has_scores:
             settings = section.encoder
             self.encoder = LightEncoder(info.channels, settings.channels, settings.pool, self.grid)
             self.attention = AttentionHead(settings.channels)
-        for branch in branches:
-            setattr(self, branch, mlp(self.patch_values, self.hidden[branch], self.width))
+        self.build_branches(section)
         self.aggregator: Aggregator = AGGREGATORS.get(section.aggregator)(self.width)
         self.head = nn.Linear(self.width, info.num_outputs)
         self.cheapest_flops, self.dense_flops = self.flops_at(0.0), self.flops_at(1.0)
+
+    def build_branches(self, section: PatchSection) -> None:
+        """Build the experts that this model has."""
+        self.hidden = {"big": section.experts.big, "small": section.experts.small}
+        for branch in self.branches:
+            setattr(self, branch, mlp(self.patch_values, self.hidden[branch], self.width))
 
     def encode(self, images: Tensor, **facts: Tensor) -> Encoded:
         """Score every patch and cut the original image into (not yet copied) patches."""
@@ -108,10 +112,10 @@ class PatchModel(RoutedModel[Encoded]):
             return self.grid.crop(encoded.patches, rows)
         return encoded.pixels.index_select(0, rows)
 
-    def expert(self, branch: str) -> nn.Sequential:
-        """Return the MLP of a branch."""
+    def expert(self, branch: str) -> nn.Module:
+        """Return the expert of a branch."""
         module = getattr(self, branch)
-        assert isinstance(module, nn.Sequential)
+        assert isinstance(module, nn.Module)
         return module
 
     def pool(self, features: Tensor, scores_BN: Tensor) -> Tensor:

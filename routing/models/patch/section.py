@@ -148,3 +148,50 @@ class DenseMatchedSection(BaselineSection):
 
     name: Literal["dense_matched"] = "dense_matched"
     budget: MatchedBudgetSection = MatchedBudgetSection()
+
+
+class TrunkSection(EncoderSection):
+    """The conv trunk that looks at the whole image: the feature of every patch, and its score."""
+
+    channels: int = Field(default=32, ge=1, le=1024, description="Channels of every convolution.")
+
+
+class ConvExpertsSection(Section):
+    """The conv expert on cropped patches; the small branch is a linear layer on the trunk."""
+
+    channels: Annotated[Widths, Field(min_length=1)] = Field(
+        default=(32, 64, 64), description="Channels of the expert's convolutions; the patch is halved between them."
+    )
+    kernel: Literal[1, 3, 5, 7] = Field(default=3, description="Side of their kernels.")
+    width: int = Field(default=64, ge=1, le=65536, description="Output width of both branches, D.")
+
+
+class ConvPatchSection(PatchSection):
+    """What routed_conv and its baselines share."""
+
+    encoder: EncoderSection = TrunkSection()
+    experts: ConvExpertsSection = ConvExpertsSection()  # type: ignore[assignment]
+
+
+class RoutedConvSection(ConvPatchSection, AttentionRoutingSection):
+    """A cheap conv trunk on every image, a conv expert on the cropped patches that the scores send there."""
+
+    builds: ClassVar[str] = "routing.models.patch.conv:RoutedConv"
+
+    name: Literal["routed_conv"] = "routed_conv"  # type: ignore[assignment]
+
+
+class FullConvSection(ConvPatchSection):
+    """Every patch through the conv expert of routed_conv."""
+
+    builds: ClassVar[str] = "routing.models.patch.conv:FullConv"
+
+    name: Literal["full_conv"] = "full_conv"
+
+
+class CheapConvSection(ConvPatchSection):
+    """The conv trunk of routed_conv alone."""
+
+    builds: ClassVar[str] = "routing.models.patch.conv:CheapConv"
+
+    name: Literal["cheap_conv"] = "cheap_conv"
