@@ -63,6 +63,10 @@ def test_every_confidence_predicts_and_executes_what_its_curve_says(keys: dict[s
             closed = model.closed_form(own.units_executed, len(batch)).sum()
             if keys["network.name"] != "vit":  # its attention is fused: torch's plain counter sees no products
                 assert counter.get_total_flops() / 2 == closed
+    model.set_knob(values[4])
+    with torch.no_grad():
+        torch.testing.assert_close(model.traceable()(batch), model(batch).prediction, atol=1e-4, rtol=1e-4)
+    model.set_knob(1.0)
     assert measure(model, batch[:2]).executed_per_image.tolist() == [model.expected_flops()] * 2
     heads = sum(part.per_unit for name, part in model.counted_parts().items() if name.startswith("exit"))
     assert model.expected_flops() - heads == model.dense_flops == model.network.expected_flops()

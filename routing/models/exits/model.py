@@ -54,6 +54,10 @@ class EarlyExit(VisionModel):
         """The model itself."""
         return self
 
+    def traceable(self) -> nn.Module:
+        """Every head for every image, and of them the first confident one: the predictions, without the saving."""
+        return EveryHead(self)
+
     def initialise(self, section: EarlyExitSection) -> None:  # type: ignore[override]
         """Load the network's weights."""
         self.network.initialise(section.network)
@@ -193,6 +197,21 @@ class EarlyExit(VisionModel):
         """Make ``value`` the default confidence."""
         self.check_knob(value)
         self.confidence = float(value)
+
+
+class EveryHead(nn.Module):
+    """What an exporter traces: a graph cannot end early for some images of a batch."""
+
+    def __init__(self, model: EarlyExit) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, classes) of normalised images."""
+        logits = self.model.every_head(images)
+        left_B = self.model.first_confident(self.model.confidences(logits), self.model.confidence)
+        stacked_BEC = torch.stack(logits, dim=1)
+        return stacked_BEC.gather(1, left_B[:, None, None].expand(-1, 1, stacked_BEC.shape[2])).squeeze(1)
 
 
 def _checked(exits: Sequence[int], depth: int) -> tuple[int, ...]:

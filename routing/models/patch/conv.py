@@ -83,7 +83,7 @@ class ConvExpert(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return features (K, D)."""
-        if not len(rows):  # batch norm has no statistics of nothing
+        if not torch.compiler.is_compiling() and not len(rows):  # batch norm has no statistics of nothing
             return rows.new_zeros(0, self.out.out_features)
         maps = rows[:, self.trunk.layer.in_features :].unflatten(1, self.shape)
         maps = maps.contiguous(memory_format=torch.channels_last)
@@ -120,7 +120,7 @@ class ConvPatches(PatchModel):
 
     def rows_of(self, encoded: Encoded, rows: Tensor) -> Tensor:
         """Return the rows (K, E + C * P * P) of patches; where the rest is not looked at, only they are copied."""
-        if len(self.branches) > 1:
+        if not self.skips_unrouted:
             return encoded.pixels.index_select(0, rows)
         assert isinstance(encoded, TrunkEncoded)
         assert encoded.features_BNE is not None

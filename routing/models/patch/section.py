@@ -169,8 +169,16 @@ class ConvExpertsSection(Section):
 class ConvPatchSection(PatchSection):
     """What routed_conv and its baselines share."""
 
+    full_compute: ClassVar[str | None] = "full_conv"
+    routed_model: ClassVar[str] = "routed_conv"
+
     encoder: EncoderSection = TrunkSection()
     experts: ConvExpertsSection = ConvExpertsSection()  # type: ignore[assignment]
+
+    def compared_with(self) -> tuple[str, ...]:
+        """Random patches, all and no patches through the expert, a plain conv net, and post_hoc where it can be."""
+        post_hoc = (POST_HOC,) if self.aggregator == "score_weighted" else ()
+        return (RANDOM, "full_conv", "cheap_conv", "conv_net", *post_hoc)
 
 
 class RoutedConvSection(ConvPatchSection, AttentionRoutingSection):
@@ -185,6 +193,7 @@ class FullConvSection(ConvPatchSection):
     """Every patch through the conv expert of routed_conv."""
 
     builds: ClassVar[str] = "routing.models.patch.conv:FullConv"
+    is_baseline: ClassVar[bool] = True
 
     name: Literal["full_conv"] = "full_conv"
 
@@ -193,5 +202,6 @@ class CheapConvSection(ConvPatchSection):
     """The conv trunk of routed_conv alone."""
 
     builds: ClassVar[str] = "routing.models.patch.conv:CheapConv"
+    is_baseline: ClassVar[bool] = True
 
     name: Literal["cheap_conv"] = "cheap_conv"

@@ -26,6 +26,7 @@ from routing.models.vit.network import Block, VisionTransformer
 from routing.models.vit.section import RoutedVitSection
 
 CURVE_CAPACITIES = (0.06, 0.12, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
+NOT_SHIPPED = {"random": "draws tokens at random", "permuted": "looks at the scores of another image"}
 EVALUATION_SEED = 20_240_917
 
 
@@ -50,6 +51,7 @@ class RoutedVit(VisionModel):
         self.image_shape = (info.channels, info.input_size, info.input_size)
         self.width, self.mlp = section.width, section.mlp
         self.every, self.scores = section.every, section.scores
+        self.not_shipped = NOT_SHIPPED.get(self.scores)
         if self.scores == "learned":
             self.routers = nn.ModuleList(nn.Linear(section.width, 1) for _ in self.routed_blocks)
         self.capacity = 1.0
