@@ -12,16 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from routing.data import DataInfo, ImageData, Split
 from routing.data.files import stat_files
-from routing.data.found import load_files
-from routing.data.image_folder import MEAN, STD
+from routing.data.image_folder import MEAN, STD, view_of
+from routing.data.reading import read_store
 from routing.data.sections import BoxedImagesSection
 from routing.data.splitting import cut_by_class
-from routing.data.view import View
 from routing.errors import InputError, choices
 
 COLUMNS = ("image", "width", "height", "label", "xmin", "ymin", "xmax", "ymax")
@@ -68,9 +66,12 @@ def load(section: BoxedImagesSection) -> ImageData:
         test_fraction=section.test_fraction,
         num_train=section.num_train,
     )
-    depth = None if section.bit_depth == "auto" else section.bit_depth
-    view = View(section.input_size, section.input_size, section.background_rgb, depth)
-    data = load_files(section, section.name, _info(section, found), files, cut, cut, view)  # targets: rows, for now
+    store = read_store(section, section.name, files, view_of(section))
+    import torch  # only now: the processes that decode need none
+
+    from routing.data.found import load_files
+
+    data = load_files(section, _info(section, found), store, files, cut, cut)  # targets: rows, for now
     boxes = torch.from_numpy(found.boxes * section.input_size).float()
     labels = torch.from_numpy(found.labels)
     splits = {

@@ -11,7 +11,7 @@ from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.files import Files, list_images
 from routing.data.layout import ALL, Layout, assign, read_layout
 from routing.data.reading import read_store
-from routing.data.sections import ImageFolderSection
+from routing.data.sections import BoxedImagesSection, ImageFolderSection
 from routing.data.splitting import cut_by_class, cut_by_seed
 from routing.data.view import View
 from routing.errors import choices
@@ -55,7 +55,7 @@ def load(section: ImageFolderSection) -> ImageData:
     return load_files(section, _info(section, layout), store, found.files, found.rows, found.labels)
 
 
-def view_of(section: ImageFolderSection) -> View:
+def view_of(section: ImageFolderSection | BoxedImagesSection) -> View:
     """Return how the section's files become pixels."""
     depth = None if section.bit_depth == "auto" else section.bit_depth
     return View(section.input_size, section.input_size, section.background_rgb, depth)

@@ -135,7 +135,7 @@ def test_short_forms() -> None:
         ),
         (
             {"space": {**SPACE, "model.name": ["attention_routing", "full_compute"]}},
-            "belongs to model attention_routing, routed_conv, not to full_compute; give 'model.router.threshold_init' a when",
+            "belongs to model attention_routing, routed_conv, not to full_compute; give 'model.router.threshold_init'",
         ),
         ({"space": {**SPACE, "dataset.patch_grid_size": [5, 7]}}, "patch_grid_size 7 does not divide"),
         ({"objectives": []}, "objectives"),
