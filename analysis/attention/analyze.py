@@ -45,9 +45,9 @@ COLUMNS = {
     "entropy_first": "entropy, first layer",
     "entropy_last": "last layer",
     "deletion_most": "deletion, most attended",
-    "deletion_random": "by lot",
+    "deletion_random": "random",
     "insertion_most": "insertion, most attended",
-    "insertion_random": "by lot",
+    "insertion_random": "random",
 }
 """Keys of a summary's row and their headings; deletion and insertion are areas under the curve of accuracy."""
 

@@ -1,8 +1,8 @@
-"""Is attention where the evidence is? Patches are hidden or shown in its order, and accuracy says.
+"""Is attention where the evidence is? Accuracy when patches are hidden, or shown, in the order of attention.
 
 deletion   hide the most attended patches first: a steep fall means that the model needs what it attends to
 insertion  hide everything, show the most attended first: a steep rise means the same
-control    the same shares by lot, over several draws, and the least attended first
+control    the same shares in random order, mean over several draws, and the least attended first
 
 Shapes: M images, N patches.
 """
@@ -68,13 +68,13 @@ def hiding_curves(
     most = attention_MN.argsort(dim=1, descending=True, stable=True)
     count = most.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    lots = [torch.rand(most.shape, generator=generator).argsort(dim=1) for _ in range(RANDOM_DRAWS)]
+    shuffled = [torch.rand(most.shape, generator=generator).argsort(dim=1) for _ in range(RANDOM_DRAWS)]
 
     def deletion(order: Tensor) -> NDArray[np.float64]:
         rows = [correct(hide(images, first_in_order(order, round(share * count)), grid)) for share in SHARES]
         return torch.stack(rows).double().numpy()
 
-    deletion_random = np.mean([deletion(order) for order in lots], axis=0)
+    deletion_random = np.mean([deletion(order) for order in shuffled], axis=0)
     deletion_least = deletion(most.flip(1))
     return HidingCurves(
         deletion_most=deletion(most),

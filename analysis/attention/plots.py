@@ -191,7 +191,7 @@ def draw_hiding(curves: HidingCurves, title: str, folder: Path) -> list[Path]:
             for name in names:
                 order = name.split("_")[1]
                 style = {"most": (COLOURS[1], "o"), "least": (COLOURS[0], "s"), "random": (GREY, "^")}[order]
-                text = "by lot" if order == "random" else f"{order} attended first"
+                text = "random order" if order == "random" else f"{order} attended first"
                 axes.plot(percent, 100 * lines[name], color=style[0], marker=style[1], label=text)
             axes.set_xlabel(f"patches {kind} (%)")
             axes.legend()

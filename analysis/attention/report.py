@@ -158,7 +158,7 @@ def _distance(layers: Sequence[LayerStatistics]) -> list[str]:
 def _hiding(curves: HidingCurves, layer: str) -> list[str]:
     accuracy = curves.curves()
     names = ("deletion_most", "deletion_least", "deletion_random", "insertion_most", "insertion_random")
-    heads = ("hide most attended", "hide least attended", "hide by lot", "show most attended", "show by lot")
+    heads = ("hide most attended", "hide least attended", "hide at random", "show most attended", "show at random")
     lines = [
         "## Whether attention is where the evidence is",
         "",
@@ -178,7 +178,7 @@ def _hiding(curves: HidingCurves, layer: str) -> list[str]:
     return [
         *lines,
         f"With half of the patches hidden, hiding the most attended costs {_points(gap)} points of accuracy more than "
-        f"hiding by lot, and hiding the least attended keeps {_points(spare)} points more. {_verdict(gap)}",
+        f"hiding at random, and hiding the least attended keeps {_points(spare)} points more. {_verdict(gap)}",
         "",
     ]
 

@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, how good, how dear, on what, and how to get it again."""
+"""The card of an exported model: what it is, its accuracy, cost and data, and how to reproduce it."""
 
 from __future__ import annotations
 

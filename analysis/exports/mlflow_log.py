@@ -39,7 +39,7 @@ def log_to_mlflow(folder: str | Path, uri: str) -> int:
     except ImportError:
         raise InputError("--mlflow needs MLflow: pip install 'routing-sweeps[mlflow]'") from None
     results = read_results(folder)
-    if "://" not in uri:  # MLflow keeps folders of files behind a switch; who names one wants one
+    if "://" not in uri:  # MLflow enables its file store only on request; a path is such a request
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     try:
         return _log(results, MlflowClient(tracking_uri=uri))
@@ -100,12 +100,12 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series) -
     config = results.trial_folder(number) / CONFIG_FILE
     if config.is_file():
         client.log_artifact(run_id, str(config))
-    client.log_batch(run_id, tags=tags)  # last: a run without them was cut off, and is written again
+    client.log_batch(run_id, tags=tags)  # last: a run without them was interrupted and is logged again
     client.set_terminated(run_id, status=STATUS[str(row["state"])])
 
 
 def _numbers(row: pd.Series, without: set[str]) -> dict[str, float]:
-    """Return the finite numbers of a row that are no configuration."""
+    """Return the finite numbers of a row, configuration columns left out."""
     values = {str(key): value for key, value in row.items() if key not in without and not isinstance(value, bool)}
     numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
     return {key: value for key, value in numbers.items() if math.isfinite(value)}

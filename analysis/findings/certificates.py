@@ -12,11 +12,11 @@ from routing.errors import InputError
 from routing.files.record import read_metrics
 
 WORDS = {
-    "healthy": "picks better than by lot",
+    "healthy": "picks better than chance",
     "all_on": "collapsed: routes everything",
     "all_off": "collapsed: routes nothing",
-    "anti": "picks the wrong patches: worse than by lot",
-    "weak": "picks no better than by lot, or closes less than 3/4 of the gap",
+    "anti": "picks the wrong patches: worse than chance",
+    "weak": "picks no better than chance, or closes less than 3/4 of the gap",
 }
 NUMBERS = (
     "rate",
@@ -31,9 +31,9 @@ NUMBERS = (
 )
 NOTE = (
     "A router may hit its budget exactly and still pick useless patches. Gap closed: (routed - random) / (full - "
-    "random) at the same number of patches; 1 is as good as full compute, 0 no better than by lot; 'oracle' puts in "
-    "the place of full compute the patches that hold the object, where the data knows them, and recall is the share of "
-    "the object that is routed. Shares are of validation images with every or no patch on the big branch."
+    "random) at the same number of patches; 1 is as good as full compute, 0 no better than random patches. 'oracle' "
+    "replaces full compute by the patches that hold the object, where the data knows them; recall is the share of the "
+    "object that is routed. Shares are of validation images with every or no patch on the big branch."
 )
 
 

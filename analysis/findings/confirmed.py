@@ -1,4 +1,4 @@
-"""The confirmed front: what is left of the winners under fresh seeds and on the test split."""
+"""The confirmed front: what the selected points reach under fresh seeds and on the test split."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from routing.quantities import find, on_split
 NOTE = (
     "Every configuration was trained again under n fresh seeds; the test split was read here only. Intervals are 95 % "
     "intervals of the mean over seeds (Student's t). Selected: the validation value by which the point was chosen. "
-    "Winner's curse: what it promised by that value more than it reaches on the test split."
+    "Winner's curse: that value minus the mean on the test split."
 )
 NO_SEEDS = "no training under a fresh seed has finished"
 

@@ -20,7 +20,7 @@ from routing.quantities import MULTIPLY_ADDS, find, heading
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """One number of the page's head: what it is, the number, and what to know about it."""
+    """One number at the top of the page: its label, its value, and a note that explains it."""
 
     label: str
     value: str
@@ -28,7 +28,7 @@ class KeyNumber:
 
 
 def cards(summary: Summary) -> list[KeyNumber]:
-    """Return the numbers a reader looks for first."""
+    """Return the key numbers: best point, knee, cheapest match of full_compute, trials, hypervolume."""
     objectives = summary.results.objectives
     found = []
     for label, row in (("Best", summary.best_row), ("Knee", summary.knee_row)):
@@ -51,7 +51,11 @@ def cards(summary: Summary) -> list[KeyNumber]:
 
 
 def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFrame | None = None) -> list[str]:
-    """Return the findings as sentences, what an ablation answers first; ``confirmed`` is confirm.csv where it is."""
+    """Return the findings as sentences, the answers of an ablation first.
+
+    Args:
+        confirmed: confirm.csv, where the study has been confirmed.
+    """
     best, knee = summary.best_row, summary.knee_row
     if best is None or knee is None:
         return ["No trial has finished with every objective measured: there is no front yet."]
@@ -68,8 +72,8 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
     if summary.hypervolume == 0:
         lines.append(
             f"The hypervolume is 0: no point is better than the study's reference ({_reference(summary)}) in both. "
-            "Longer training, or a reference that chance just misses and no model exceeds in cost, gives a search "
-            "something to tell points apart by."
+            "Train longer, or set a reference just above chance accuracy and above the cost of every model: only "
+            "points better than the reference guide the search."
         )
     picked = {"the best point": best, "the knee": knee}
     if match is not None:
@@ -79,7 +83,7 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
 
 
 def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.DataFrame | None) -> str:
-    """Return what became of the picked points under fresh seeds, or that nobody has tried."""
+    """Return what the picked points reach under fresh seeds, or that they have not been confirmed."""
     parts = []
     for what, point in picked.items():
         found = None if confirmed is None else confirmed_row(confirmed, point)
@@ -88,13 +92,13 @@ def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.
     if parts:
         return f"Trained again and read on the test split once: {'; '.join(parts)}."
     return (
-        "Points of the front are validation values of the best of many trials, one seed each, so they flatter: "
+        "Points of the front are validation values of the best of many trials, one seed each, and so are optimistic: "
         "routing confirm trains the front again under fresh seeds and reads the test split once."
     )
 
 
 def chart_label(summary: Summary) -> str:
-    """Return what the chart shows, for readers who cannot see it."""
+    """Return a description of the chart for screen readers."""
     if summary.front.empty:
         return "Chart of all operating points; none has been measured yet."
     objectives = summary.results.objectives

@@ -237,7 +237,7 @@ def test_confirmed_points(make_results):
     assert "fresh seeds" not in (written / "card.md").read_text()
     report = analyze([folder]).report.read_text()
     assert "Confirmed under fresh seeds" in report
-    assert "so they flatter" in report  # neither the best point nor the knee was confirmed
+    assert "so are optimistic" in report  # neither the best point nor the knee was confirmed
     knee = analyze([folder]).knee
     assert knee is not None
     of_knee = {name: knee[name] for name in ("trial", "knob", "knob_value", "is_default")}
@@ -249,7 +249,7 @@ def test_confirmed_points(make_results):
     CONFIRM.iloc[:1].assign(**of_knee).to_csv(folder / "confirm" / "confirm.csv", index=False)
     report = analyze([folder]).report.read_text()
     assert "the knee: test accuracy (%) 85.00 [84.00, 86.00] over 5 fresh seeds" in report
-    assert "so they flatter" not in report
+    assert "so are optimistic" not in report
 
 
 def test_points_without_a_fresh_seed_are_said_in_words(make_results):
