@@ -72,8 +72,8 @@ def router_state(certificate: Mapping[str, Any], sign: float, count: int) -> str
     """Name what a router does, from the numbers of its certificate.
 
     * ``all_on``, ``all_off``: collapsed.
-    * ``anti``: it picks worse patches than a lot would, by the task's metric or by the share of the box it routes.
-    * ``weak``: no better ones that these images could show, or it closes less than three quarters of the gap from a lot
+    * ``anti``: it picks worse patches than a random choice, by the task's metric or by the share of the box it routes.
+    * ``weak``: not significantly better ones on these images, or it closes less than 3/4 of the gap from random patches
       to full compute or the oracle. Controls that do not look must end here.
     * ``healthy``: better ones.
 

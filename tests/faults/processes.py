@@ -58,7 +58,7 @@ def tagged(value: str) -> dict[int, str]:
                 if f"{TAG}={value}".encode() in (folder / "environ").read_bytes():
                     found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:120]
             except OSError:
-                continue  # gone, or somebody else's
+                continue  # ended meanwhile, or of another user
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a results folder or a study file from somebody else can do: be refused, and nothing more."""
+"""A results folder or a study file of unknown origin can do no harm: it is read as data, or refused."""
 
 from __future__ import annotations
 

@@ -171,5 +171,5 @@ def soak(out: Path, draw: random.Random, tag: str) -> tuple[set[int], dict[int, 
 
 
 def running_until(driver: subprocess.Popen[str], out: Path, results: int) -> bool:
-    """Wait for so many results, or for the driver's end."""
+    """Wait for this many results, or for the driver's end."""
     return wait_until(lambda: driver.poll() is not None or len(list(out.glob("trials/*/metrics.json"))) >= results, 180)

@@ -34,7 +34,7 @@ def test_milliseconds_are_medians(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_theoretical_speed_up_by_hand() -> None:
-    """ViT-S/16, 61 of 197 tokens from the second block: two thirds of the compute are gone, the choice included."""
+    """ViT-S/16, 61 of 197 tokens from the second block: two thirds of the compute are saved, the choice included."""
     t, kept, d, m = 197, 61, 384, 1536
 
     def block(tokens: int) -> int:

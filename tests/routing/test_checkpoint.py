@@ -58,7 +58,7 @@ def test_a_run_interrupted_inside_a_phase_ends_as_the_whole_one(
         run(config, kill, folder / "resumed")
     seen: list[int] = []
     resumed = run(config, lambda row: seen.append(row["epoch"]), folder / "resumed")
-    assert seen == list(range(last, 6))  # the last one again: whoever asked may not have heard of it
+    assert seen == list(range(last, 6))  # the last one again: a killed caller may not have received it
     weights, _ = load_tensors(folder / "whole" / "model.safetensors")
     again, _ = load_tensors(folder / "resumed" / "model.safetensors")
     assert all(torch.equal(weights[key], again[key]) for key in weights)

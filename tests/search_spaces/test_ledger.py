@@ -329,7 +329,7 @@ def test_trials_are_never_given_out_again_by_a_ledger_that_does_not_know_them(tm
     kept.parent.mkdir(parents=True)
     kept.write_text("{}")
     with pytest.raises(InputError, match=r"trials is there, but no ledger\.journal that knows its trials"):
-        sweep(STUDY, tmp_path / "results")  # a folder of somebody else's
+        sweep(STUDY, tmp_path / "results")  # a folder with foreign files
     write_study(tmp_path / "results", STUDY)
     with pytest.raises(InputError, match=r"trials is there, but no ledger\.journal that knows its trials"):
         sweep(STUDY, tmp_path / "results", resume=True)

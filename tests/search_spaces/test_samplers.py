@@ -66,7 +66,7 @@ def test_same_seed_same_settings_inside_the_space(name: str) -> None:
 
 
 def test_a_grid_proposes_what_another_sampler_has_not() -> None:
-    """Proposals of the past count under any sampler; combinations that nobody tried are still to come."""
+    """Proposals of the past count under any sampler; combinations not tried yet are still proposed."""
     space = Space(parse_study(sweep_values(space={"seed": {"int": [0, 4]}})).space, {})  # type: ignore[union-attr]
     sampler = proposer("grid", space)
     for index, seed in enumerate((3, 1, 3)):
@@ -130,9 +130,9 @@ def test_when_all_is_refused_it_says_so() -> None:
 
 
 def test_a_given_setting_that_is_refused_comes_back_with_the_reason() -> None:
-    proposal = proposer("gp").propose(lambda v: "too dear", fixed={X: 0.5})
+    proposal = proposer("gp").propose(lambda v: "too costly", fixed={X: 0.5})
     assert proposal is not None
-    assert proposal.refused == "too dear"
+    assert proposal.refused == "too costly"
     assert proposal.values[X] == 0.5
     assert 0.1 <= proposal.values[Y] <= 3
 
@@ -196,12 +196,12 @@ def test_a_grid_is_walked_to_its_end_past_any_number_of_refused_settings() -> No
     study = parse_study(sweep_values(space={"seed": {"int": [0, 449]}}))
     sampler = proposer("grid", Space(study.space, study.base))
     found = []
-    while (proposal := sampler.propose(lambda values: None if values["seed"] >= 300 else "too dear")) is not None:
+    while (proposal := sampler.propose(lambda values: None if values["seed"] >= 300 else "too costly")) is not None:
         found.append(proposal.values["seed"])
     assert found == list(range(300, 450))
     refusing = proposer("grid", Space(study.space, study.base))
-    assert refusing.propose(lambda values: "too dear") is None
-    assert refusing.exhausted == "every combination of the grid has been proposed; the last one was refused: too dear"
+    assert refusing.propose(lambda values: "too costly") is None
+    assert refusing.exhausted == "every combination of the grid has been proposed; the last one was refused: too costly"
 
 
 def test_a_grid_repeats_nothing() -> None:
@@ -263,13 +263,13 @@ def test_a_stopped_trial_counts_with_what_it_would_have_reached() -> None:
     # nearest five of .58: .6 .61 .62 .5 .7 with gains .1 .1 .0 .2 .0, median .1
     assert at_the_end({1: [0.58, 5e5]}, finished) == pytest.approx([0.68, 6e5])
     assert at_the_end({1: [0.3, 1e6], 2: [0.59, 1e6]}, finished)[0] == pytest.approx(0.68)  # type: ignore[index]
-    assert at_the_end({3: [0.58, 5e5]}, finished) == [0.58, 5e5]  # nobody finished was seen at that epoch
+    assert at_the_end({3: [0.58, 5e5]}, finished) == [0.58, 5e5]  # no finished trial has a value at that epoch
     assert at_the_end({1: [0.58, 5e5]}, finished[:2]) == [0.58, 5e5]
     assert at_the_end({}, finished) is None
 
 
 def test_gp_does_not_stay_where_trials_are_stopped() -> None:
-    # one model is cheap and bad, the others dear and good; all of the cheap ones but the first are stopped at once
+    # one model is cheap and bad, the others costly and good; all of the cheap ones but the first are stopped at once
     study = load_study("digits")
     sampler = Proposer(Space(study.space, study.base), study.objectives, SamplerSection(name="gp", seed=1))
     cheap = []

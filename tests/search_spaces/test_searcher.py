@@ -146,7 +146,7 @@ def test_the_end_of_a_trial_that_cannot_be_written_stops_the_sweep(
 
 
 def test_the_arms_of_an_ablation_may_be_stopped_early(tmp_path: Path) -> None:
-    """All of them are queued; in a sweep that is said of baselines, which nobody stops."""
+    """All of its settings are queued; in a sweep a queued setting is a baseline, which is never stopped."""
     study = parse_study(ablation_values(scheduler={"name": "asha"}))
     plan = blueprint(study)
     ledger = Ledger(str(tmp_path / "ledger.journal"), study.name, study.objectives)
