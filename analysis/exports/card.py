@@ -30,7 +30,7 @@ LICENCES = {
 
 @dataclass
 class Card:
-    """What a card says; ``val_images`` and what follows are filled in as they become known."""
+    """Content of a card; ``val_images`` and the fields after it are filled in as they become known."""
 
     summary: Summary
     pick: str

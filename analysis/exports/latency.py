@@ -1,4 +1,4 @@
-"""What is measured anew when a model is taken away: its latency, here and on real images."""
+"""Latency of an exported model, measured on this machine and on real images."""
 
 from __future__ import annotations
 

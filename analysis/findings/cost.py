@@ -11,7 +11,7 @@ from analysis.words.tables import Column, Table, table
 from routing.commands.console import duration
 from routing.files.results_folder import PRUNED
 
-NOTE = "Trials that ended, whatever in; attempts that were interrupted are not counted."
+NOTE = "Trials that ended, in any state; attempts that were interrupted are not counted."
 
 
 def cost_table(results: Results) -> Table:

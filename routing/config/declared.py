@@ -1,4 +1,4 @@
-"""What the classes of a plugin say of the numbers they measure, told to ``routing.quantities``."""
+"""Quantities of plugins: declared as class attributes of a metric or a task, and added to ``routing.quantities``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from routing.errors import InputError
 from routing.quantities import Quantity
 
 OWN = {field.name for field in fields(Quantity)} - {"name", "goal", "kind"}
-"""Fields of a quantity that a metric may say as class attributes; ``higher_is_better`` says its goal."""
+"""Fields of a quantity that a metric may set as class attributes; its goal follows from ``higher_is_better``."""
 
 
 def declare_metric(name: str, metric: Any) -> None:
     """Add the quantity of a metric that is being registered.
 
     Raises:
-        InputError: it does not say ``higher_is_better``, its name is taken, or an attribute is not what a field holds.
+        InputError: ``higher_is_better`` is missing, the name is taken, or an attribute has the wrong type.
     """
     given = {field: getattr(metric, field) for field in OWN if hasattr(metric, field)}
     quantities.declare(_of_class(name, metric, {"can_be_objective": True, "on_request": True, **given}))
@@ -27,7 +27,7 @@ def declare_task(name: str, task: Any) -> None:
     """Add the quantities of a task that is being registered: its ``metric``, and ``quantities`` where it has some.
 
     Raises:
-        InputError: see ``declare_metric``; also a metric that is measured already and better the other way.
+        InputError: see ``declare_metric``; also a metric that exists already with the opposite goal.
     """
     for one in getattr(task, "quantities", ()):
         quantities.declare(replace(one, tasks=(*one.tasks, name)))

@@ -79,7 +79,7 @@ def parse_overrides(
     A key of ``section`` that holds text or a path takes the text as it stands; what else is given is read as YAML.
 
     Args:
-        values: nested keys of a file, which say of which model and data set the keys are where the overrides do not.
+        values: nested keys of a file; they name model and data set where the overrides do not.
     """
     words = split_overrides(overrides)
 

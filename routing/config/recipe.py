@@ -1,4 +1,4 @@
-"""The recipe of a model: how it is trained where the user does not say, and which keys of a training the user set."""
+"""The recipe of a model: defaults of its training; and which keys of a training the user has set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fill(
     ``model_fields_set`` of the result, and of its sections, names what the user set.
 
     Args:
-        model: None where it is not valid itself, as the data set: its own error says why.
+        model, dataset: None where they are invalid themselves; their own errors are reported.
         check: turns a mapping into the section.
     """
     if isinstance(given, TrainingSection):
@@ -38,10 +38,10 @@ def fill(
 
 
 def asked(tree: dict[str, Any]) -> Any:
-    """Return what the user set of the training of a nested run: without what the recipe of its model says.
+    """Return the keys of a nested run's training that the user has set, without those of the model's recipe.
 
-    Only a training that has every key, as the config.yaml of a run, needs to be compared: in it a value that is the
-    model's own default counts as not set.
+    Only a training that has every key, as in the config.yaml of a run, needs a comparison: a value equal to the
+    model's default counts as not set.
     """
     given = tree.get("training")
     if not isinstance(given, dict) or not _is_complete(given):
@@ -50,7 +50,7 @@ def asked(tree: dict[str, Any]) -> Any:
         model = MODELS.get(tree["model"]["name"]).model_validate(tree["model"])
         recipe = nested(model.recipe(DATASETS.get(tree["dataset"]["name"]).task))
         return _asked(TrainingSection.model_validate(given), recipe, given)
-    except (InputError, KeyError, TypeError, ValidationError):  # no run yet: its own check says why
+    except (InputError, KeyError, TypeError, ValidationError):  # not a valid run: its own check reports why
         return given
 
 

@@ -27,7 +27,7 @@ class Section(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _at_home(cls, value: Any) -> Any:
-        """``~/data`` is a folder of the user, from a shell that does not say so or from a file."""
+        """Expand ``~`` in paths: a shell does not do it inside ``key=~/data``, and a file never does."""
         if isinstance(value, Path):
             return Path(os.path.expanduser(value))
         return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
@@ -46,10 +46,10 @@ def registered(names: Registry, *further: str) -> AfterValidator:
 
 
 class DatasetSection(Section):
-    """What every data set is told. A data set is a subclass with its own fields and a ``reader``.
+    """Base configuration of data sets; each one is a subclass with its own fields and a ``reader``.
 
     ``reader`` names the module whose ``load(section)`` and ``info(section)`` read it; a plugin may override ``load``
-    and ``info`` instead. ``task`` is what its targets ask for.
+    and ``info`` instead. ``task`` is the task its targets are for.
     """
 
     task: ClassVar[str] = "classification"
@@ -82,7 +82,7 @@ class DatasetSection(Section):
         return described
 
     def describe(self) -> str:
-        """Return one line on splits and where they come from, without loading images; "" where nothing is to say."""
+        """Return one line on splits and where they come from, without loading images; "" for data that needs no description."""
         if self.reader is None:
             return ""
         line: str = getattr(import_module(self.reader), "describe", lambda section: "")(self)
@@ -100,17 +100,17 @@ class DatasetSection(Section):
 
 
 class ModelSection(Section):
-    """What every model is told. A model is a subclass with its own fields that says what it ``builds``.
+    """Base configuration of models; each one is a subclass with its own fields that names the class it ``builds``.
 
     ``builds`` names a class that is called with the section and a ``DataInfo``; a plugin may override ``build``
-    instead. ``tasks`` are what it can be trained for. ``after_training`` names the fields that act in evaluation only:
-    they do not tell one training from another. ``has_stages`` is True of a model that can be cut into stages
+    instead. ``tasks`` are those it can be trained for. ``after_training`` names the fields that act in evaluation only
+    and are ignored when two trainings are compared. ``has_stages`` is True of a model that can be cut into stages
     (``VisionModel.chain``), so that images can leave it early. ``is_baseline`` is True of a dense model that routed
     ones are compared with; tables and figures set it apart.
 
     ``routing compare``: ``full_compute`` names the model whose cost counts as all of it (None: each model's own
-    ``dense_flops``), ``routed_model`` the one that a router mode by itself stands for, ``budget_key`` the key of a
-    budget that is set to the cost of what the model is compared with.
+    ``dense_flops``), ``routed_model`` the one that a router mode given without a model stands for,
+    ``budget_key`` the key of a budget that is set to the cost of the model it is compared with.
     """
 
     builds: ClassVar[str | None] = None
@@ -125,16 +125,16 @@ class ModelSection(Section):
     name: str = Field(description="Name of the model.")
 
     def recipe(self, task: str) -> dict[str, Any]:
-        """Return how the model is trained on a task unless the user says otherwise: keys of ``training``.
+        """Return the defaults of ``training`` for this model on a task; keys that the user sets override them.
 
-        They may be dotted or nested (``{"optimizer": "sgd", "augment.crop": 2}``) and may depend on the section's own
-        values. What is left out is as in ``TrainingSection``.
+        Keys may be dotted or nested (``{"optimizer": "sgd", "augment.crop": 2}``), and values may depend on the
+        section's own. Keys left out have the defaults of ``TrainingSection``.
         """
         return {}
 
     @property
     def label(self) -> str:
-        """What a comparison calls the model: its name, or what tells it apart from others of that name."""
+        """Label of the model in a comparison: its name, or the setting that tells it apart from others of that name."""
         return self.name
 
     def compared_with(self) -> tuple[str, ...]:

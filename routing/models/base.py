@@ -1,4 +1,4 @@
-"""What training, evaluation and the compute ledger ask of every model.
+"""The interface of models to training, evaluation and the compute ledger.
 
 Shapes: B batch, N units (patches, tokens, scales), D width.
 """
@@ -28,7 +28,7 @@ Formula = Callable[[Sequence[Any], Any], int]
 """Multiply-adds of one call of an operator, from its inputs (tensors as they are) and its output."""
 
 PartName = Any
-"""What a part is called: a word, or a ``PartKey`` where its cost depends on how it is run."""
+"""Name of a part: a word, or a ``PartKey`` where its cost depends on how it is run."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class ModelOutput:
     auxiliary: further predictions for the same targets, name -> (weight, prediction); training adds weight times the
         task's loss of each as a term of that name.
     metrics: scalars for the history (threshold, temperature, ...).
-    units_executed: rows each conditional part really processed, per image: name -> (B,); a part that is not named
-        here runs once per image. This is what the compute ledger multiplies by.
+    units_executed: rows each conditional part actually processed, per image: name -> (B,); a part that is not named
+        here runs once per image. The compute ledger multiplies them by the cost of one row.
     routing_ratio: share of units on the expensive path per image (B,), or None where nothing is routed.
     """
 
@@ -81,14 +81,14 @@ class CountedPart:
 
 
 class VisionModel(nn.Module, ABC):
-    """Base of every model. It must answer ``forward`` and ``counted_parts``; the rest says what else it can do.
+    """Base of every model. ``forward`` and ``counted_parts`` are required; all other methods are optional capabilities.
 
     ``knob`` names the compute knob that can be moved after training (``threshold``, ``share``), or is None.
     ``needs`` names facts of the data beside the pixels (``box``) that ``forward``, ``along_knob`` and, batch by batch,
     ``knob_values`` are handed as keyword arguments; nearly every model needs none. ``untrained_parts`` are those that
     the weights it starts from (``model.weights``) did not fit. ``dense_flops`` are multiply-adds per image with nothing
-    skipped; None: what it costs as it is. ``not_shipped`` is why it cannot be exported (``is told where the object
-    is``), None where it can.
+    skipped; None: its cost as it is. ``not_shipped`` is the reason why it cannot be exported (``is told where the
+    object is``), None where it can.
     """
 
     knob: str | None = None
@@ -164,7 +164,7 @@ class VisionModel(nn.Module, ABC):
                 self.set_knob(trained)
 
     def check_knob(self, value: KnobValue) -> None:
-        """Raise ``InputError`` for a value the knob cannot have; asked before training, so that none is wasted."""
+        """Raise ``InputError`` for a value the knob cannot have; checked before training, so that none is wasted."""
         if self.knob is None:
             raise InputError(f"evaluation.knob_value {value}: {type(self).__name__} has no compute knob")
 

@@ -102,7 +102,7 @@ def is_run(source: str) -> bool:
 
 @contextmanager
 def fitting(architecture: str, source: str) -> Iterator[None]:
-    """Say in one line that weights do not fit an architecture, whatever torch raises for it."""
+    """Turn any error of torch on weights that do not fit an architecture into one line."""
     try:
         yield
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:

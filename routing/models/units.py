@@ -41,7 +41,7 @@ class RoutingDecision:
 
 @dataclass
 class Scored:
-    """What is computed whatever the decision; a model adds fields of its own.
+    """Results that do not depend on the decision; a model adds fields of its own.
 
     scores_BN: raw scores of the units, those of the certificate's gradient and of the pictures.
     """
@@ -72,7 +72,7 @@ class RoutedModel(VisionModel, Generic[S]):
 
     @property
     def threshold(self) -> Tensor | None:
-        """What evidence is compared with; none by default."""
+        """The threshold that evidence is compared with; none by default."""
         return None
 
     @property
@@ -97,7 +97,7 @@ class RoutedModel(VisionModel, Generic[S]):
         """Run each unit through the path of *this* decision, whatever made it, and through no other path."""
 
     def train_form(self, encoded: S, decision: RoutingDecision) -> ModelOutput:
-        """Return what training differentiates; by default what inference runs."""
+        """Return the output that training differentiates; by default that of ``dispatch``."""
         return self.dispatch(encoded, decision)
 
     @abstractmethod

@@ -98,7 +98,7 @@ class TorchvisionNet(NamedNet):
 
 
 class TimmNet(NamedNet):
-    """A classifier of timm, fed with the mean and deviation that timm says it is trained with."""
+    """A classifier of timm, with images normalised by the mean and deviation that timm gives for it."""
 
     scale: Tensor
     shift: Tensor

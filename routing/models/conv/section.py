@@ -50,7 +50,7 @@ CONV_RECIPE: dict[str, Any] = {
 
 
 class ClassifierSection(ModelSection):
-    """What every dense convolutional classifier is told."""
+    """Settings of every dense convolutional classifier."""
 
     has_stages: ClassVar[bool] = True
     is_baseline: ClassVar[bool] = True
@@ -128,7 +128,7 @@ class TimmNetSection(ClassifierSection):
 
     name: Literal["timm_net"] = "timm_net"
     architecture: str = Field(
-        default="resnet10t", description="timm's name; it may end in a tag, which says which weights are DEFAULT."
+        default="resnet10t", description="timm's name; it may end in a tag, which selects the DEFAULT weights."
     )
     weights: str | None = Field(
         default=None,

@@ -167,7 +167,7 @@ class EarlyExit(VisionModel):
         return self.counted_parts()
 
     def nominal_units(self) -> dict[str, float]:
-        """Return every part once: before training nothing says who will leave."""
+        """Return every part once: how many images leave early is unknown before training."""
         return dict.fromkeys(self.counted_parts(), 1.0)
 
     @property

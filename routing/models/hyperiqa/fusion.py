@@ -106,7 +106,7 @@ class Attention(Fusion):
         return [f * w.view(-1, 1, 1, 1) for f, w in zip(features, weights_BK.unbind(1), strict=True)], weights_BK
 
     def multiply_adds(self, kept: int, pool: int) -> int:
-        """Both linear layers, whatever is kept."""
+        """Both linear layers, independent of the stages kept."""
         return self.hidden * (self.channels[-1] + len(self.channels))
 
 

@@ -46,7 +46,7 @@ class Mean(Aggregator):
 
 
 class ScoreWeighted(Aggregator):
-    """Softmax of the attention scores: the patches worth looking at are the patches worth listening to."""
+    """Softmax of the attention scores: the patches that score high for routing also weigh most in the sum."""
 
     def weights(self, scores_BN: Tensor) -> Tensor:
         """Return softmax(scores) over the patches."""
@@ -56,7 +56,7 @@ class ScoreWeighted(Aggregator):
 class AttentionPooling(Aggregator):
     """Softmax of one learned score per feature (attention pooling, arXiv 1802.04712, without its hidden layer).
 
-    The router's scores do not enter: what a patch says decides how much it counts, not where the router looked.
+    The router's scores are not used: the feature of a patch decides its weight.
     """
 
     def __init__(self, width: int) -> None:

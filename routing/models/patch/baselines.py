@@ -58,14 +58,14 @@ class CheapCompute(UniformModel):
 
 
 class NoRouting(UniformModel):
-    """Every patch through the big MLP, averaged: without scores neither encoder nor attention head is paid for."""
+    """Every patch through the big MLP, averaged: without scores there is no cost of encoder and attention head."""
 
     def __init__(self, section: PatchSection, info: DataInfo) -> None:
         super().__init__(section, info, branch="big", has_scores=False)
 
 
 class DenseMatched(UniformModel):
-    """full_compute with its hidden layers made narrower, all by one factor, until it costs what a budget allows."""
+    """full_compute with all hidden layers narrowed by one factor until its cost meets a budget."""
 
     def __init__(self, section: DenseMatchedSection, info: DataInfo) -> None:
         full = FullCompute(section, info)

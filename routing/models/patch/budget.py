@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class BudgetLoss(nn.Module):
     """``weight * penalty(realised - target)`` on a realised cost (share of full compute, or of patches).
 
-    ``squared`` is two-sided and stable. ``hinge`` (only above the target) and ``l1`` (towards nothing, whatever the
-    target) are arms for ablations: both can collapse to a router that routes nothing.
+    ``squared`` is two-sided and stable. ``hinge`` (penalises cost above the target only) and ``l1`` (penalises all
+    cost, regardless of the target) are arms for ablations: both can collapse to a router that routes nothing.
     """
 
     def __init__(self, kind: str, weight: float, target: float) -> None:

@@ -43,7 +43,7 @@ class TrunkEncoded(Encoded):
 
 
 class TrunkExpert(nn.Module):
-    """The small branch: a linear layer on the trunk's feature; the pixels are not looked at."""
+    """The small branch: a linear layer on the trunk's feature; the pixels are not used."""
 
     def __init__(self, trunk: int, width: int) -> None:
         super().__init__()

@@ -27,12 +27,12 @@ BRANCHES = ("big", "small")
 
 
 class PatchModel(RoutedModel[Encoded]):
-    """Base of all patch models; a subclass decides which patch takes which branch.
+    """Base of all patch models; a subclass chooses the branch of every patch.
 
     ``dense_flops`` are those of full_compute, ``cheapest_flops`` those with nothing routed.
 
     Args:
-        branches: the experts it really has; what would go through a missing one is skipped.
+        branches: the experts that are built; patches of a missing one are skipped.
         has_scores: without scores neither encoder nor attention head is built, and every score is zero.
     """
 
@@ -94,7 +94,7 @@ class PatchModel(RoutedModel[Encoded]):
         taken = {"big": flat_hard, "small": ~flat_hard}
         scores_BN = encoded.scores_BN
         if self.skips_unrouted:
-            scores_BN = scores_BN.masked_fill(~decision.hard_BN, -torch.inf)  # the rest is not looked at
+            scores_BN = scores_BN.masked_fill(~decision.hard_BN, -torch.inf)  # the rest is skipped
         pool = _Pool(self.aggregator, scores_BN, self.width)
         for branch in self.branches:
             rows = taken[branch].nonzero().squeeze(1)
@@ -124,7 +124,7 @@ class PatchModel(RoutedModel[Encoded]):
         return pooled
 
     def output(self, pooled_BD: Tensor, decision: RoutingDecision) -> ModelOutput:
-        """Predict from the pooled features, and say what was executed."""
+        """Predict from the pooled features; the output also holds the units executed."""
         n = self.grid.num_patches
         big = decision.hard_BN.sum(1)
         units = {"big": big, "small": n - big}

@@ -98,10 +98,10 @@ def mlp_multiply_adds(width_in: int, hidden: Sequence[int], width_out: int) -> i
 
 @dataclass
 class Encoded(Scored):
-    """What is computed once per image whatever the decision, and all that a router may look at.
+    """Results computed once per image, independent of the decision: the only input of a router.
 
     patches: view (B, g, g, C, P, P) of the cropped patches.
-    facts: what the data knows beside the pixels, for routers that ask: ``box`` (B, 4), say.
+    facts: annotations beside the pixels for routers that need them, such as ``box`` (B, 4).
     """
 
     patches: Tensor

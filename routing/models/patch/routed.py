@@ -72,7 +72,7 @@ class AttentionRouting(PatchModel):
         return (budget.target - floor) / (1 - floor)
 
     def evidence(self, encoded: Encoded) -> Tensor:
-        """Return what the router decides on."""
+        """Return the router's evidence (B, N)."""
         return self.router.evidence(encoded)
 
     def decide(self, evidence_BN: Tensor) -> RoutingDecision:
@@ -95,7 +95,7 @@ class AttentionRouting(PatchModel):
         return ("task", "budget") if self.budget.weight > 0 else ("task",)
 
     def alternation(self) -> dict[str, tuple[str, ...]]:
-        """First what looks at patches, then what chooses among them."""
+        """Alternate between the parts that process patches and those that choose among them."""
         pooling = ("aggregator",) if list(self.aggregator.parameters()) else ()
         return {"branches": (*self.branches, *pooling, "head"), "routing": ("encoder", "attention", "router")}
 
@@ -142,7 +142,7 @@ class AttentionRouting(PatchModel):
         return _AtKnob(self, self.default_knob_value)
 
     def check_knob(self, value: KnobValue) -> None:
-        """A number, within what the router says of its knob."""
+        """Check that the value is a number that the router's knob can have."""
         if not isinstance(value, (int, float)) or not math.isfinite(value):
             raise InputError(f"evaluation.knob_value {value!r}: the knob '{self.knob}' of this router is a number")
         self.router.check_knob(float(value))

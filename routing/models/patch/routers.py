@@ -1,8 +1,8 @@
 """Routers: attention scores in, a decision per patch out. A router changes nothing but its own threshold.
 
-A router is one class; ``routing.config.registry.ROUTERS`` names it. It answers two questions: on what ``evidence``
-(B, N) it decides, the attention scores unless it says otherwise, and how it decides on it (``decide``). Controls that
-learn nothing are in ``controls.py``. Shapes: B batch, N patches.
+A router is one class; ``routing.config.registry.ROUTERS`` names it. It defines the ``evidence`` (B, N) that it decides
+on, by default the attention scores, and how it decides (``decide``). Controls, which learn nothing, are in
+``controls.py``. Shapes: B batch, N patches.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ CURVE_SHARES = (0.02, 0.04, 0.08, 0.12, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.
 class Router(nn.Module):
     """Base of every router; by itself a hard threshold on the evidence.
 
-    ``needs`` are facts of the data beside the pixels (``box``) that its evidence is made of. A router with
+    ``needs`` are the annotations beside the pixels (``box``) that its evidence uses. A router with
     ``routes_in_training`` False is trained with every patch on the big branch. One that ``skips_unrouted`` has no
-    small branch: what it does not route is not looked at. ``not_shipped`` says why a model with it cannot be exported
-    (``looks at the scores of another image``); None: it can.
+    small branch: patches that are not routed are skipped. ``not_shipped`` is the reason why a model with it cannot be
+    exported (``uses the scores of another image``); None: it can.
 
     Args:
         grid: how patches lie on an image.
@@ -62,7 +62,7 @@ class Router(nn.Module):
         return self.target_ratio
 
     def evidence(self, encoded: Encoded) -> Tensor:
-        """Return the values (B, N) to decide on; more means rather routed."""
+        """Return the values (B, N) to decide on; higher values are routed first."""
         return encoded.scores_BN
 
     def decide(self, evidence_BN: Tensor) -> RoutingDecision:
@@ -201,7 +201,7 @@ class ShareRouter(Router):
         return max(1, min(self.num_patches, round(share * self.num_patches)))
 
     def nominal_ratio(self) -> float:
-        """Whole patches, as they run: of the share as it is stored, whose rounding may decide about one patch."""
+        """The share of whole patches, from the share as it is stored: its rounding may change the count by one."""
         return self.num_routed(float(self.share)) / self.num_patches
 
     @property
@@ -210,7 +210,7 @@ class ShareRouter(Router):
         return self.share.item()
 
     def knob_values(self, evidence_BN: Tensor) -> list[float]:
-        """Return one share for every different number of patches that ``CURVE_SHARES`` stand for."""
+        """Return the ``CURVE_SHARES``, one for every distinct number of patches."""
         counts = sorted({self.num_routed(share) for share in CURVE_SHARES} - {self.num_routed(float(self.share))})
         return [count / self.num_patches for count in counts]
 

@@ -1,8 +1,8 @@
-"""What is computed in training: three ways to run two branches under a gate, equal in value where the gate is hard.
+"""Training forms: three ways to run two branches under a gate, equal in value where the gate is hard.
 
-* dense: both branches on every patch, ``small + gate * (big - small)``. Every gate learns what it changes.
-* counterfactual: small on every patch, big where routed. A routed gate learns what the big branch added.
-* sparse: only the branch taken, ``gate * big`` or ``(1 - gate) * small``. Costs what inference costs.
+* dense: both branches on every patch, ``small + gate * (big - small)``. Every gate gets a gradient of the difference.
+* counterfactual: small on every patch, big where routed. Only routed gates get the gradient of the difference.
+* sparse: only the branch taken, ``gate * big`` or ``(1 - gate) * small``. Training costs the same as inference.
 
 Shapes: M = B * N patches of a batch, P values per patch, D width; all functions return features (M, D).
 """

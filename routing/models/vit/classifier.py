@@ -32,7 +32,9 @@ CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
 
 
 class TransformerClassifier(VisionModel):
-    """A transformer ``core``, a pruning setting, and what both cost. Subclasses say how the core is entered and left.
+    """A transformer ``core`` with a pruning setting, and the cost of both.
+
+    Subclasses define the steps before the first block and after the last one.
 
     Args:
         core: a module that ``host_of`` knows.

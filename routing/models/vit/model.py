@@ -60,7 +60,7 @@ class Vit(TransformerClassifier):
 
 
 class TorchvisionVit(TransformerClassifier):
-    """A ``torchvision.models.VisionTransformer``; grey images are given to it three times."""
+    """A ``torchvision.models.VisionTransformer``; grey images are repeated to three channels."""
 
     def __init__(self, section: TorchvisionVitSection, info: DataInfo) -> None:
         from torchvision.models import get_model
@@ -99,7 +99,7 @@ class TorchvisionVit(TransformerClassifier):
 class TimmVit(TransformerClassifier):
     """A ``timm.models.VisionTransformer`` with a class token.
 
-    Grey images are given to it three times, and all with the mean and deviation that timm says it is trained with.
+    Grey images are repeated to three channels; all are normalised with the mean and deviation that timm gives for it.
     """
 
     scale: Tensor

@@ -22,7 +22,7 @@ TorchvisionName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h
 class PruningGridSection(Section):
     """Operating points: every combination of these values that leaves no more tokens than there are.
 
-    A key left empty keeps the value beside the grid; with all of them empty a short curve is chosen by itself.
+    A key left empty keeps the value beside the grid; with all of them empty a short default curve is evaluated.
     """
 
     k_anchors: tuple[Count, ...] = Field(default=(), description="Values of k_anchors to evaluate.")
@@ -51,7 +51,7 @@ class PruningSection(Section):
 
 
 class TransformerSection(ModelSection):
-    """What every vision transformer is told."""
+    """Settings of every vision transformer."""
 
     after_training: ClassVar[tuple[str, ...]] = ("pruning",)
     has_stages: ClassVar[bool] = True
@@ -127,7 +127,7 @@ class TimmVitSection(TransformerSection):
     name: Literal["timm_vit"] = "timm_vit"
     architecture: str = Field(
         default="vit_tiny_patch16_224",
-        description="timm's name; it may end in a tag, which says which weights are DEFAULT.",
+        description="timm's name; it may end in a tag, which selects the DEFAULT weights.",
     )
     weights: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""Token methods: how a block is given fewer tokens. One class each; ``routing.config.registry.SELECTIONS`` names them.
+"""Token methods: ways to give a block fewer tokens. One class each; ``routing.config.registry.SELECTIONS`` names them.
 
 The index maths are in ``token_selection`` and ``token_merging``. Shapes: B images, T tokens (CLS is token 0), K kept,
 D width of a token.
@@ -119,7 +119,7 @@ class Diversity(TokenMethod):
 
 
 class Merge(TokenMethod):
-    """Control: similar tokens are averaged, none is dropped; what is similar is said by the keys."""
+    """Control: similar tokens are averaged, none is dropped; similarity is measured on the keys."""
 
     takes_mask: ClassVar[bool] = False
 

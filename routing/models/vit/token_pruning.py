@@ -3,10 +3,10 @@
     with pruned(model, k_anchors=10, top_m=50, alpha=0.5, start_layer=1) as record:
         logits = model(images)
 
-The tokens are chosen by what they are about to see in block ``start_layer`` (blocks count from 0): its norm, keys, and
-the queries of CLS and the anchors. Then the block, and all after it, run on the kept tokens alone, in their own order,
-so that keeping all changes no bit. Nothing of the model is replaced: hooks come and go with the context. A model that
-was compiled is compiled again at the first call inside, and at the first one after.
+The tokens are chosen by the norm and the keys of block ``start_layer`` (blocks count from 0) and its queries of CLS and
+the anchors. That block and all later ones then run on the kept tokens alone, in their own order, so that keeping all
+changes no bit. No module of the model is replaced: hooks are added and removed with the context. A compiled model is
+compiled again at its first call inside the context, and at the first one after it.
 
 Shapes: B images, T tokens (CLS is token 0), K kept, D width.
 """
@@ -94,7 +94,7 @@ class Pruning:
 
 @dataclass
 class PruningRecord:
-    """What the latest forward pass did: ``kept`` (B, K) ascending (None where tokens were merged), and T before."""
+    """Record of the latest forward pass: ``kept`` (B, K) ascending (None where tokens were merged), and T before."""
 
     kept: Tensor | None = None
     tokens_before: int | None = None
@@ -208,7 +208,7 @@ def pruned_by(model: nn.Module, pruning: Pruning | None) -> Iterator[PruningReco
 
 
 def _forget_compiled() -> None:
-    """Have compiled models compiled again: code compiled before does not notice hooks that came or went since."""
+    """Force compiled models to compile again: code compiled earlier ignores hooks added or removed since."""
     if "torch._dynamo" in sys.modules:  # else nothing was compiled, and it takes a second to import
         torch.compiler.reset()
 

@@ -32,7 +32,7 @@ RANDOM_SEED = 20_240_918
 
 @dataclass(frozen=True)
 class AttentionInput:
-    """What a selection may look at. Projections are calls, so that nothing is computed that a method does not read.
+    """Input of a selection. Projections are functions, so that a method computes only those that it uses.
 
     tokens: (B, T, D), what the block's projections see.
     keys: returns (B, H, T, E).
