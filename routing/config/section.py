@@ -82,7 +82,7 @@ class DatasetSection(Section):
         return described
 
     def describe(self) -> str:
-        """Return one line on splits and where they come from, without loading images; "" for data that needs no description."""
+        """Return one line on splits and where they come from, without loading images; "" where none is needed."""
         if self.reader is None:
             return ""
         line: str = getattr(import_module(self.reader), "describe", lambda section: "")(self)
