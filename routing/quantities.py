@@ -128,6 +128,7 @@ _OURS = (
     _task("accuracy", "maximize", "classification", is_share_of_images=True, **SHARE),
     _task("srcc", "maximize", "quality", label="SRCC", **_CORRELATION),
     _task("plcc", "maximize", "quality", label="PLCC", **_CORRELATION),
+    _task("krcc", "maximize", "quality", label="KRCC", **_CORRELATION),
     _task("plcc_logistic", "maximize", "quality", label="PLCC after a logistic mapping", heading="PLCC logistic",
           **_CORRELATION),
     _task("rmse", "minimize", "quality", label="RMSE", low=0.0),

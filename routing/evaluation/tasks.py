@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Protocol
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from routing.config.registry import TASKS
 from routing.models.base import ModelOutput
+
+_log = logging.getLogger(__name__)
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": F.cross_entropy,
@@ -81,16 +84,22 @@ class Quality(Task):
 
     def __init__(self, loss: str = "auto") -> None:
         self._loss = LOSSES["l1" if loss == "auto" else loss]
+        self._has_warned = False
 
     def loss(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """Return the mean absolute or squared error."""
         return self._loss(predictions, targets)
 
     def metrics(self, predictions: Tensor, targets: Tensor) -> dict[str, float]:
-        """Return SRCC, PLCC (raw, and after the logistic mapping) and RMSE of the raw predictions."""
-        from routing.evaluation.correlation import agreement
+        """Return SRCC, KRCC, PLCC (raw, and after the logistic mapping) and RMSE of the raw predictions."""
+        from routing.evaluation.correlation import agreement, why_not_mapped
 
-        return agreement(predictions.double().cpu().numpy(), targets.double().cpu().numpy())
+        predicted, measured = predictions.double().cpu().numpy(), targets.double().cpu().numpy()
+        reason = why_not_mapped(predicted, measured)
+        if reason and not self._has_warned:
+            _log.warning("plcc_logistic is the raw plcc: %s (said once per run)", reason)
+            self._has_warned = True
+        return agreement(predicted, measured)
 
     def headline(self, predictions: Tensor, targets: Tensor) -> float:
         """Return SRCC."""
