@@ -298,8 +298,17 @@ def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--samples", type=click.IntRange(min=1), default=8, show_default=True, help="Images that are drawn.")
-@click.option("--images", type=click.IntRange(min=2), default=256, show_default=True, help="Images of the statistics.")
-@click.option("--split", type=click.Choice(["val", "train"]), default="val", show_default=True)
+@click.option(
+    "--num-images", type=click.IntRange(min=2), default=256, show_default=True, help="Images of the statistics."
+)
+@click.option("--split", type=click.Choice(["val", "train", "test"]), default="val", show_default=True)
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only images of this class; can be repeated.")
+@click.option(
+    "--images", type=click.Path(path_type=Path), multiple=True, metavar="FILE", help="Image files instead of a split."
+)
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, mps or auto.")
+@click.option("--colormap", default="viridis", show_default=True, help="Colours of attention, a name of matplotlib's.")
+@click.option("--smooth", is_flag=True, help="Interpolate attention between patches where it lies over the image.")
 @click.option("--pruning", help="Compare with token pruning: k_anchors=10,top_m=20,alpha=0.5,start_layer=1.")
 @click.option("--random-weights", is_flag=True, help="Look at the untrained model; every figure then says so.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default RUN/attention; for several runs, a folder each.")

@@ -9,7 +9,7 @@ Shapes: M images, N patches.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ Correct = Callable[[Tensor], Tensor]
 class HidingCurves:
     """Correctness of every image at every share of patches: (len(SHARES), M) each; random ones are means of draws.
 
+    shares: realised ones, whole patches of the grid: of 25 patches 0.5 hides 12, which is 0.48.
     deletion_*: that share is hidden, the rest shown. insertion_*: that share is shown, the rest hidden.
     """
 
@@ -38,14 +39,19 @@ class HidingCurves:
     deletion_random: NDArray[np.float64]
     insertion_most: NDArray[np.float64]
     insertion_random: NDArray[np.float64]
+    shares: tuple[float, ...] = SHARES
 
     def curves(self) -> dict[str, NDArray[np.float64]]:
         """Return accuracy (len(SHARES),) of every curve by name."""
-        return {name: values.mean(axis=1) for name, values in vars(self).items()}
+        return {name: values.mean(axis=1) for name, values in vars(self).items() if name != "shares"}
+
+    def shares_of(self, name: str) -> tuple[float, ...]:
+        """Return the share of patches hidden (deletion) or shown (insertion) at every point of a curve."""
+        return self.shares if name.startswith("deletion") else tuple(1 - share for share in self.shares[::-1])
 
     def area(self, name: str) -> float:
         """Return the area under a curve, which is its mean accuracy over shares 0 to 1."""
-        return float(np.trapezoid(self.curves()[name], SHARES))
+        return float(np.trapezoid(self.curves()[name], self.shares_of(name)))
 
 
 def hide(images: Tensor, hidden_MN: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -83,4 +89,22 @@ def hiding_curves(
         # showing the most attended first is hiding the least attended first, read backwards
         insertion_most=deletion_least[::-1].copy(),
         insertion_random=deletion_random[::-1].copy(),
+        shares=tuple(round(share * count) / count for share in SHARES),
     )
+
+
+def half_hidden(
+    images: Tensor, orders: Mapping[str, tuple[Tensor, tuple[int, int]]], correct: Correct
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return correctness (M,) with the more and with the less attended half hidden, in the order of every layer.
+
+    Args:
+        orders: name of a layer -> its attention (M, N), and its grid.
+    """
+    found = {}
+    for name, (attention_MN, grid) in orders.items():
+        most = attention_MN.argsort(dim=1, descending=True, stable=True)
+        count = round(SHARES[HALF] * most.shape[1])
+        both = [correct(hide(images, first_in_order(order, count), grid)) for order in (most, most.flip(1))]
+        found[name] = (both[0].double().numpy(), both[1].double().numpy())
+    return found

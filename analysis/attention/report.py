@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 
-from analysis.attention.hiding import HALF, SHARES, HidingCurves
+from analysis.attention.hiding import HALF, HidingCurves
 from analysis.attention.statistics import LayerStatistics
 from analysis.words.words import count as short_count
 from routing.intervals import Interval, mean_interval, share_interval
@@ -34,35 +33,82 @@ class PruningEffect:
 
 @dataclass(frozen=True)
 class AttentionFacts:
-    """Everything the report says something about."""
+    """Everything the report says something about; ``half_hidden`` as ``hiding.half_hidden`` returns it.
+
+    Without labels (``labelled`` False) an image counts as correct where the prediction is that of the whole image.
+    """
 
     title: str
     where: str
+    labelled: bool
     correct: np.ndarray
     layers: Sequence[LayerStatistics]
+    inner: Sequence[LayerStatistics]
     hiding: HidingCurves
     hiding_layer: str
+    half_hidden: Mapping[str, tuple[np.ndarray, np.ndarray]]
     pruning: PruningEffect | None
     random_weights: bool
 
 
 def report(facts: AttentionFacts) -> str:
     """Return the report as Markdown."""
-    accuracy = share_interval(float(facts.correct.mean()), len(facts.correct))
     lines = [f"# Attention analysis: {facts.title}", ""]
     if facts.random_weights:
         lines += ["**Random weights: nothing here says anything about a trained model.**", ""]
+    lines += [f"{_images(facts)} Intervals are 95 %, over images.", ""]
     lines += [
-        f"{len(facts.correct)} images of {facts.where}. Accuracy on them: {_percent(accuracy)}. "
-        "Intervals are 95 %, over images.",
-        "",
         *_focus(facts.layers),
         *_heads(facts.layers),
         *_distance(facts.layers),
+        *(_inner(facts.inner) if facts.inner else []),
         *_hiding(facts.hiding, facts.hiding_layer),
+        *(_by_layer(facts.half_hidden, facts.hiding) if facts.half_hidden else []),
         *(_pruning(facts.pruning) if facts.pruning is not None else []),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _images(facts: AttentionFacts) -> str:
+    if not facts.labelled:
+        return (
+            f"{len(facts.correct)} images from {facts.where}, whose labels are not known: accuracy below is the share "
+            "of images whose prediction is that of the whole image."
+        )
+    accuracy = share_interval(float(facts.correct.mean()), len(facts.correct))
+    return f"{len(facts.correct)} images of {facts.where}. Accuracy on them: {_percent(accuracy)}."
+
+
+def _inner(layers: Sequence[LayerStatistics]) -> list[str]:
+    """Say what self-attention does inside a model whose prediction reads another map."""
+    lines = [
+        "## Self-attention inside",
+        "",
+        "The maps above pool the features and keep positions. Self-attention only mixes positions before they are "
+        "scored; the prediction does not read it.",
+        "",
+    ]
+    return [*lines, *(line.replace("## ", "### ") for line in (*_focus(layers), *_heads(layers), *_distance(layers)))]
+
+
+def _by_layer(half: Mapping[str, tuple[np.ndarray, np.ndarray]], curves: HidingCurves) -> list[str]:
+    share = 100 * curves.shares[HALF]
+    at_random = share_interval(float(curves.deletion_random[HALF].mean()), curves.deletion_random.shape[1])
+    lines = [
+        f"With {share:.0f} % of the patches hidden in the order of each layer (at random: {_percent(at_random)}):",
+        "",
+        "| layer | most attended hidden | least attended hidden |",
+        "|---|---|---|",
+    ]
+    for name, (most, least) in half.items():
+        intervals = [share_interval(float(values.mean()), len(values)) for values in (most, least)]
+        lines.append(f"| {name} | {_percent(intervals[0])} | {_percent(intervals[1])} |")
+    return [*lines, ""]
+
+
+def _apart(first: Interval, second: Interval) -> bool:
+    """Return whether two intervals do not overlap; those of a single image have no bounds."""
+    return first.high < second.low or second.high < first.low
 
 
 def _focus(layers: Sequence[LayerStatistics]) -> list[str]:
@@ -88,12 +134,17 @@ def _focus(layers: Sequence[LayerStatistics]) -> list[str]:
         order = np.argsort([mean.mean for mean in means])
         low, high = order[0], order[-1]
         change = mean_interval(layers[-1].entropy.mean(axis=1) - layers[0].entropy.mean(axis=1))
-        lines += [
+        sentences = (
             f"Attention is most focused in {layers[low].name} (entropy {means[low].mean:.3f}) and least in "
-            f"{layers[high].name} ({means[high].mean:.3f}). From {layers[0].name} to {layers[-1].name} entropy "
-            f"{_moves(change)} by {_number(_absolute(change))}.",
-            "",
-        ]
+            f"{layers[high].name} ({means[high].mean:.3f})."
+            if _apart(means[low], means[high])
+            else "No layer is more focused than another: their intervals overlap."
+        )
+        if change.low > 0 or change.high < 0:
+            sentences += (
+                f" From {layers[0].name} to {layers[-1].name} entropy {_moves(change)} by {_number(_absolute(change))}."
+            )
+        lines += [sentences, ""]
     return lines
 
 
@@ -102,20 +153,22 @@ def _heads(layers: Sequence[LayerStatistics]) -> list[str]:
         return []
     lines = ["## How alike the heads are", "", "Cosine between the heads' attention to patches, mean over images.", ""]
     most: tuple[float, str] = (-1.0, "")
-    means = []
     for layer in layers:
         pairs = {pair: float(layer.similarity[pair]) for pair in combinations(range(len(layer.similarity)), 2)}
-        means.append(float(np.mean(list(pairs.values()))))
         pair = max(pairs, key=lambda p: pairs[p])
         most = max(most, (pairs[pair], f"heads {pair[0]} and {pair[1]} of {layer.name}"))
         if len(layer.similarity) <= MANY_HEADS:
             lines += _matrix(layer)
-    alike, apart = int(np.argmax(means)), int(np.argmin(means))
+    agreement = [mean_interval(layer.agreement) for layer in layers]
+    order = np.argsort([one.mean for one in agreement])
+    apart, alike = int(order[0]), int(order[-1])
     where = "" if len(layers[0].similarity) <= MANY_HEADS else " All matrices are in `attention_head_similarity.csv`."
-    between = f" on average most in {layers[alike].name} ({means[alike]:.3f})"
-    if len(layers) > 1:
-        between += f" and least in {layers[apart].name} ({means[apart]:.3f})"
-    lines += [f"Heads agree{between}; the two most alike are {most[1]} ({most[0]:.3f}).{where}", ""]
+    if len(layers) > 1 and _apart(agreement[alike], agreement[apart]):
+        lines.append(
+            f"Heads agree on average most in {layers[alike].name} ({agreement[alike].mean:.3f}) and least in "
+            f"{layers[apart].name} ({agreement[apart].mean:.3f})."
+        )
+    lines += [f"The two most alike are {most[1]} ({most[0]:.3f}).{where}", ""]
     return lines
 
 
@@ -146,6 +199,9 @@ def _distance(layers: Sequence[LayerStatistics]) -> list[str]:
     ]
     ratios = [mean.mean / layer.uniform_distance for layer, mean in far]
     near = int(np.argmin(ratios))
+    nearest, farthest = far[near][1], far[int(np.argmax(ratios))][1]
+    if len(far) < 2 or not _apart(nearest, farthest):
+        return [*lines, ""]
     lines += [
         "",
         f"The most local layer is {far[near][0].name}: {far[near][1].mean:.2f} patches, {100 * ratios[near]:.0f} % of "
@@ -164,23 +220,32 @@ def _hiding(curves: HidingCurves, layer: str) -> list[str]:
         "",
         f"Patches in the order of the attention of {layer}, heads averaged; a hidden patch is set to the data's mean.",
         "",
-        "| share of patches | " + " | ".join(heads) + " |",
-        "|---" * (len(names) + 1) + "|",
-        *(
-            f"| {100 * share:.0f} % | " + " | ".join(f"{100 * accuracy[name][row]:.1f} %" for name in names) + " |"
-            for row, share in enumerate(SHARES)
-        ),
-        "| area under the curve | " + " | ".join(f"{curves.area(name):.3f}" for name in names) + " |",
+        "| patches hidden | " + " | ".join(heads[:3]) + " | patches shown | " + " | ".join(heads[3:]) + " |",
+        "|---" * (len(names) + 2) + "|",
+        *(_hiding_row(curves, names, accuracy, row) for row in range(len(curves.shares))),
+        "| area under the curve | "
+        + " | ".join(f"{curves.area(name):.3f}" for name in names[:3])
+        + " | | "
+        + " | ".join(f"{curves.area(name):.3f}" for name in names[3:])
+        + " |",
         "",
     ]
     gap = mean_interval(curves.deletion_random[HALF] - curves.deletion_most[HALF])
     spare = mean_interval(curves.deletion_least[HALF] - curves.deletion_random[HALF])
     return [
         *lines,
-        f"With half of the patches hidden, hiding the most attended costs {_points(gap)} points of accuracy more than "
-        f"hiding at random, and hiding the least attended keeps {_points(spare)} points more. {_verdict(gap)}",
+        f"With {100 * curves.shares[HALF]:.0f} % of the patches hidden, hiding the most attended costs {_points(gap)} "
+        f"points of accuracy more than hiding at random, and hiding the least attended keeps {_points(spare)} points "
+        f"more. {_verdict(gap)}",
         "",
     ]
+
+
+def _hiding_row(curves: HidingCurves, names: Sequence[str], accuracy: Mapping[str, np.ndarray], row: int) -> str:
+    """Return one row: the shares that were really hidden and shown, which are whole patches."""
+    values = [f"{100 * accuracy[name][row]:.1f} %" for name in names]
+    shares = [f"{100 * curves.shares_of(name)[row]:.0f} %" for name in (names[0], names[-1])]
+    return "| " + " | ".join([shares[0], *values[:3], shares[1], *values[3:]]) + " |"
 
 
 def _verdict(gap: Interval) -> str:
@@ -212,38 +277,6 @@ def _pruning(effect: PruningEffect) -> list[str]:
         "number.",
         "",
     ]
-
-
-def similarity_table(layers: Sequence[LayerStatistics]) -> pd.DataFrame:
-    """Return every head similarity as rows: layer, head, other, cosine."""
-    return pd.DataFrame(
-        [
-            {"layer": layer.name, "head": a, "other": b, "cosine": layer.similarity[a, b]}
-            for layer in layers
-            for a, b in np.ndindex(*layer.similarity.shape)
-        ]
-    )
-
-
-def statistics_table(layers: Sequence[LayerStatistics]) -> pd.DataFrame:
-    """Return one row per layer and head: means over images of entropy, peak, mean attention and distance."""
-    return pd.DataFrame(
-        [
-            {
-                "layer": layer.name,
-                "head": head,
-                "images": len(layer.entropy),
-                "entropy": layer.entropy[:, head].mean(),
-                "entropy_low": mean_interval(layer.entropy[:, head]).low,
-                "entropy_high": mean_interval(layer.entropy[:, head]).high,
-                "peak": layer.peak[:, head].mean(),
-                "mean": layer.mean[:, head].mean(),
-                "distance": np.nan if layer.distance is None else layer.distance[:, head].mean(),
-            }
-            for layer in layers
-            for head in range(layer.entropy.shape[1])
-        ]
-    )
 
 
 def _number(value: Interval) -> str:

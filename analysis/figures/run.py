@@ -201,6 +201,14 @@ def _legible(colour: str, edge: str) -> dict[str, Any]:
     return {"color": colour, "path_effects": [withStroke(linewidth=1.8, foreground=edge)]}
 
 
+def digits_to_tell_apart(scores: Any, most: int = 3) -> int:
+    """Return the decimals, 1 to ``most``, after which all scores but 1 in 10 differ from the next one."""
+    apart = np.diff(np.unique(scores))
+    if not len(apart):
+        return 1
+    return int(np.clip(math.ceil(-math.log10(np.quantile(apart, 0.1))), 1, most))
+
+
 def _score_grid(seen: Inspection, samples: PatchSamples) -> Figure:
     """Write the score of every patch into its cell; routed ones in colour."""
     figure, axes = _tiles(seen, samples, "Patch grid and scores")
@@ -210,11 +218,12 @@ def _score_grid(seen: Inspection, samples: PatchSamples) -> Figure:
         for edge in range(samples.grid + 1):
             ax.axhline(edge * side - 0.5, color="white", linewidth=0.6)
             ax.axvline(edge * side - 0.5, color="white", linewidth=0.6)
+        digits = digits_to_tell_apart(scores)
         for (x, y), score, on in zip(corners, scores, routed, strict=True):
             colours = _legible("#FFD24D", "black") if on else _legible("white", "black")
             weight = "bold" if on else "normal"
             place = x + side / 2, y + side / 2
-            text = f"{round(float(score), 1) + 0.0:.1f}"  # never -0.0
+            text = f"{round(float(score), digits) + 0.0:.{digits}f}"  # never -0.0
             ax.text(*place, text, ha="center", va="center", fontsize=size, weight=weight, **colours)
     if seen.routing_ratio is not None:
         figure.text(0.01, 0.0, "bold yellow: big branch", fontsize=8)

@@ -6,7 +6,7 @@ Shapes: B batch, H heads, T tokens, R rows, D width, E = D / H.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -70,9 +70,13 @@ class AttentionLayer:
     has_cls: bool
     kept: Tensor | None = None
 
+    def cpu(self) -> AttentionLayer:
+        """Return it on the CPU."""
+        return replace(self, maps=self.maps.cpu(), kept=None if self.kept is None else self.kept.cpu())
+
     @classmethod
     def on_a_square(cls, name: str, maps: Tensor) -> AttentionLayer:
-        """Return the layer of maps (B, H, T, T) over a square grid, or over CLS and a square grid."""
+        """Return the layer of maps (B, H, Q, T) over a square grid, or over CLS and a square grid."""
         count = maps.shape[3]
         for has_cls in (False, True):
             side = math.isqrt(count - has_cls)

@@ -199,11 +199,16 @@ class VisionModel(nn.Module, ABC):
         return images
 
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the attention of every layer that has one, name -> (B, H, T, T): from query (row) to key.
+        """Return the attention that the prediction reads, layer by layer: name -> (B, H, Q, T), from query to key.
 
         The T tokens are the cells of a square grid, row by row; a class token, where the model has one, is token 0.
+        Q is 1 where a layer has one row that decides (a map over positions), else T.
         """
         raise InputError(f"{type(self).__name__} has no attention to look at")
+
+    def inner_attention_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return further attention (B, H, T, T) that only forms the one that decides, by name; none by default."""
+        return {}
 
     def attention_layers(self, images: Tensor) -> list[AttentionLayer]:
         """Return the attention of every layer with its place on the image; by default that of ``attention_maps``."""

@@ -47,7 +47,10 @@ def pick_device(name: str) -> torch.device:
     """Return the device of ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``; one that is absent is an error."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device '{name}': no such kind of device (valid: auto, cpu, cuda, cuda:N, mps)") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device '{name}': this machine has {torch.cuda.device_count()} CUDA devices (valid: cpu)")
     if device.type == "mps" and not torch.backends.mps.is_available():

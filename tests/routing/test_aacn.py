@@ -159,11 +159,17 @@ class TestModel:
     def test_a_stage_smaller_than_the_grid_keeps_its_own(self) -> None:
         model = built(**{"attention.grid": 8})
         assert model.grids == [8, 8, 5]
-        assert {name: m.shape for name, m in model.attention_maps(images()).items()} == {
-            "stage1": (4, 4, 64, 64),
-            "stage2": (4, 4, 64, 64),
-            "stage3": (4, 4, 25, 25),
+        assert {name: m.shape for name, m in model.inner_attention_maps(images()).items()} == {
+            "stage1 self-attention": (4, 4, 64, 64),
+            "stage2 self-attention": (4, 4, 64, 64),
+            "stage3 self-attention": (4, 4, 25, 25),
         }
+
+    def test_the_map_to_look_at_is_the_one_that_decides(self) -> None:
+        model = built(**{"decision.keep_ratio": 0.2}).eval()
+        attended = model.attend(images())
+        for shown, map_BT in zip(model.attention_maps(images()).values(), attended.maps, strict=True):
+            torch.testing.assert_close(shown, map_BT[:, None, None])
 
     def test_alternation_trains_a_pretrained_backbone_in_no_phase(self) -> None:
         assert built().alternation() == {"attention": ("attention",), "decision": ("backbone", "decision")}

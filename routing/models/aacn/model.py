@@ -246,12 +246,20 @@ class AttentionAugmentedNet(VisionModel):
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the self-attention of every attended stage."""
+        """Return m_s (B, 1, 1, T) of every attended stage: it pools the features and says which positions are kept."""
         if not self.attends:
             raise InputError("this run has model.attention.enabled false: there is no attention to look at")
+        maps = self.attend(images).maps
+        return {f"stage{self.first_stage + i + 1}": map_BT[:, None, None] for i, map_BT in enumerate(maps)}
+
+    @torch.no_grad()
+    def inner_attention_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the self-attention of every attended stage, which mixes positions before m_s scores them."""
+        if not self.attends:
+            return {}
         stages = zip(self.attention.stages, self.positions(images), strict=True)
         return {
-            f"stage{self.first_stage + index + 1}": stage.map_of_heads(positions)
+            f"stage{self.first_stage + index + 1} self-attention": stage.map_of_heads(positions)
             for index, (stage, positions) in enumerate(stages)
         }
 
