@@ -197,7 +197,7 @@ def _why_no_options(sampler: str, known: list[str], error: ValidationError) -> s
 
 
 class SchedulerSection(Section):
-    """How hopeless trials are stopped early."""
+    """How unpromising trials are stopped early."""
 
     name: RuleName = Field(
         default="moasha",
