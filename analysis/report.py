@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,9 @@ from analysis.findings.certificates import certificate_table
 from analysis.findings.confirmed import confirm_table, error_bars, read_confirmed
 from analysis.findings.importance import importances
 from analysis.findings.summary import Summary, summarise
+from analysis.page.headline import verdict
 from analysis.page.page import Findings, pictured_trials, render
+from analysis.read.configs import knob_value
 from analysis.read.results import read_results
 from analysis.words.tables import to_latex, to_markdown
 from routing.errors import InputError, choices, nearest
@@ -45,8 +48,17 @@ class Analysis:
     problems: list[str]
     figures: list[Path]
     report: Path
+    tables: list[Path]
+    verdict: str
     others: tuple[Analysis, ...] = ()
     comparison: StudyComparison | None = None
+
+    def front_rows(self) -> list[dict[str, Any]]:
+        """Return the front for a table on a terminal, knob values in short."""
+        front = self.front.astype(object).where(self.front.notna(), None)
+        if "knob_value" in front:
+            front["knob_value"] = front["knob_value"].map(knob_value)
+        return [{str(key): value for key, value in row.items()} for row in front.to_dict("records")]
 
 
 def analyze(
@@ -123,7 +135,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         confirmed=error_bars(confirmed, results),
         importance=importance,
     )
-    _write_tables(folder / TABLES_FOLDER, findings, compared)
+    tables = _write_tables(folder / TABLES_FOLDER, findings, compared)
     report = folder / REPORT_FILE
     write_text(report, render(summary, paths, findings))
     return Analysis(
@@ -136,15 +148,19 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         problems=results.problems,
         figures=paths,
         report=report,
+        tables=tables,
+        verdict=verdict(summary, confirmed),
     )
 
 
-def _write_tables(folder: Path, findings: Findings, compared: pd.DataFrame) -> None:
-    """Write ablation and confirm tables as Markdown and LaTeX, the ablation's numbers as CSV."""
+def _write_tables(folder: Path, findings: Findings, compared: pd.DataFrame) -> list[Path]:
+    """Write and return ablation and confirm tables as Markdown and LaTeX, the ablation's numbers as CSV."""
     named = [("ablation", content) for content in findings.ablations]
     named += [("confirm", findings.confirm)] if findings.confirm is not None else []
-    for name, content in named:
-        write_text(folder / f"{name}.md", to_markdown(content))
-        write_text(folder / f"{name}.tex", to_latex(content))
+    texts = {f"{name}.md": to_markdown(content) for name, content in named}
+    texts |= {f"{name}.tex": to_latex(content) for name, content in named}
     if not compared.empty:
-        write_text(folder / "ablation.csv", compared.to_csv(index=False, lineterminator="\n"))
+        texts["ablation.csv"] = compared.to_csv(index=False, lineterminator="\n")
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    return [folder / name for name in texts]

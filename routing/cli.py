@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ def cli() -> None:
 def train(config_file: str | None, out: Path | None, figures: bool, overrides: tuple[str, ...]) -> None:
     """Train and evaluate one run. Any key of `routing schema run` can follow: --model.router.mode top_k"""
     from routing.commands.console import say
+    from routing.commands.findings import say_drawn
     from routing.commands.train import default_folder
     from routing.commands.train import train as train_run
     from routing.config.run import RunConfig
@@ -43,20 +43,7 @@ def train(config_file: str | None, out: Path | None, figures: bool, overrides: t
     folder = out or default_folder(config)
     train_run(config, folder, say)
     if figures:
-        _say_drawn(_draw_run, folder)
-
-
-def _say_drawn(draw: Callable[..., list[Path]], *args: Any) -> None:
-    """Draw figures and name them; a machine that only trains has neither pandas nor matplotlib, and is told so."""
-    from routing.commands.console import say
-
-    try:
-        paths = draw(*args)
-    except ModuleNotFoundError as error:
-        say(f"no figures: {error.name} is not installed")
-        return
-    for path in paths:
-        say(f"wrote {path}")
+        say_drawn(_draw_run, folder)
 
 
 def _draw_run(folder: Path) -> list[Path]:
@@ -88,6 +75,7 @@ def compare(config_file: str | None, models: str, seeds: int, out: Path | None, 
     from routing.commands.compare import columns
     from routing.commands.compare import compare as compare_models
     from routing.commands.console import say, table
+    from routing.commands.findings import say_drawn
     from routing.config.run import RunConfig
 
     config = RunConfig.from_yaml(config_file, overrides)
@@ -96,7 +84,7 @@ def compare(config_file: str | None, models: str, seeds: int, out: Path | None, 
     compared = compare_models(config, names, seeds, folder, say)
     table(compared.rows, columns(compared), title=f"{compared.title}, validation split")
     say(f"wrote {folder / 'compare.csv'}")
-    _say_drawn(_draw_comparison, compared, folder)
+    say_drawn(_draw_comparison, compared, folder)
 
 
 def _draw_comparison(compared: Any, folder: Path) -> list[Path]:
@@ -119,17 +107,19 @@ def _draw_comparison(compared: Any, folder: Path) -> list[Path]:
 @click.option("--figures", is_flag=True, help="Draw the figures of each run into its folder.")
 def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights: Any, figures: bool) -> None:
     """Evaluate saved runs side by side."""
-    from routing.commands.console import point_columns, say, table
+    from routing.commands.console import Phase, point_columns, say, table
+    from routing.commands.findings import say_drawn
     from routing.saved import evaluate_saved, read_config, save_evaluation
 
     rows = []
     for run in runs:
-        points = evaluate_saved(run, split, curve=operating_points, weights=weights)
+        with Phase(f"evaluating {run}"):
+            points = evaluate_saved(run, split, curve=operating_points, weights=weights)
         say(f"wrote {save_evaluation(run, split, points, weights)}")
         keys = read_config(run).dotted()
         rows += [{"run": str(run), **keys, **point.row()} for point in points]
         if figures:
-            _say_drawn(_draw_run, run)
+            say_drawn(_draw_run, run)
     table(rows, {"run": "run", **point_columns(rows)})
 
 
@@ -151,10 +141,12 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
 @click.option("--storage", help="sqlite:///file.db or postgresql://..., instead of the journal in --out.")
 @click.option("--force", is_flag=True, help="Resume although the study file has changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; run nothing.")
-def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> None:
+@click.option("--timing/--no-timing", default=True, help="Of a dry run: how long, from a few steps of three settings.")
+def sweep(study_file: str, out: str | None, dry_run: bool, timing: bool, **options: Any) -> None:
     """Run a study (a file, or the name of a shipped one) and analyze it."""
     import search_spaces
-    from routing.commands.console import say
+    from routing.commands.console import Phase, say
+    from routing.commands.findings import show_headline
     from routing.files.mirror import Mirror, is_url
     from routing.files.results_folder import COMPLETE, FIGURES_FOLDER, TABLES_FOLDER
 
@@ -162,17 +154,22 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
     if dry_run:
         search_spaces.check_machine(study.resources, options["concurrency"], options["address"])
         say(search_spaces.dry_run(study, options["trials"]))
+        if timing and options["address"] is None:
+            with Phase("timing a few steps"):
+                line = search_spaces.how_long(study, options["trials"], options["concurrency"])
+            say(line)
         return
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
-    states = _analyze([results], draw_model=_draw_model).states
+    found = _analyze([results], draw_model=_draw_model)
     if out is not None and is_url(out):
         mirror = Mirror(out)
         mirror.push(results, deep=False)
         for folder in (FIGURES_FOLDER, TABLES_FOLDER):
             mirror.push(results / folder, folder)
         say(f"copied {results} to {mirror.url}")
-    if not states.get(COMPLETE):
-        raise RoutingError(f"{results}: no trial has finished; why not is in trials.csv and in the report")
+    if not found.states.get(COMPLETE):
+        raise RoutingError(f"{results}: no trial has finished; why not: `routing show {results}`")
+    show_headline(found)
 
 
 @cli.command()
@@ -185,9 +182,10 @@ def sweep(study_file: str, out: str | None, dry_run: bool, **options: Any) -> No
 def confirm(results: Path, seeds: int, **options: Any) -> None:
     """Train the front again under fresh seeds and read the test split once."""
     import search_spaces
+    from routing.commands.findings import show_headline
 
     search_spaces.confirm(results, seeds, **options)
-    _analyze([results], draw_model=_draw_model)
+    show_headline(_analyze([results], draw_model=_draw_model))
 
 
 @cli.command()
@@ -199,38 +197,42 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
 @click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
 def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, mlflow_uri: str | None) -> None:
     """Tables, figures and report.html; several results folders are compared."""
-    _analyze(results, formats, column)
+    from routing.commands.findings import show_headline
+
+    found = _analyze(results, formats, column)
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow
         from routing.commands.console import say
 
         for folder in results:
             say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
+    show_headline(found)
 
 
 def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double", draw_model: Any = None) -> Any:
-    from analysis.read.configs import knob_value
     from analysis.report import analyze as analyze_results
-    from routing.commands.console import point_columns, say, table
+    from routing.commands.console import Phase
+    from routing.commands.findings import show_findings
 
-    found = analyze_results(list(results), formats=formats, width=column, draw_model=draw_model)
-    for analysis in (found, *found.others):
-        front = analysis.front.astype(object).where(analysis.front.notna(), None)
-        if "knob_value" in front:
-            front["knob_value"] = front["knob_value"].map(knob_value)
-        columns = point_columns([front.columns], [objective.metric for objective in analysis.objectives])
-        table(front.to_dict("records"), columns, title=f"Front of {analysis.folder}")
-        if analysis.knee is not None:
-            why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
-            say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}{why}")
-        for line in analysis.problems:
-            say(f"note: {line}")
-        for path in (*analysis.figures, analysis.report):
-            say(f"wrote {path}")
-    if found.comparison is not None:
-        for path in (*found.comparison.figures, found.comparison.report):
-            say(f"wrote {path}")
+    with Phase("writing the report"):
+        found = analyze_results(list(results), formats=formats, width=column, draw_model=draw_model)
+    show_findings(found)
     return found
+
+
+@cli.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--trial", type=click.IntRange(min=0), help="Number of a trial; default: a line on each of them.")
+def show(results: Path, trial: int | None) -> None:
+    """What became of the trials of a study; with --trial the story of one: configuration, history, reason, log."""
+    from analysis.story import TRIAL_COLUMNS, story, trial_rows
+    from routing.commands.console import table
+    from routing.commands.findings import show_parts
+
+    if trial is None:
+        table(trial_rows(results), TRIAL_COLUMNS, keep=("state", "model.name", "reason"), wraps=("reason",))
+    else:
+        show_parts(story(results, trial))
 
 
 @cli.command()
@@ -244,10 +246,12 @@ def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "d
 def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, torch_export: bool) -> None:
     """Take points of a front away: config.yaml that reproduces, weights, card."""
     from analysis.exports.export import export as export_picks
-    from routing.commands.console import say
+    from routing.commands.console import Phase, say
 
     formats = [name for name, wanted in (("onnx", onnx), ("torch_export", torch_export)) if wanted]
-    for folder in export_picks(results, picks, out, formats=formats):
+    with Phase("exporting"):
+        folders = export_picks(results, picks, out, formats=formats)
+    for folder in folders:
         say(f"wrote {folder}")
 
 
@@ -259,9 +263,10 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, 
 def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[str, ...]) -> None:
     """What a fusion has learned: mean weight of every stage by kind of image. RUNS: runs of hyperiqa, or RESULTS."""
     from analysis.fusion import analyze_fusion
-    from routing.commands.console import say, table
+    from routing.commands.console import Phase, say, table
 
-    summary = analyze_fusion(runs, out, split=split, formats=formats)
+    with Phase("looking at the fusion"):
+        summary = analyze_fusion(runs, out, split=split, formats=formats)
     table(summary.rows(), {name: name for name in summary.table.columns})
     for path in summary.files:
         say(f"wrote {path}")
@@ -315,13 +320,14 @@ def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
 def attention(runs: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Figures and a report of what trained models attend to."""
     from analysis.attention import COLUMNS, analyze_attention
-    from routing.commands.console import say, table
+    from routing.commands.console import Phase, say, table
     from routing.saved import distinct_names
 
     rows = []
     for run, name in zip(runs, distinct_names(runs), strict=True):
         target = out / name if out is not None and len(runs) > 1 else out
-        found = analyze_attention(run, out=target, **options)
+        with Phase(f"looking at {run}"):
+            found = analyze_attention(run, out=target, **options)
         for path in found.files:
             say(f"wrote {path}")
         rows.append(found.row)
@@ -370,8 +376,8 @@ def studies(name: str | None) -> None:
     if name is not None:
         click.echo(search_spaces.study_text(name), nl=False)
         return
-    columns = {"name": "study", "kind": "kind", "trials": "trials", "cost": "cost", "question": "question"}
-    table(search_spaces.studies(), columns)
+    columns = {"name": "study", "trials": "trials", "cost": "cost", "question": "question"}
+    table(search_spaces.studies(), columns, keep=columns, wraps=("cost", "question"))
 
 
 @cli.command()
@@ -393,7 +399,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; bad input is one line and exit code 2, a failure one line and exit code 1."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    return guarded(lambda: cli.main(words, prog_name="routing", standalone_mode=False))
+    return guarded(lambda: cli.main(words, prog_name="routing", standalone_mode=False, obj=words))
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def run(
         history = _without_training(history, model, evaluator, report, out)
     if config.evaluation.knob_value is not None:
         model.set_knob(config.evaluation.knob_value)
-    record = _evaluate(config, model, evaluator, history)
+    record = evaluate_trained(config, model, evaluator, history)
     if "cross" in data.splits:
         crossed = make_evaluator(config, data, "cross", device).run(model)
         record.metrics |= {f"cross_{name}": value for name, value in crossed.metrics.items()}
@@ -223,7 +223,7 @@ def _headline(evaluation: Evaluation) -> dict[str, float]:
     return row | evaluation.model_metrics
 
 
-def _evaluate(
+def evaluate_trained(
     config: RunConfig, model: VisionModel, evaluator: Evaluator, history: list[dict[str, Any]]
 ) -> TrialRecord:
     """Evaluate the trained model: headline, operating points, certificate, and the compute ledger's cross-check."""

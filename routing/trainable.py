@@ -29,8 +29,9 @@ from routing.config.run import RunConfig
 from routing.errors import InputError, RoutingError, is_disk_full
 from routing.files.atomic import write_text
 from routing.files.mirror import Mirror
+from routing.files.printed import printed_to
 from routing.files.record import TrialRecord, read_metrics
-from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, METRICS_FILE
+from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, LOG_FILE, METRICS_FILE
 from routing.files.scratch import scratch_folder
 
 _SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)
@@ -138,7 +139,8 @@ class _Handover:
 
             try:
                 if not _is_finished(out, config):
-                    _function(self._trial["run"])(config, report, out)
+                    with printed_to(out / LOG_FILE):
+                        _function(self._trial["run"])(config, report, out)
             except Exception as error:
                 if not isinstance(error, RoutingError):
                     with suppress(OSError):

@@ -18,15 +18,17 @@ if TYPE_CHECKING:
     from search_spaces.plan import dry_run
     from search_spaces.study.load import load_study, studies, study_text
     from search_spaces.study.schema import Study
+    from search_spaces.timing import how_long
     from search_spaces.tune import sweep
 
-__all__ = ["Study", "check_machine", "confirm", "dry_run", "load_study", "studies", "study_text", "sweep"]
+__all__ = ["Study", "check_machine", "confirm", "dry_run", "how_long", "load_study", "studies", "study_text", "sweep"]
 
 _HOMES = {
     "Study": "search_spaces.study.schema",
     "check_machine": "search_spaces.on_ray.session",
     "confirm": "search_spaces.confirmation",
     "dry_run": "search_spaces.plan",
+    "how_long": "search_spaces.timing",
     "load_study": "search_spaces.study.load",
     "studies": "search_spaces.study.load",
     "study_text": "search_spaces.study.load",

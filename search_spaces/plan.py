@@ -86,7 +86,7 @@ def dry_run(study: Study, trials: int | None = None) -> str:
     lines = [f"{study.kind} '{study.name}': {total} trials"]
     lines += [f"question: {study.question}"] if study.question else []
     lines += [f"cost: {study.cost}"] if study.cost else []
-    configs = _spread(study)
+    configs = spread(study)
     estimate = _estimate(study, total, configs)  # first says whether any can run
     lines += [*_data(configs), *estimate, *_too_few_settings(study, total)]
     goals = ", ".join(f"{o.goal} {o.metric} (reference {o.reference:g})" for o in study.objectives)
@@ -234,7 +234,7 @@ def _words(levels: list[int]) -> str:
     return f"epoch{'s' if len(levels) > 1 else ''} {', '.join(map(str, levels))}"
 
 
-def _spread(study: Study) -> list[RunConfig]:
+def spread(study: Study) -> list[RunConfig]:
     """Return runs spread evenly over the space, or one per arm."""
     if not isinstance(study, SweepStudy):
         return [arm.config(study, study.seeds[0]) for arm in declared_arms(study)]

@@ -120,6 +120,7 @@ class SweepProgress:
             line += f"\n    {error}"
         if self._view is not None:
             self._view.keep(line, failed=state == FAIL)
+            self.refresh(force=True)
         else:
             self.say("  |  ".join([line, *self.clock()]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -9,9 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import click
+
 from routing.errors import RoutingError
 
 GO_ON = "go on with --resume"
+"""Said to a caller from Python; a person at a terminal gets the command."""
+_RESUMES_ITSELF = "confirm"
+"""The command that goes on without ``--resume`` where it is given again."""
+
+
+def go_on() -> str:
+    """Return how a sweep goes on: the whole command to paste, where one was given."""
+    context = click.get_current_context(silent=True)
+    words = None if context is None else context.find_root().obj
+    if not words:
+        return GO_ON
+    more = [] if words[0] == _RESUMES_ITSELF or "--resume" in words else ["--resume"]
+    return f"go on with `{shlex.join(['routing', *words, *more])}`"
 
 
 class SweepInterrupted(RoutingError):
@@ -19,7 +35,7 @@ class SweepInterrupted(RoutingError):
 
     def __init__(self, number: int, out: Path) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; finished trials are kept in {out}, {GO_ON}")
+        super().__init__(f"stopped by {name}; finished trials are kept in {out}, {go_on()}")
         self.exit_code = 128 + number
 
 

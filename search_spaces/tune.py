@@ -15,7 +15,7 @@ from routing.files.secrets import without_secrets
 from search_spaces.driver import Driver
 from search_spaces.on_ray.session import check_address, cluster_address, local_concurrency
 from search_spaces.plan import check_device
-from search_spaces.signals import GO_ON
+from search_spaces.signals import go_on
 from search_spaces.study.ablation import planned_trials
 from search_spaces.study.load import load_study
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy, parse_duration
@@ -87,11 +87,11 @@ def sweep(
     except StorageInternalError as error:
         why = next(iter(str(error.__cause__ or error).strip().splitlines()), "no reason is given")
         where = without_secrets(storage or str(out))
-        raise RoutingError(f"{where}: the ledger cannot be written: {why}; {GO_ON}") from None
+        raise RoutingError(f"{where}: the ledger cannot be written: {why}; {go_on()}") from None
     except OSError as error:
         if not is_disk_full(error):
             raise
-        raise RoutingError(f"{out}: the disk is full; make room, then {GO_ON}") from None
+        raise RoutingError(f"{out}: the disk is full; make room, then {go_on()}") from None
 
 
 def _seconds(budget: float | str) -> float:

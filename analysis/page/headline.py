@@ -97,6 +97,18 @@ def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.
     )
 
 
+def verdict(summary: Summary, confirmed: pd.DataFrame | None = None) -> str:
+    """Return the study's result in one line: against the best full_compute where there is one, else the best point."""
+    best, objectives = summary.best_row, summary.results.objectives
+    if best is None:
+        return "no trial has finished with every objective measured"
+    match = _as_good_as_full(summary)
+    if match is None:
+        return f"best {_point(best, objectives)}"
+    value, full = (_value(objectives[0], row) for row in (match.row, match.full))
+    return f"{value} against {full} of full_compute at {match.share:.0%} of its compute ({_who(match.row)})"
+
+
 def chart_label(summary: Summary) -> str:
     """Return a description of the chart for screen readers."""
     if summary.front.empty:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -27,20 +28,50 @@ CONTEXT = {
 """Columns of an operating point that say what ran, and their headings."""
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], title: str | None = None) -> None:
-    """Print rows under ``columns`` (key -> heading); a column without any value is left out, a line never wraps."""
+def table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    title: str | None = None,
+    keep: Collection[str] = (),
+    wraps: Collection[str] = (),
+) -> None:
+    """Print rows under ``columns`` (key -> heading); a column without any value is left out.
+
+    On a terminal the table fits its width: columns go, from the right, and are named below. Elsewhere all stay.
+
+    Args:
+        keep: columns that stay whatever the width; the first one always does.
+        wraps: columns of text that take several lines on a terminal; others never do.
+    """
     shown = {key: head for key, head in columns.items() if any(_given(row.get(key)) for row in rows)}
-    view = Table(box=None, pad_edge=False)
-    for key, head in shown.items():
-        numeric = all(isinstance(row.get(key), (int, float)) for row in rows if _given(row.get(key)))
-        view.add_column(head, justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        view.add_row(*(text(key, row.get(key)) for key in shown))
     console = Console(highlight=False)
-    console.width = max(console.width, Console(width=10_000).measure(view).maximum)
+    view, dropped = _view(rows, shown, wraps if console.is_terminal else ()), []
+    if not console.is_terminal:
+        console.width = max(console.width, _measured(view).maximum)
+    for key in [key for key in list(shown)[:0:-1] if key not in keep]:
+        if _measured(view).minimum <= console.width:
+            break
+        dropped.append(shown.pop(key))
+        view = _view(rows, shown, wraps)
     if title:
         console.print(title, style="bold", markup=False)
     console.print(view)
+    if dropped:
+        console.print(f"no room for: {', '.join(reversed(dropped))}", style="dim", markup=False)
+
+
+def _view(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], wraps: Collection[str]) -> Table:
+    view = Table(box=None, pad_edge=False)
+    for key, head in columns.items():
+        numeric = all(isinstance(row.get(key), (int, float)) for row in rows if _given(row.get(key)))
+        view.add_column(head, justify="right" if numeric else "left", no_wrap=key not in wraps)
+    for row in rows:
+        view.add_row(*(Text(text(key, row.get(key))) for key in columns))
+    return view
+
+
+def _measured(view: Table) -> Measurement:
+    return Console(width=10_000).measure(view)
 
 
 def point_columns(rows: Iterable[Iterable[str]], objectives: Sequence[str] = ()) -> dict[str, str]:

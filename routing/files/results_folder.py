@@ -19,6 +19,8 @@ BEST_FILE = "best.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """Of a running run; a finished one has none."""
 ERROR_FILE = "error.txt"
+LOG_FILE = "log.txt"
+"""What a trial of a sweep printed."""
 TEST_FILE = "confirm_test.json"
 """Operating points on the test split, written by ``confirm`` only: what a user evaluates stays out of every table."""
 

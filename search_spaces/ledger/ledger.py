@@ -27,6 +27,7 @@ from routing.errors import InputError
 from routing.files.results_folder import WARM_START_ATTR, WARM_START_REASON
 from routing.files.secrets import without_secrets
 from search_spaces.ledger.folder import read_id, write_id
+from search_spaces.signals import go_on
 
 if TYPE_CHECKING:
     from routing.objectives import Objective
@@ -215,7 +216,7 @@ class Ledger:
             )
         if not self.is_new and not resume:
             raise InputError(
-                f"{self.where} holds a study '{self.name}' already; go on with --resume, or choose another --storage"
+                f"{self.where} holds a study '{self.name}' already; {go_on()}, or choose another --storage"
             )
         self.study.set_user_attr(OWNER, {"id": read_id(out) or write_id(out), "folder": str(out.resolve())})
 

@@ -20,6 +20,7 @@ from search_spaces.ledger.folder import (
 )
 from search_spaces.ledger.ledger import Ledger, mend_journal
 from search_spaces.ledger.resume import check_warm_source, drop_gone, enqueue_missing, settle, warm
+from search_spaces.signals import go_on
 from search_spaces.study.schema import Study
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ class Opening:
             check_mirror(self.out, self.mirror)
         held = any((self.out / name).exists() for name in (STUDY_FILE, LEDGER_FILE))
         if held and not self.resume:
-            raise InputError(f"{self.out} holds a sweep already; go on with --resume, or choose another --out")
+            raise InputError(f"{self.out} holds a sweep already; {go_on()}, or choose another --out")
         if self.mirror is not None and not self.resume and self.mirror.holds(STUDY_FILE):
-            raise InputError(f"{self.mirror.url} holds a sweep already; go on with --resume, or choose another --out")
+            raise InputError(f"{self.mirror.url} holds a sweep already; {go_on()}, or choose another --out")
         for folder in (
             self.warm_start if not held else ()
         ):  # on --resume it was taken over already, and may have been deleted

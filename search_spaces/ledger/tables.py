@@ -7,11 +7,13 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from routing.commands.console import duration
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
@@ -36,15 +38,23 @@ from routing.files.yaml_io import as_cell
 from routing.pareto import is_on_front, losses_of
 from routing.quantities import split_of
 from search_spaces.ledger.folder import former_studies, has_run_as
-from search_spaces.ledger.ledger import REASON, setting_of
+from search_spaces.ledger.ledger import REASON, RETRIED_AS, setting_of
 
 if TYPE_CHECKING:
     from routing.objectives import Objective
 
-_WORDS = {COMPLETE: "complete", PRUNED: "stopped early", FAIL: "failed or interrupted", WARM_START: "taken over"}
+_INTERRUPTED = "INTERRUPTED"
+"""In the summary: a failed trial whose setting was queued again, so that nothing is missing."""
+_WORDS = {
+    COMPLETE: "complete",
+    PRUNED: "stopped early",
+    FAIL: "failed",
+    _INTERRUPTED: "interrupted",
+    WARM_START: "taken over",
+}
 _CONTEXT = (ARM,)
 _STOPPED = ("rung", "rank", "peers")
-_COSTS = ("seconds", "cpu_seconds", "expected_flops")
+_COSTS = ("seconds", "cpu_seconds", "expected_flops", "node")
 
 
 class Collector:
@@ -62,9 +72,18 @@ class Collector:
         self.out, self.configure, self.objectives = out, configure, objectives
         self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
         self._study_has_changed = False
+        self._queued_again: set[int] = set()
+        self._spans: list[tuple[datetime, datetime]] = []
 
     def write(self, trials: Iterable[FrozenTrial]) -> None:
         """Replace trials.csv and points.csv."""
+        trials = list(trials)
+        self._queued_again = {trial.number for trial in trials if RETRIED_AS in trial.user_attrs}
+        self._spans = [
+            (trial.datetime_start, trial.datetime_complete)
+            for trial in trials
+            if trial.datetime_start and trial.datetime_complete and WARM_START_ATTR not in trial.user_attrs
+        ]
         self._study_has_changed = bool(former_studies(self.out))
         rows, points = [], []
         for trial in trials:
@@ -77,11 +96,11 @@ class Collector:
     def summary(self) -> str:
         """Return one line on what the trials came to and what they cost."""
         rows = [row for row, _ in self._rows.values()]
-        states = Counter(row["state"] for row in rows)
+        states = Counter(_INTERRUPTED if row["number"] in self._queued_again else row["state"] for row in rows)
         parts = [f"{states[state]} {word}" for state, word in _WORDS.items() if states[state]]
         cpu = sum(float(row["cpu_seconds"] or 0) for row in rows)
         saved = sum(_epochs_saved(row) for row in rows if row["state"] == PRUNED)
-        parts.append(f"{cpu / 60:.1f} CPU minutes")
+        parts.append(f"{cpu / 60:.1f} CPU minutes in {duration(seconds_covered(self._spans))}")
         if saved:
             parts.append(f"early stopping saved {saved:.0f} epochs")
         return ", ".join(parts)
@@ -163,6 +182,15 @@ class Collector:
             return RunConfig.from_yaml(trial_folder(self.out, number) / CONFIG_FILE)
         except InputError:
             return None
+
+
+def seconds_covered(spans: Iterable[tuple[datetime, datetime]]) -> float:
+    """Return the seconds in which at least one of the spans lasted."""
+    covered, end = 0.0, datetime.min
+    for start, stop in sorted(spans):
+        covered += max((stop - max(start, end)).total_seconds(), 0.0) if stop > end else 0.0
+        end = max(end, stop)
+    return covered
 
 
 def _epochs_saved(row: dict[str, Any]) -> float:

@@ -194,6 +194,8 @@ class LedgerSearch(OptunaSearch):
         seconds = 0.0 if live.started is None else time.monotonic() - live.started
         attrs: dict[str, Any] = {"seconds": round(seconds, 3)}
         attrs["cpu_seconds"] = round(last.get("cpu_seconds", 0.0), 3)
+        node = {**live.last, **(result or {})}.get("hostname")
+        attrs |= {"node": node} if node else {}
         verdict = self.stopped.pop(trial_id, None)
         final: dict[str, Any] | None = None
         values: list[float] | None = None

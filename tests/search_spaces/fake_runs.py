@@ -37,6 +37,17 @@ def trivial(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
     return _finish(config, history, out)
 
 
+def talkative(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Print a line per epoch."""
+
+    def aloud(row: dict[str, float]) -> None:
+        print(f"epoch {row['epoch']}")
+        if report is not None:
+            report(row)
+
+    return trivial(config, aloud, out)
+
+
 def dated(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
     """Note in ``born`` when this process started, in seconds since the epoch."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])

@@ -34,6 +34,18 @@ def test_a_step_per_epoch_then_the_result(tmp_path: Path) -> None:
     assert len(final["points"]) == 1
 
 
+def test_what_a_trial_prints_is_in_its_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    worker = RunTrainable(trial(tmp_path / "0", "talkative"))
+    while not worker.step().get("done"):
+        pass
+    worker.reset_config(trial(tmp_path / "1"))
+    worker.step()
+    worker.cleanup()
+    assert (tmp_path / "0" / "log.txt").read_text() == "epoch 1\nepoch 2\n"
+    assert not (tmp_path / "1" / "log.txt").exists()
+    assert capfd.readouterr().out == ""
+
+
 def test_a_run_waits_only_where_it_may_be_stopped(tmp_path: Path) -> None:
     worker = RunTrainable({**trial(tmp_path, **{"training.num_epochs": 4}), "pauses": [3]})
     assert worker.step()["epoch"] == 1

@@ -1,0 +1,55 @@
+"""What a person reads when an analysis has ended: the front, what was written, and last of all the headline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from routing.commands.console import point_columns, say, table
+
+
+def show_findings(found: Any) -> None:
+    """Print an ``Analysis`` and those of further folders; the last line is the headline and the report's path."""
+    for analysis in (found, *found.others):
+        objectives = [objective.metric for objective in analysis.objectives]
+        rows = analysis.front_rows()
+        table(rows, point_columns(rows, objectives), title=f"Front of {analysis.folder}", keep=objectives)
+        if analysis.knee is not None:
+            why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
+            say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}{why}")
+        for line in analysis.problems:
+            say(f"note: {line}")
+        for path in (*analysis.figures, *analysis.tables, analysis.report):
+            say(f"wrote {path}")
+    if found.comparison is not None:
+        for path in (*found.comparison.figures, found.comparison.report):
+            say(f"wrote {path}")
+
+
+def show_headline(found: Any) -> None:
+    """Print the headline of every folder with its report."""
+    for analysis in (found, *found.others):
+        say(f"{analysis.verdict}; report: {analysis.report}")
+
+
+def show_parts(parts: Iterable[Any]) -> None:
+    """Print the parts of a story: a title, a table, lines."""
+    for part in parts:
+        if part.columns:
+            table(part.rows, part.columns, title=part.title)
+        elif part.title:
+            say(part.title)
+        for line in part.lines:
+            say(line)
+
+
+def say_drawn(draw: Callable[..., list[Path]], *args: Any) -> None:
+    """Draw figures and name them; a machine that only trains has neither pandas nor matplotlib, and is told so."""
+    try:
+        paths = draw(*args)
+    except ModuleNotFoundError as error:
+        say(f"no figures: {error.name} is not installed")
+        return
+    for path in paths:
+        say(f"wrote {path}")
