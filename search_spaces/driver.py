@@ -163,7 +163,7 @@ def check_data(plan: Blueprint, address: str | None) -> list[str]:
         if cluster_address(address) is None:
             dataset.check()
         else:
-            dataset.info()
+            dataset.check_for_nodes()
     lines = dict.fromkeys(dataset.describe() for dataset in datasets.values())
     return [line for line in lines if line]
 

@@ -5,6 +5,7 @@ GROUPS = {
     "pruning": "routing.bench.pruning",
     "literature": "routing.bench.literature",
     "data": "routing.bench.data",
+    "images": "routing.bench.images",
     "training": "routing.bench.training",
     "scaling": "routing.bench.scaling",
     "start": "routing.bench.start",

@@ -49,11 +49,13 @@ class DatasetSection(Section):
     """Base configuration of data sets; each one is a subclass with its own fields and a ``reader``.
 
     ``reader`` names the module whose ``load(section)`` and ``info(section)`` read it; a plugin may override ``load``
-    and ``info`` instead. ``task`` is the task its targets are for.
+    and ``info`` instead. ``task`` is the task its targets are for. ``how`` names the fields that say how data are
+    read: they do not tell one training from another.
     """
 
     task: ClassVar[str] = "classification"
     reader: ClassVar[str | None] = None
+    how: ClassVar[tuple[str, ...]] = ()
 
     name: str = Field(description="Name of the data set.")
     input_size: int = Field(ge=4, le=4096, description="Height and width of an image in pixels.")
@@ -90,6 +92,10 @@ class DatasetSection(Section):
 
     def check(self) -> None:
         """Raise ``InputError`` where the data cannot be found on this machine; by default where ``info`` does not."""
+        self.info()
+
+    def check_for_nodes(self) -> None:
+        """Raise ``InputError`` where trials on any node would fail, before one is sent there."""
         self.info()
 
     def _read_by(self, function: str) -> Callable[[DatasetSection], Any]:

@@ -51,6 +51,7 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder, FileImagesSection):
     """KonIQ-10k with its official split (arXiv:1910.06180), or any data in the same CSV form."""
 
     reader: ClassVar[str] = "routing.data.koniq"
+    how: ClassVar[tuple[str, ...]] = FileImagesSection.how
 
     name: Literal["koniq10k"] = "koniq10k"
     input_size: int = Field(default=384, ge=32, le=1024, description="Images are resized once to this height.")

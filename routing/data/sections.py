@@ -37,6 +37,8 @@ class DigitsSection(DatasetSection):
 class FileImagesSection(Section):
     """How data sets of image files read them."""
 
+    how: ClassVar[tuple[str, ...]] = ("storage", "workers", "on_device")
+
     storage: Literal["cache", "files"] = Field(
         default="cache",
         description="cache: decoded once, into memory-mapped files; files: decoded in every epoch, nothing is stored.",
@@ -97,6 +99,7 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
     """Any folder of class folders: ``root/train/<class>/*``, ``val`` and ``test`` if given; or the classes alone."""
 
     reader: ClassVar[str] = "routing.data.image_folder"
+    how: ClassVar[tuple[str, ...]] = FileImagesSection.how
 
     name: Literal["image_folder"] = "image_folder"
     root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/; or the classes.")
@@ -107,6 +110,10 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
 
     def check(self) -> None:
         """Read the images once, into the cache: a damaged one is known before any training."""
+        self.load()
+
+    def check_for_nodes(self) -> None:
+        """Read the images once: what its folder holds must be there, or its classes would not be known."""
         self.load()
 
     @model_validator(mode="after")

@@ -47,6 +47,8 @@ class Progress:
 def identity(config: RunConfig, data: ImageData) -> str:
     """Return a digest of the settings, plugins and data of a training; a checkpoint of another one is not resumed."""
     content = {**config.model_dump(mode="json", exclude={"evaluation", "device"}), "data": data.identity()}
+    for key in config.dataset.how:
+        content["dataset"].pop(key, None)
     if config.plugins:
         content["code"] = plugins.digest(config.plugins)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

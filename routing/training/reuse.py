@@ -44,6 +44,8 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str
     else:
         content["limit"] = config.evaluation.limit
     content["training"].pop("reuse", None)
+    for key in config.dataset.how:
+        content["dataset"].pop(key, None)
     content["versions"] = [__version__, torch.__version__]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     digest.update(data.identity().encode())

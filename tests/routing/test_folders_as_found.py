@@ -168,13 +168,29 @@ def test_every_run_and_dry_run_begins_with_the_splits(folder: Path, capsys: pyte
     assert main(["train", *keys, "--training.num_epochs", "1", "--out", str(folder / "run"), "--no-figures"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
     assert first.endswith("2 classes; images: train 18 (the rest of train/), val 2 (0.1 of train/, by dataset.seed 0)")
-    (folder / "study.yaml").write_text(
-        f"kind: sweep\nname: s\nbase: {{dataset: {{name: image_folder, root: '{folder}', input_size: 16}}}}\n"
+    assert main(["sweep", str(write_study(folder)), "--dry-run"]) == 0
+    assert first in capsys.readouterr().out.splitlines()
+
+
+def write_study(root: Path) -> Path:
+    path = root / "study.yaml"
+    path.write_text(
+        f"kind: sweep\nname: s\nbase: {{dataset: {{name: image_folder, root: '{root}', input_size: 16}}}}\n"
         "space: {training.learning_rate: {float: [1.0e-4, 1.0e-2]}}\ntrials: 2\n"
         "objectives: [{metric: val_accuracy, goal: maximize, reference: 0.1}]\n"
     )
-    assert main(["sweep", str(folder / "study.yaml"), "--dry-run"]) == 0
-    assert first in capsys.readouterr().out.splitlines()
+    return path
+
+
+@pytest.mark.parametrize("address", [[], ["--address", "10.0.0.1:6379"]])
+def test_a_damaged_image_fails_a_sweep_before_any_trial(
+    folder: Path, address: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    paint_classes(folder / "train", 10)
+    _cut(folder / "train" / "cat" / "03.png")
+    assert main(["sweep", str(write_study(folder)), "--out", str(folder / "results"), *address]) == 2
+    assert "train/cat/03.png: not a readable image" in capsys.readouterr().err
+    assert not (folder / "results").exists()
 
 
 def odd_exif(orientation: int) -> bytes:

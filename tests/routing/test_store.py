@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from routing.bench import images
 from routing.cli import main
 from routing.config.run import RunConfig
 from routing.config.section import DatasetSection
@@ -26,6 +27,7 @@ from routing.data.feeding import AHEAD, fed, sent_ahead
 from routing.data.images import FileImages
 from routing.data.view import View
 from routing.errors import InputError, RoutingError
+from routing.training.checkpoint import identity
 
 
 @pytest.fixture(autouse=True)
@@ -165,8 +167,8 @@ def test_order_of_streamed_batches_is_that_of_the_epoch(photographs: Path) -> No
         section(photographs, input_size=16, storage="files", workers=2),
     )
     held, read = data.load(), streamed.load()
-    images = read["train"].images
-    assert isinstance(images, FileImages)
+    lazy = read["train"].images
+    assert isinstance(lazy, FileImages)
     order = torch.randperm(len(held["train"]), generator=torch.Generator().manual_seed(3))
     for _ in range(2):  # the workers stay for the second epoch
         pairs = zip(
@@ -176,7 +178,7 @@ def test_order_of_streamed_batches_is_that_of_the_epoch(photographs: Path) -> No
             assert torch.equal(one.images, other.images)
             assert torch.equal(one.targets, other.targets)
     next(batches(read["train"], read.info, 32, order))  # left early
-    assert torch.equal(torch.cat(list(images.split(100))), held["train"].images[:])
+    assert torch.equal(torch.cat(list(lazy.split(100))), held["train"].images[:])
 
 
 def test_batches_are_sent_ahead_in_order_and_errors_come_through() -> None:
@@ -285,3 +287,24 @@ def test_a_folder_is_looked_at_before_training(
     assert "1 images are in two splits" in capsys.readouterr().err
     assert main([*command, "--augment"]) == 2
     assert "training.augment changes nothing" in capsys.readouterr().err
+
+
+def test_how_images_are_read_is_not_what_is_trained_on(photographs: Path) -> None:
+    def config(**keys: Any) -> RunConfig:
+        return RunConfig(dataset=section(photographs, input_size=16, **keys))
+
+    cached, streamed = config(), config(storage="files", workers=2, on_device=False)
+    assert identity(cached, cached.dataset.load()) == identity(streamed, streamed.dataset.load())
+    other = config(background="black")
+    assert identity(cached, cached.dataset.load()) != identity(other, other.dataset.load())
+
+
+def test_the_benchmark_of_photographs(tmp_path: Path) -> None:
+    images.draw_photographs(tmp_path / "photographs", 40)
+    assert images.build_row(tmp_path / "photographs", 32, 1)["rate"] > 10
+    rows = images.known_rows(tmp_path / "many", (20, 200), 1)
+    assert [row["files"] for row in rows] == [20, 200]
+    assert rows[-1]["exponent"] < 1.5
+    share, utilisation = images.epoch_rows(tmp_path / "photographs", 32, 1)
+    assert 0 < share["ratio"] < 1
+    assert 0 < utilisation["ratio"] < 2
