@@ -1,7 +1,7 @@
 """``confirm``: the front again under fresh seeds, and the test split read once.
 
-A point that won among hundreds won partly by luck of its seed and of the validation images. Here every configuration on
-the front is trained again; what its points then reach on validation and test images is what they are worth.
+A point selected among hundreds was partly lucky with its seed and the validation images. Here every configuration on
+the front is trained again under fresh seeds; its values on the test images are then free of this selection bias.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from search_spaces.tune import sweep
 RUN = "search_spaces.confirmation:train_and_test"
 _SUFFIX = "-confirm"
 _TEXTS = {"knob_value": str}
-"""Kept as they are written: a threshold has 17 digits, and the last one tells points apart."""
+"""Read as text: a threshold has 17 digits, and two points may differ in the last one only."""
 
 
 def confirm(
@@ -183,8 +183,8 @@ def write_confirmed(
     """Write confirm.csv: a row per point of the front, with n, mean and interval of every metric over fresh seeds.
 
     ``<metric>_mean``, ``_low``, ``_high``: mean over seeds and its 95 % interval (Student's t). ``selected_<metric>``:
-    the value by which the point was chosen. ``winners_curse``: what that value promised more than the mean on the test
-    split reaches.
+    the value by which the point was chosen. ``winners_curse``: that value minus the mean on the test
+    split.
 
     Args:
         arms: trial on the front -> the trial of the same configuration that was trained again.

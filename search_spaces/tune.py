@@ -1,4 +1,4 @@
-"""``sweep``: a study on Ray Tune, from the first trial or from wherever the ledger says it stopped."""
+"""``sweep``: a study on Ray Tune, from its first trial or from where its ledger ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from search_spaces.study.load import load_study
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy, parse_duration
 
 RESULTS_FOLDER = Path("results")
-"""Where results go unless said otherwise."""
+"""Default parent of results folders."""
 DEFAULT_RUN = "routing.runner:run"
 
 

@@ -25,7 +25,7 @@ def of_model(config: RunConfig) -> str:
 
 
 def of_value(metric: str, value: float) -> str:
-    """Return a value whose unit says what it is, ``95.80 %`` or ``944 k``; any other with its name."""
+    """Return a value with its unit, ``95.80 %`` or ``944 k``; one without a unit with its name."""
     known = find(metric)
     says_itself = known is not None and (known.is_count or known.unit == "%")
     return in_words(metric, value) if says_itself else f"{heading(metric)} {in_words(metric, value)}"
@@ -37,7 +37,7 @@ def of_values(objectives: Sequence[Objective], values: Sequence[float]) -> str:
 
 
 class Best:
-    """The points found so far, and what is to be said of the best of them.
+    """The points found so far, and statements on the best of them.
 
     Args:
         points: those known at the start.

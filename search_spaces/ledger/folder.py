@@ -1,4 +1,4 @@
-"""The results folder: where everything is, who may write to it, and what it was made with."""
+"""The results folder: its lock, its identity, its study and its environment."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "
 
 
 def holds_run(folder: Path, config: RunConfig) -> bool:
-    """Return whether a trial's folder belongs to this run: a ledger that lost its end gives the number out again."""
+    """Return whether a trial's folder belongs to this run: a truncated ledger assigns the same number again."""
     try:
         return RunConfig.from_yaml(folder / CONFIG_FILE).is_same_run(config)
     except InputError:
@@ -54,20 +54,20 @@ def holds_run(folder: Path, config: RunConfig) -> bool:
 
 
 def read_id(out: Path) -> str | None:
-    """Return the mark by which a storage elsewhere knows this results folder, moved or not; None where it has none."""
+    """Return the id that identifies this results folder to an external storage, also after a move; None without one."""
     path = out / ID_FILE
     return path.read_text(encoding="utf-8").strip() if path.exists() else None
 
 
 def write_id(out: Path) -> str:
-    """Give a results folder its mark and return it."""
+    """Write the id of a results folder and return it."""
     mark = uuid.uuid4().hex
     write_text(out / ID_FILE, f"{mark}\n")
     return mark
 
 
 def check_mirror(out: Path, mirror: Mirror) -> None:
-    """See that a folder and its copy behind a URL belong to one sweep: the trials of two would be mixed.
+    """Check that a folder and its mirror belong to one sweep, so that the trials of two are not mixed.
 
     Raises:
         InputError: the folder holds another one.
@@ -138,7 +138,7 @@ def former_studies(out: Path) -> list[Path]:
 
 
 def keep_former_study(out: Path) -> None:
-    """Keep study.yaml under the next of those names: trials of the past ran as it said."""
+    """Keep study.yaml under the next of those names: earlier trials ran under it."""
     stem, _, suffix = STUDY_FILE.partition(".")
     former = out / f"{stem}.{len(former_studies(out)) + 1}.{suffix}"
     write_text(former, (out / STUDY_FILE).read_text(encoding="utf-8"))
@@ -186,7 +186,7 @@ def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:
 
 @contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Hold the folder for this driver alone; the lock dies with the process, so that none is ever stale.
+    """Lock the folder for this driver; the lock is released when the process ends, so that none is ever stale.
 
     Raises:
         InputError: another driver works on it.

@@ -1,4 +1,4 @@
-"""Opening a results folder: what it must be, its mirror, its study, its ledger, and what is due in that."""
+"""Opening a results folder: checks, its mirror, its study, its ledger, and the trials to be settled or queued in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Opening:
-    """How a sweep opens its results folder ``out``; what the fields mean: ``search_spaces.sweep``."""
+    """Opens the results folder ``out`` of a sweep; the fields are explained at ``search_spaces.sweep``."""
 
     study: Study
     plan: Blueprint
@@ -41,7 +41,7 @@ class Opening:
     storage: str | None
 
     def check(self) -> None:
-        """See that the folder and its mirror are free for this sweep; nothing is written.
+        """Check that the folder and its mirror are free for this sweep; nothing is written.
 
         Raises:
             InputError: they are not, or a folder to start from is no results folder of such a study.
@@ -63,7 +63,7 @@ class Opening:
             check_warm_source(folder, self.study.objectives)
 
     def open(self) -> tuple[Ledger, bool, list[str]]:
-        """Return the ledger with all that is due in it, whether all is new, and lines that say what was done.
+        """Return the ledger, settled and with its queue filled; whether it is new; and lines on what was done.
 
         The caller has locked the folder.
 
@@ -87,7 +87,7 @@ class Opening:
         return ledger, is_new and ledger.is_new, notes
 
     def withdraw(self, ledger: Ledger) -> None:
-        """Leave nothing of a study behind that has not started."""
+        """Remove all files of a study that has not started."""
         ledger.delete()
         for name in (STUDY_FILE, LEDGER_FILE, ID_FILE, MIRROR_FILE):
             (self.out / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What Ray Tune calls while a study runs: the scheduler, the stopper and the driver's housekeeping."""
+"""Callbacks of Ray Tune: the scheduler, the stopper and the driver's housekeeping."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class StudyScheduler(FIFOScheduler):
             self.search.errors.setdefault(trial.trial_id, f"the worker was lost: {type(cause).__name__}: {line}"[:500])
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Leave the choice to the controller's queue; looking through all trials is slow when there are thousands."""
+        """Leave the choice to the controller's queue; a scan of all trials is slow when there are thousands."""
         return None
 
 
 class StopNow(BaseException):
-    """Leaves Ray Tune's loop; it handles every ``Exception`` itself."""
+    """Leaves Ray Tune's loop; a ``BaseException``, because Ray Tune handles every ``Exception`` itself."""
 
 
 class _Stopper(Stopper):
-    """Ends a trial at its own last result, and the study when the driver says so."""
+    """Ends a trial at its own last result, and the study when the driver asks for it."""
 
     def __init__(self, stop_all: Callable[[], bool]) -> None:
         self._stop_all = stop_all
@@ -74,15 +74,15 @@ class _Stopper(Stopper):
 
 
 class StudyCallback(Callback):
-    """Housekeeping between two events: progress, tables, trials that hang, a quick end when told to stop.
+    """Housekeeping between two events: progress, tables, timeouts, a quick end on request.
 
     Args:
         search: knows the trials that Ray has.
-        changed: set when the tables lack something.
+        changed: set when the tables are out of date.
         trial_timeout: seconds a worker may have a trial; None for no limit.
         should_stop, start_clock: whether the study ends now, and what to call when its first trial starts.
         publish: write the tables.
-        started, reported, refresh: told when a worker takes a trial and when it has a row of its history; show them.
+        started, reported, refresh: called when a worker takes a trial, when it reports an epoch, and to draw both.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class StudyCallback(Callback):
         self._next_tables = 0.0
 
     def stop_all(self) -> bool:
-        """End the study when the driver says so: the processes of running trials with it, and Ray Tune at once.
+        """End the study when the driver asks for it: kill the processes of running trials and leave Ray Tune at once.
 
-        To wait for the end of an epoch could take minutes; Ray Tune's own clean-up takes up to 15 s.
+        Waiting for the end of an epoch could take minutes; Ray Tune's own clean-up takes up to 15 s.
         """
         if not self.should_stop() and self.search.failure is None:
             return False

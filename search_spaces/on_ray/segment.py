@@ -51,9 +51,9 @@ class Segments:
     publish: Callable[[], None]
 
     def tune(self, scratch: Path, limit: int, proposer: Proposer, rule: Rule) -> str | None:
-        """Start ``limit`` trials and see them end; return why they were lost, should Ray Tune end early.
+        """Run ``limit`` trials to their end; return the reason where Ray Tune ends early.
 
-        What was running is queued again then, as by a resumed sweep; a trial that was lost too often fails.
+        Running trials are then queued again, as by a resumed sweep; one that was lost too often fails.
         """
         changed = threading.Event()
         search = LedgerSearch(
@@ -99,9 +99,9 @@ class Segments:
                 verbose=0,
             )
         except StopNow:
-            pass  # the ledger knows what was running
+            pass  # running trials are in the ledger
         except RuntimeError as error:
-            # a worker that its node's memory monitor killed ends Ray Tune, which knows only actors that died alone
+            # a worker killed by its node's memory monitor ends Ray Tune, which handles no other death than an actor's
             if not isinstance(error.__cause__, RayError):
                 raise
             housekeeping.kill_running()
@@ -120,17 +120,17 @@ class Segments:
     ) -> None:
         try:
             self._collect(number, state)
-        except RoutingError as error:  # resume fetches it, or runs the trial again
+        except RoutingError as error:  # --resume downloads it, or runs the trial again
             self.progress.say(f"trial {number}: {error}")
         self.progress.finished(number, state.name, words, values_of(final or {}, self.study.objectives))
         changed.set()
 
     def _collect(self, number: int, state: TrialState) -> None:
-        """Fetch what a trial left behind the mirror; its checkpoint is of use only while it runs."""
+        """Download the files of a trial from the mirror, without its checkpoint, which only a running trial needs."""
         if self.mirror is None:
             return
         folder, name = trial_folder(self.out, number), f"{TRIALS_FOLDER}/{number}"
-        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # of an earlier attempt, fetched when it went on
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)  # of an earlier attempt, downloaded when it was continued
         if state != TrialState.COMPLETE:
             self.mirror.drop(f"{name}/{CHECKPOINT_FILE}")
         self.mirror.pull(folder, name, replace=True)
@@ -138,5 +138,5 @@ class Segments:
     def _publish(self) -> None:
         try:
             self.publish()
-        except RoutingError as error:  # the next time, or the end, sends what is missing
+        except RoutingError as error:  # the next upload, or the last one, includes it
             self.progress.say(str(error))

@@ -34,14 +34,14 @@ _WORKER_ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 _NEEDED_NEXT = ("torch", "pandas", "pyarrow.fs", "routing.evaluation.compute")
-"""What the driver imports next and what asks nothing of Ray: read while Ray's processes start."""
+"""Modules that the driver needs next and that do not need Ray: imported while Ray's processes start."""
 _DRIVER_ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a banner whatever the verbosity
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial reports a reason instead of metrics
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # the ledger is the truth; Ray's own state is never read
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),  # Ray's own state is never read: the ledger has everything
     "TUNE_WARN_THRESHOLD_S": "60",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
@@ -141,7 +141,7 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
                 yield scratch
         finally:
             atexit.unregister(gc.freeze)
-            atexit.register(gc.freeze)  # to look through all of torch and Ray once more takes half a second
+            atexit.register(gc.freeze)  # a last collection over all objects of torch and Ray takes half a second
             if mine:
                 ray.shutdown()
             else:
@@ -154,7 +154,7 @@ def start_together(concurrency: int) -> None:
 
 
 def _leave_callbacks_uncounted() -> None:
-    """Have Ray Tune count no callbacks for its usage statistics: it imports mlflow for that, which takes 2 s."""
+    """Keep Ray Tune from counting callbacks for its usage statistics: it imports mlflow for that, which takes 2 s."""
     with suppress(ImportError):
         from ray.air._internal import usage
 

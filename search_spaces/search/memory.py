@@ -1,4 +1,4 @@
-"""What a sampler knows of the trials so far: an Optuna study without a disk, and the learning curves beside it."""
+"""A sampler's record of the trials so far: an in-memory Optuna study, and the learning curves beside it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Past:
 
 
 class Memory:
-    """Trials and refused proposals of a study, in the order they were asked for; its length is what has ended."""
+    """Trials and refused proposals of a study, in the order of their proposals; its length counts those that ended."""
 
     def __init__(self, space: Space, directions: Sequence[str], seed: int) -> None:
         self.space, self.directions = space, list(directions)
@@ -46,13 +46,15 @@ class Memory:
 
     @property
     def position(self) -> int:
-        """Where the next trial stands."""
+        """Position of the next trial."""
         return len(self._study.get_trials(deepcopy=False))
 
     def trials(self) -> Iterator[Past]:
         """Yield every trial, in order."""
         trials = self._study.get_trials(deepcopy=False)
-        curves = dict(list(self._curves.items()))  # after them, in one step: trials end meanwhile, in another thread
+        curves = dict(
+            list(self._curves.items())
+        )  # copied after the trials and in one step: another thread ends trials meanwhile
         for trial in trials:
             values = list(trial.values) if trial.state == TrialState.COMPLETE else None
             yield Past(trial.params, trial.state, values, curves.get(trial.number) or {})
@@ -88,12 +90,12 @@ class Memory:
         return self.space.sample(trial), trial.number
 
     def tell(self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None) -> None:
-        """Note what became of a trial."""
+        """Record how a trial ended."""
         self._curves[handle] = curve or {}
         self._study.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
 
     def drop(self, handle: int, state: TrialState) -> None:
-        """Note that a setting does not run: PRUNED where it was refused, FAIL where it had been tried."""
+        """Record that a setting does not run: PRUNED where it was refused, FAIL where it had been tried."""
         self._study.tell(handle, state=state)
 
     def see(self, setting: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""How the next trial is chosen: a ``Proposer`` asks the study's sampler and is told what became of its settings.
+"""Ask and tell: a ``Proposer`` draws the next setting from the study's sampler and observes the results.
 
-It works in memory and knows neither disk nor Ray: the ledger is replayed into it at the start. The k-th proposal of a
-study is drawn with a generator seeded by (seed, k), so that an interrupted study goes on where it stopped.
+It works in memory, without disk or Ray: the ledger is replayed into it at the start. The k-th proposal of a study is
+drawn with a generator seeded by (seed, k), so that an interrupted study continues with the same proposals.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Accept = Callable[[dict[str, Any]], str | None]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A setting to run. ``index`` counts proposals; ``handle`` is what ``Proposer.observe`` wants back."""
+    """A setting to run. ``index`` counts proposals; ``handle`` is the argument of ``Proposer.observe``."""
 
     values: dict[str, Any]
     index: int | None
@@ -43,11 +43,11 @@ class Proposal:
 
 
 class Proposer:
-    """Chooses settings of a space from what earlier ones gave.
+    """Chooses settings of a space, given the results of earlier ones.
 
     Args:
-        space: what may be chosen.
-        objectives: their goals, in the order of the values told.
+        space: the searched space.
+        objectives: their goals, in the order of observed values.
         section: sampler, seed, options.
         samples: False when every setting is given (an ablation); nothing is learned then.
     """
@@ -74,7 +74,7 @@ class Proposer:
     def observe(
         self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
     ) -> None:
-        """Tell what became of a proposal; ``curve`` holds its values epoch by epoch, for a PRUNED one to its stop."""
+        """Record the result of a proposal; ``curve`` holds its values by epoch, for a PRUNED one up to its stop."""
         self.memory.tell(handle, state, values, curve)
 
     def propose(self, accept: Accept, fixed: dict[str, Any] | None = None, number: int = 0) -> Proposal | None:
@@ -83,10 +83,10 @@ class Proposer:
         Args:
             accept: returns why a setting may not run, or None. Refused ones are drawn again, untrained.
             fixed: ledger values that are given (an enqueued setting); refused, it is returned with ``refused`` set.
-            number: of the enqueued setting, which seeds what it leaves open.
+            number: of the enqueued setting; it seeds the draw of the parameters that the setting leaves open.
 
         Raises:
-            InputError: the sampler drew a setting that is none of the space.
+            InputError: the sampler drew a setting outside the space.
         """
         if fixed is not None:
             values, handle = self.memory.ask(RandomSampler(seed=self._seed(number, _MAX_ATTEMPTS)), fixed)
@@ -106,7 +106,7 @@ class Proposer:
         return None
 
     def _propose_from(self, settings: Sequence[Setting], accept: Accept) -> Proposal | None:
-        """Return the first setting that has not been tried, by whatever sampler."""
+        """Return the first setting that has not been tried yet, under this or an earlier sampler."""
         for setting in settings:
             key = key_of(setting)
             if key in self.memory.seen or key in self._refused:
@@ -134,7 +134,7 @@ class Proposer:
         return self.memory.ask(RandomSampler(seed=self._seed(index, attempt)), self.space.labels(drawn))
 
     def _check(self, setting: Setting) -> None:
-        """Raise ``InputError`` where a sampler drew what the space has not."""
+        """Raise ``InputError`` where a sampler drew a key or a value outside the space."""
         known = self.space.parameters
         for key, value in setting.items():
             if key not in known:
@@ -151,7 +151,7 @@ class Proposer:
 
 
 def fits(space: Space, labels: dict[str, Any], whole: bool = True) -> bool:
-    """Return whether a setting, given as the ledger stores it, is one of the space; not ``whole``, it may have gaps."""
+    """Return whether a setting, given as the ledger stores it, is in the space; unless ``whole``, it may be partial."""
     distributions = space.distributions()
     if not all(name in distributions and _holds(distributions[name], label) for name, label in labels.items()):
         return False

@@ -1,7 +1,7 @@
 """Early stopping: which trials go on past a rung. One class per rule; ``study.registry.RULES`` names them.
 
 A rung is an epoch ``grace_period * reduction_factor ** k``. All rules work on *ranks* (0 is the best, ties share the
-better rank) among the trials that have reached the rung, whatever the order they came in.
+better rank) among the trials that have reached the rung so far.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Verdict:
 
 
 class Rule(ABC):
-    """Base of every rule, and its memory: what every trial showed at every rung.
+    """Base of every rule; it stores the objectives of every trial at every rung.
 
-    A rule answers ``place``, and ``promotes`` where that is not the best ``1 / reduction_factor``; ``compared`` says
-    which objectives it looks at. One that never stops anything has ``stops = False``.
+    A rule implements ``place``, and ``promotes`` where other than the best ``1 / reduction_factor`` go on; ``compared``
+    lists the objectives it uses. A rule that never stops a trial has ``stops = False``.
 
     Args:
-        section: which rule, grace period, reduction factor.
-        objectives: of the study; the first that is no cost is the task metric.
+        section: rule, grace period, reduction factor.
+        objectives: of the study; the first that is not a cost is the task metric.
     """
 
     stops: ClassVar[bool] = True
@@ -77,7 +77,7 @@ class Rule(ABC):
 
     @property
     def compared(self) -> set[int]:
-        """Positions of the objectives that the rule looks at: a trial that reports another one not is judged too."""
+        """Positions of the objectives that the rule uses; a trial that lacks any other one is still compared."""
         return set(range(len(self.objectives)))
 
     def rungs(self, max_epochs: int) -> list[int]:
@@ -136,7 +136,7 @@ class Moasha(Rule):
 
 
 class Dominance(Rule):
-    """By how many trials dominate it; what nothing dominates goes on."""
+    """By the number of trials that dominate it; non-dominated trials go on."""
 
     def place(self, losses: Losses, index: int) -> tuple[int, int]:
         """Rank by the number of dominating trials, among all."""

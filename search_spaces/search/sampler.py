@@ -1,7 +1,7 @@
-"""What a sampler is: one class that chooses the next setting of a space, and declares its options.
+"""The interface of samplers: one class that chooses the next setting of a space, and declares its options.
 
 A study names it (``sampler.name``); ``search_spaces.study.registry.SAMPLERS`` finds it. Modules of samplers import
-Optuna where they use it, so that a study is checked without it.
+Optuna lazily, so that checking a study does not import it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Options(Section):
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: the space, its objectives (metric, goal, reference) in the order of values, and a seed."""
+    """The search problem: space, objectives (metric, goal, reference) in the order of values, and seed."""
 
     space: Space
     objectives: Sequence[Objective]
@@ -45,11 +45,11 @@ class Problem:
 class Sampler(ABC):
     """Base of every sampler.
 
-    ``options_type`` declares its options. ``attempts`` is how often it is asked for one proposal; when as many were
-    refused or had been tried, further ones are random.
+    ``options_type`` declares its options. ``attempts`` is the number of draws for one proposal; when all of them are
+    refused or were tried before, further ones are random.
 
     Raises:
-        InputError: in ``__init__``, for a problem it cannot take; the study is then refused before anything runs.
+        InputError: in ``__init__``, for a problem it does not support; the study is then refused before anything runs.
     """
 
     options_type: ClassVar[type[Options]] = Options
@@ -67,11 +67,11 @@ class Sampler(ABC):
     def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
         """Choose one setting, or return an Optuna sampler that does; equal arguments give an equal choice.
 
-        What a setting leaves open is random, what is not active in it is ignored.
+        Parameters missing from a setting are drawn at random, inactive ones are ignored.
 
         Args:
-            index: k, which counts the proposals of a study.
-            attempt: counts from 0 what was drawn for this proposal and refused, or had been tried before.
+            index: k, the number of the proposal in the study.
+            attempt: number of earlier draws for this proposal that were refused or tried before.
             memory: the trials so far.
         """
 
@@ -94,12 +94,12 @@ class Sampler(ABC):
         return RandomSampler(seed=self.seed(index, attempt))
 
     def seed(self, *parts: int) -> int:
-        """Return a seed made of the study's and of ``parts``, those of a proposal say."""
+        """Return a seed derived from the study's seed and ``parts``, such as index and attempt."""
         return seed_of(self.problem.seed, *parts)
 
 
 def seed_of(*parts: int) -> int:
-    """Return one seed of 31 bits made of several numbers."""
+    """Return one 31-bit seed derived from several numbers."""
     import numpy as np
 
     return int(np.random.SeedSequence(list(parts)).generate_state(1)[0] >> 1)

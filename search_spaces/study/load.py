@@ -91,7 +91,7 @@ def _find(path: str | os.PathLike[str]) -> Path:
     if file.is_dir():
         raise InputError(f"{path}: a folder without {STUDY_FILE}; give a study file or the name of a shipped study")
     if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
-        load_file(file)  # which says that there is none, and what is
+        load_file(file)  # reports that there is no such file
     raise _no_such_study(str(path))
 
 
@@ -320,7 +320,7 @@ def _check_enqueued(space: Space, setting: dict[str, Any], where: str) -> None:
 
 
 def _check_sampler(study: SweepStudy, space: Space, place: Places) -> None:
-    """A sampler may refuse a space or objectives that it cannot take: a grid of too many combinations, say."""
+    """Let the sampler refuse a space or objectives that it does not support: too many combinations of a grid, say."""
     try:
         SAMPLERS.get(study.sampler.name).of(study.sampler, space, study.objectives)
     except InputError as error:

@@ -143,7 +143,7 @@ def grid_values(parameter: Parameter, points: int) -> list[Any]:
 
 
 def in_words(parameter: Parameter) -> str:
-    """Return the parameter as a person would say it."""
+    """Return the parameter in words."""
     if is_constant(parameter):
         text = f"always {parameter.value}"
     elif parameter.choice is not None:

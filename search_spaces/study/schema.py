@@ -1,4 +1,4 @@
-"""The study file as checked data: what is searched or compared, on what budget, by which rules.
+"""The study file as checked data: space or factors, objectives, sampler, scheduler, resources.
 
 ``SweepStudy`` samples a space; ``AblationStudy`` runs declared changes. Reading a file: ``search_spaces.load_study``.
 """
@@ -146,7 +146,7 @@ class Parameter(Section):
 
 
 class DeclaredObjective(Objective):
-    """A metric to optimise, and the value beyond which a trial is worth nothing."""
+    """A metric to optimise, and its reference: a trial beyond it adds nothing to the hypervolume."""
 
     metric: Metric = Field(description="A scalar of the trial record.")
     reference: float = Field(description="Reference point of the hypervolume: worse than this counts as nothing.")

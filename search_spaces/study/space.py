@@ -159,7 +159,7 @@ class Space:
         return settings
 
     def words(self) -> list[str]:
-        """Return one line per parameter, as a person would say it."""
+        """Return one line in words per parameter."""
         return [f"{name}: {in_words(parameter)}" for name, parameter in self.parameters.items()]
 
 

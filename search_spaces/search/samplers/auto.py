@@ -20,12 +20,12 @@ class AutoOptions(GpOptions):
     """Options of the Gaussian process, and when it hands over."""
 
     gp_trials: int = Field(
-        default=150, ge=1, le=10_000, description="Ended trials from which TPE is asked: the process costs cubic time."
+        default=150, ge=1, le=10_000, description="Ended trials from which TPE is used: the process takes cubic time."
     )
 
 
 class Auto(Sampler):
-    """Hands over from one sampler to the other."""
+    """The Gaussian process first, TPE after ``gp_trials`` ended trials."""
 
     options_type: ClassVar[type[Options]] = AutoOptions
     options: AutoOptions
@@ -36,13 +36,13 @@ class Auto(Sampler):
         self._tpe = Tpe(problem, TpeOptions())
 
     def in_charge(self, memory: Memory) -> Sampler:
-        """Return the sampler that chooses now."""
+        """Return the sampler in use."""
         return self._gp if len(memory) < self.options.gp_trials else self._tpe
 
     def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
-        """Ask the sampler in charge."""
+        """Draw from the sampler in use."""
         return self.in_charge(memory).draw(index, attempt, memory)
 
     def next(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
-        """Ask the sampler in charge, which has its own number of attempts."""
+        """Draw from the sampler in use, which has its own number of attempts."""
         return self.in_charge(memory).next(index, attempt, memory)

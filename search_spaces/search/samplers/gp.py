@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 NEIGHBOURS = 5
 RANDOM_EVERY = 4
-"""One in this many proposals of the Gaussian process is random: a model that is wrong early on asks for nothing else,
-and early stopping hides from it what the rest would have reached. Hutter et al., SMAC (LION 2011), interleave them."""
+"""One in this many proposals is random: a surrogate that is wrong early on proposes only where it expects improvement,
+and early stopping hides how other settings would have ended. Interleaved as in SMAC (Hutter et al., LION 2011)."""
 
 
 class GpOptions(Options):
@@ -30,8 +30,8 @@ class GpOptions(Options):
 
 
 class GaussianProcess(Sampler):
-    """Costs enter as logarithms: on a linear scale all cheap models look alike, and the improvement expected of yet
-    another one never vanishes. A stopped trial counts with what it would have reached."""
+    """Costs enter as logarithms: on a linear scale all cheap models look alike, and the expected improvement of one
+    more never vanishes. A stopped trial enters with its extrapolated final values."""
 
     options_type: ClassVar[type[Options]] = GpOptions
     options: GpOptions
@@ -70,7 +70,7 @@ class GaussianProcess(Sampler):
         return {name: from_label(space.parameters[name], label) for name, label in labels.items()}
 
     def known(self, memory: Memory) -> Iterator[tuple[Past, list[float] | None]]:
-        """Yield what the process learns from, costs as logarithms; a trial that runs has no values yet."""
+        """Yield the training data of the process, costs as logarithms; a running trial has no values yet."""
         from optuna.trial import TrialState
 
         trials = list(memory.trials())
@@ -92,14 +92,14 @@ class GaussianProcess(Sampler):
 
 
 def at_the_end(curve: Curve, finished: Sequence[tuple[Curve, Sequence[float]]]) -> list[float] | None:
-    """Return what a stopped trial would have reached: its last values and what others gained from there.
+    """Extrapolate a stopped trial's learning curve: its last values plus the later gain of similar finished trials.
 
-    Taken as they are, the values of a first epoch would make everything look bad that was stopped, and the same setting
-    look noisy: the model would ask for it again and again. Each objective gains the median of the ``NEIGHBOURS``
-    finished trials that were nearest to it at that epoch; fewer than three are no sample, and nothing is gained.
+    Unextrapolated, the values of a first epoch would make every stopped setting look bad, and repeats of a setting look
+    noisy: the process would propose it again and again. The gain of each objective is the median over the
+    ``NEIGHBOURS`` finished trials nearest to it at that epoch; it is 0 with fewer than three finished trials.
 
     Args:
-        curve: values of the stopped trial by epoch; without any, None is returned.
+        curve: values of the stopped trial by epoch; None is returned for an empty one.
         finished: curve and final values of every finished trial.
     """
     import numpy as np

@@ -36,5 +36,5 @@ class Grid(Sampler):
         return self._grid
 
     def draw(self, index: int, attempt: int, memory: Memory) -> BaseSampler:
-        """Never asked: the settings are known in advance."""
+        """Never called: the settings are known in advance."""
         return self.at_random(index, attempt)

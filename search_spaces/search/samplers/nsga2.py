@@ -19,10 +19,13 @@ class Nsga2Options(Options):
 
     population_size: int = Field(default=20, ge=2, le=10_000, description="Trials of a generation.")
     mutation_prob: float | None = Field(
-        default=None, ge=0, le=1, description="Chance that a parameter is drawn anew; null: one over their number."
+        default=None,
+        ge=0,
+        le=1,
+        description="Probability that a parameter is drawn again; null: one over their number.",
     )
-    crossover_prob: float = Field(default=0.9, ge=0, le=1, description="Chance that two parents are crossed.")
-    swapping_prob: float = Field(default=0.5, ge=0, le=1, description="Chance that a crossing swaps a parameter.")
+    crossover_prob: float = Field(default=0.9, ge=0, le=1, description="Probability that two parents are crossed.")
+    swapping_prob: float = Field(default=0.5, ge=0, le=1, description="Probability that a crossover swaps a parameter.")
 
 
 class Nsga2(Sampler):
@@ -39,7 +42,7 @@ class Nsga2(Sampler):
         return NSGAIISampler(seed=self.seed(index, attempt), **self.options.model_dump())
 
     def marks(self, position: int) -> dict[str, Any]:
-        """Return the mark by which the algorithm finds the generation of a trial."""
+        """Return the attribute in which the algorithm looks up the generation of a trial."""
         from optuna.samplers import NSGAIISampler
 
         return {NSGAIISampler._get_generation_key(): position // self.options.population_size}
