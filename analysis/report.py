@@ -109,7 +109,7 @@ def _check(what: str, word: str, valid: Iterable[str]) -> None:
 
 
 def _with_png(formats: Sequence[str]) -> list[str]:
-    """Return the formats and PNG, which the pages show whatever else is asked for."""
+    """Return the requested formats plus PNG, which the pages always need."""
     return list(dict.fromkeys([*formats, "png"]))
 
 

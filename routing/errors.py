@@ -25,13 +25,13 @@ class RoutingError(Exception):
 
 
 class InputError(RoutingError):
-    """What the user gave is wrong: the text says what, where, and what would be valid."""
+    """Bad input: the text says what, where, and what would be valid."""
 
     exit_code = 2
 
 
 class MissingPackage(InputError):
-    """What was asked for needs an optional package that is not installed; the text says how to get it."""
+    """An optional package that is needed is not installed; the text says how to install it."""
 
 
 class TrialFailed(RoutingError):
@@ -65,6 +65,6 @@ def choices(valid: Iterable[object]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return what the user gave as a message repeats it."""
+    """Return the user's input in the form in which a message quotes it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

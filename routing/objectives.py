@@ -1,4 +1,4 @@
-"""``Objective``: what a study wants of a metric. Its ``sign`` is the one place where a metric becomes a loss."""
+"""``Objective``: goal and reference of a metric in a study. Only its ``sign`` turns a metric into a loss."""
 
 from __future__ import annotations
 

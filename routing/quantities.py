@@ -1,4 +1,4 @@
-"""What every measured number is: direction, words, unit, range. The one place that knows; everyone else asks here.
+"""Every measured number: direction, label, unit, range. All other modules look them up here.
 
 ``quantity("val_accuracy")`` and ``quantity("test_accuracy")`` are one quantity on two splits. A plugin's metric or task
 declares its own when it is registered (``routing.config.declared``).
@@ -24,7 +24,7 @@ SHARE: dict[str, Any] = {"unit": "%", "factor": 100.0, "digits": ".2f", "low": 0
 
 @dataclass(frozen=True)
 class Quantity:
-    """One measured number, whatever split it is measured on.
+    """One measured number, the same on every split.
 
     Attributes:
         name: its column, without the prefix of a split.

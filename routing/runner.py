@@ -83,7 +83,7 @@ def run(
             f"training.num_epochs 0 evaluates model.weights as they are, but their {choices(model.untrained_parts)} is "
             f"not for the {data.info.num_outputs} classes of dataset.name '{config.dataset.name}' (valid: 1 or more)"
         )
-    if out is not None:  # only now: bad input leaves no folder behind that blocks the corrected command
+    if out is not None:  # only now: bad input must not leave a folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
     if say is not None and (line := config.dataset.describe()):
         say(line)
@@ -209,7 +209,7 @@ def _without_training(
 
 
 def _evaluated(model: VisionModel, evaluator: Evaluator) -> dict[str, float]:
-    """Return what a row of the history says of the model as it is now."""
+    """Return the history's columns about the model in its present state."""
     return {**_headline(evaluator.run(model)), "params": model.num_parameters()}
 
 

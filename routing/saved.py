@@ -28,7 +28,7 @@ Weights = Literal["last", "best"]
 
 @dataclass(frozen=True)
 class SavedRun:
-    """A trained model, ready to predict, with its configuration and what it must know of its data."""
+    """A trained model, ready to predict, with its configuration and the description of its data."""
 
     config: RunConfig
     info: DataInfo
@@ -73,7 +73,7 @@ def load(folder: str | Path, weights: Weights = "last") -> SavedRun:
     """Load a run's folder (``runs/x``, ``RESULTS/trials/3``, ``RESULTS/best/knee``) with its trained weights.
 
     Args:
-        weights: after the last epoch, as every number of the run says, or after the one with the best validation.
+        weights: after the last epoch, which all numbers of the run refer to, or after the one with the best validation.
 
     Raises:
         InputError: no run there, no weights, or weights of another model. The training data need not be there.
@@ -91,7 +91,7 @@ def _weights_file(folder: Path, weights: Weights) -> Path:
 
 
 def _info_of(file: Path) -> DataInfo | None:
-    """Return what the weights were trained for, None where they do not say: the data need not be on this machine."""
+    """Return the data description stored with the weights, or None: the data need not be on this machine."""
     text = read_metadata(file).get(DATA)
     return None if text is None else DataInfo.from_json(text)
 

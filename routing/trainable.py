@@ -209,7 +209,7 @@ def _is_finished(out: Path, config: RunConfig) -> bool:
 
 
 def _reset_process() -> None:
-    """Free what the last run held; seeds, threads and switches are set anew by every run itself."""
+    """Free the memory of the last run; every run sets its own seeds, threads and switches."""
     gc.collect()
     gc.freeze()  # only libraries are left: scanning the objects of torch alone would take 200 ms at every collection
     torch = sys.modules.get("torch")

@@ -81,7 +81,7 @@ def analyze_attention(
         classes: only images of these classes, by name.
         images: image files to look at instead of a split; their labels are not known.
         pruning: a setting (``k_anchors=10,top_m=20``) to compare with; None takes the run's own, if it has one.
-        random_weights: look at the untrained model instead; every figure then says so.
+        random_weights: analyse the untrained model instead; every figure is marked so.
         colormap: of matplotlib, for attention.
         smooth: interpolate attention between patches where it lies over the image.
         own_statistics: name -> function from a layer's attention to numbers (B, H), for the table and the box plots.

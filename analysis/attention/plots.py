@@ -1,4 +1,4 @@
-"""Figures of the attention on one image. Draws what it is given and computes nothing."""
+"""Figures of the attention on one image; drawing only, all values are computed elsewhere."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Look:
             )
 
     def said(self) -> str:
-        """Return what a figure must say of it."""
+        """Return the note that a figure must show about it."""
         return "; interpolated between patches over the image" if self.smooth else ""
 
 
@@ -74,7 +74,7 @@ class SampleView:
     inner_grids: Sequence[tuple[int, int]] = field(default=())
 
     def heading(self) -> str:
-        """Return the title of a figure: what was looked at, and what the model said."""
+        """Return the title of a figure: the image and the prediction."""
         return as_text(f"{self.title}\nsample {self.index}: true {self.label}, predicted {self.prediction}")
 
 

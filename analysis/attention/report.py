@@ -18,7 +18,7 @@ MANY_HEADS = 8
 
 @dataclass(frozen=True)
 class PruningEffect:
-    """What a pruning setting did to the same images: correctness (M,) before and after, and what was kept."""
+    """Effect of a pruning setting on the same images: correctness (M,) before and after, and what was kept."""
 
     setting: str
     correct_before: np.ndarray
@@ -80,7 +80,7 @@ def _images(facts: AttentionFacts) -> str:
 
 
 def _inner(layers: Sequence[LayerStatistics]) -> list[str]:
-    """Say what self-attention does inside a model whose prediction reads another map."""
+    """Describe the self-attention inside a model whose prediction uses another map."""
     lines = [
         "## Self-attention inside",
         "",

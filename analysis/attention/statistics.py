@@ -32,7 +32,7 @@ class LayerStatistics:
     mean: (M, H) mean attention of the reader to a patch, CLS's own share left out of the sum; None without CLS, where
         it is 1 / N by definition.
     distance: (M, H) mean distance between a patch and what it attends to, in patches; None without patch queries.
-    uniform_distance: what uniform attention would have.
+    uniform_distance: the same for uniform attention.
     similarity: (H, H) cosine between the heads' attention to patches, mean over images.
     agreement: (M,) mean of that cosine over pairs of heads; 1 where there is one head.
     own: (M, H) of every further statistic, by name.

@@ -73,11 +73,11 @@ class Subject:
             yield self.run.preprocess(pixels)
 
     def attention(self, images: Tensor, pruning: Pruning | None = None) -> list[AttentionLayer]:
-        """Return what the prediction reads on normalised images."""
+        """Return the attention that the prediction uses, on normalised images."""
         return read_attention(self.model, images, pruning)
 
     def inner_attention(self, images: Tensor) -> list[AttentionLayer]:
-        """Return what only forms it."""
+        """Return the inner attention, which only contributes to that map."""
         return read_inner_attention(self.model, images)
 
     def predictions(self, images: Tensor, pruning: Pruning | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from analysis.figures.drawing import COLOURS, GREY, as_text, new_figure, paper_s
 def draw_statistics(
     layers: Sequence[LayerStatistics], inner: Sequence[LayerStatistics], title: str, folder: Path
 ) -> list[Path]:
-    """Draw box plots per layer, over images and heads: entropy, peak, mean and distance where they say something.
+    """Draw box plots per layer, over images and heads: entropy, peak, mean and distance where they are informative.
 
     The mean is constant without CLS, and a distance needs patch queries; inner attention gets panels of its own.
     """

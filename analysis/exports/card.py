@@ -98,7 +98,7 @@ def _value(card: Card, metric: str) -> str:
 
 
 def _confirmed(card: Card) -> str:
-    """Return what ``routing confirm`` found for this point, empty where it was not confirmed."""
+    """Return the result of ``routing confirm`` for this point, empty where it was not confirmed."""
     found = confirmed_row(card.confirmed, card.row)
     if found is None:
         return ""

@@ -30,7 +30,7 @@ Predict = Callable[[Tensor], Tensor]
 
 
 class ExportFailed(RoutingError):
-    """A model cannot be turned into this format; the text says why in one line."""
+    """A model cannot be turned into this format; the text is the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _check_each_image_alone(saved: SavedRun, images: Tensor) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the first line of what an exporter's chain of errors began with."""
+    """Return the first line of the root cause in an exporter's chain of errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

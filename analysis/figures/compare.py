@@ -14,7 +14,7 @@ from analysis.words.words import axis_label, scale
 if TYPE_CHECKING:
     from routing.commands.compare import ModelComparison
 
-OTHER_STYLES = (("o", "#0072B2"), ("v", "#D55E00"), ("X", "#56B4E9"), ("*", "#8C6D31"))  # what baselines do not use
+OTHER_STYLES = (("o", "#0072B2"), ("v", "#D55E00"), ("X", "#56B4E9"), ("*", "#8C6D31"))  # not used by baselines
 
 
 def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -38,7 +38,7 @@ def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[s
                 color=colour,
                 markersize=7,
                 alpha=0.9,
-                zorder=10 - depth / len(compared.rows),  # the first in front: it is what is asked about
+                zorder=10 - depth / len(compared.rows),  # the first model is drawn in front: the comparison is about it
                 capsize=2.5,
                 linestyle="none",
                 label=_label(row),

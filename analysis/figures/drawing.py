@@ -26,7 +26,7 @@ ColumnWidth = Literal["single", "double"]
 GREY, FRONT, KNEE, BLACK = "#B0B0B0", "#0072B2", "#D55E00", "#000000"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
 MARKERS = ("o", "s", "D", "^", "P", "X", "v", "*")
-BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for who sees none
+BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for colour-blind readers
     "full_compute": ("s", "#000000"),
     "dense_matched": ("P", "#CC79A7"),
     "no_routing": ("^", "#009E73"),

@@ -1,4 +1,4 @@
-"""The fronts of several studies over each other. Draws what it is given and computes nothing."""
+"""The fronts of several studies over each other; drawing only, all values are computed elsewhere."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def draw_knob_curves(
     folder: Path,
     width: ColumnWidth = "double",
 ) -> list[Path]:
-    """Draw what moving the knob of a trained model does: to its objective, and to its routing ratio or compute."""
+    """Draw the effect of a trained model's knob on its objective, and on its routing ratio or compute."""
     second = "routing_ratio" if all(curve["routing_ratio"].notna().any() for curve in curves) else "flops"
     with paper_style():
         wide = width == "double"
@@ -211,7 +211,7 @@ def _parallel_axis(axes: Axes, place: int, axis: ParallelAxis) -> None:
 def draw_importance(
     found: pd.DataFrame, formats: Iterable[str], folder: Path, width: ColumnWidth = "double"
 ) -> list[Path]:
-    """Draw the importance of parameters for every objective; the title says that it is no ablation, and what lacks."""
+    """Draw the importance of parameters for every objective; the title notes its limits and left-out parameters."""
     if found.empty:
         return []
     metrics = [column for column in found.columns if column != "parameter"]

@@ -1,4 +1,4 @@
-"""Figures of one run: how training went, where the model looked, and what it spent on which patch.
+"""Figures of one run: training curves, attention, and the compute spent on each patch.
 
 Everything drawn comes from an ``Inspection``; nothing is computed here.
 """

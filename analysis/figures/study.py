@@ -1,4 +1,4 @@
-"""Figures of a study as a whole: front, hypervolume, ablation. Draws what it is given and computes nothing."""
+"""Figures of a study as a whole: front, hypervolume, ablation; drawing only, all values are computed elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which figures a study gets, from what is in it."""
+"""Choice of figures for a study, by its results."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _parameter_figures(summary: Summary, formats: Sequence[str], folder: Path, w
     objectives = summary.results.objectives
     on_front = set(summary.front["trial"])
     study = summary.results.study
-    # settings of a router say nothing of models without one; other keys act in every model, searched or not
+    # router settings do not apply to models without a router; other keys act in every model, searched or not
     trials, searched = as_searched(finished(summary.results), study, "model.router."), searched_keys(study)
     if trials.empty:
         return []
@@ -66,7 +66,7 @@ def _parameter_figures(summary: Summary, formats: Sequence[str], folder: Path, w
 
 
 def _some(lines: list[Line], on_front: Sequence[bool]) -> list[Line]:
-    """Return those on the front and evenly chosen others, up to what can still be read."""
+    """Return those on the front and evenly chosen others, as many as stay readable."""
     others = [line for line, flag in zip(lines, on_front, strict=True) if not flag]
     step = max(1, -(-len(others) // MAX_LINES))
     return others[::step] + [line for line, flag in zip(lines, on_front, strict=True) if flag]

@@ -71,7 +71,7 @@ def paired_difference(arm: pd.Series, baseline: pd.Series) -> dict[str, float]:
     if len(differences) > 1 and not differences.any():
         p, effect = 1.0, 0.0
     elif spread > 0:
-        with warnings.catch_warnings():  # scipy warns of nearly equal differences; the interval says so better
+        with warnings.catch_warnings():  # scipy warns of nearly equal differences; the interval shows them
             warnings.simplefilter("ignore", RuntimeWarning)
             p, effect = float(stats.ttest_1samp(differences, 0.0).pvalue), mean / spread
     else:
@@ -142,7 +142,7 @@ def _arm_row(runs: pd.DataFrame, baseline: pd.DataFrame, objectives: tuple[Objec
 
 
 def _verdict(row: pd.Series, objective: Objective) -> str:
-    """Return what may be said of an arm on the first objective."""
+    """Return the verdict on an arm by the first objective."""
     metric, few = objective.metric, "too few seeds for a claim ({} of {})"
     if row["is_baseline"]:
         return "baseline" if row["n"] >= MIN_SEEDS else f"baseline; {few.format(int(row['n']), MIN_SEEDS)}"
@@ -157,7 +157,7 @@ def _verdict(row: pd.Series, objective: Objective) -> str:
 
 
 def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
-    """Return the comparison as text: per arm the task metric, its paired difference and what follows, and the cost."""
+    """Return the comparison as text: per arm the task metric, its paired difference with the verdict, and the cost."""
     task, *costs = results.objectives
     baseline = baseline_arm(results)
     against = "the baseline" if baseline == BASELINE_ARM else baseline
@@ -188,7 +188,7 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
 
 
 def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[str]:
-    """Return what an ablation found in sentences: the baseline, then the arms by verdict, with what they cost."""
+    """Return the findings of an ablation as sentences: the baseline, then the arms by verdict, with their cost."""
     task, *costs = objectives
     if compared.empty or not compared["is_baseline"].any():
         return []

@@ -1,4 +1,4 @@
-"""Did the search stop at a wall? Front points at the edge of a declared range say that the range was too narrow."""
+"""Front points at the edge of a declared range: a sign that the range is too narrow."""
 
 from __future__ import annotations
 

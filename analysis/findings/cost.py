@@ -1,4 +1,4 @@
-"""What a study has cost, and what early stopping has saved of it."""
+"""The cost of a study, and the share that early stopping has saved."""
 
 from __future__ import annotations
 

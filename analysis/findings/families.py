@@ -58,7 +58,7 @@ def stretches(front: pd.DataFrame) -> list[Stretch]:
 
 
 def ownership(summary: Summary) -> list[str]:
-    """Return sentences on who owns which region of the front; none where a study has one family or no cost."""
+    """Return sentences on the family that holds each region of the front; none with one family or without a cost."""
     names, objectives = family(summary.results.points), summary.results.objectives
     cost = next((objective for objective in objectives if objective.is_cost), None)
     metric = next((objective for objective in objectives if not objective.is_cost), None)
@@ -95,7 +95,7 @@ def _counted(owned: list[Stretch]) -> str:
 
 
 def _absent(name: str, summary: Summary, cost: Objective, metric: Objective) -> str:
-    """Return what a family without a point on the front reaches, and what the front has at that cost."""
+    """Return the best value of a family that has no point on the front, and the front's value at that cost."""
     points = summary.results.points
     own = points[family(points) == name]
     best = _best(own, metric)

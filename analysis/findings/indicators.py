@@ -69,7 +69,7 @@ def same_seeds(results: Sequence[Results]) -> list[str]:
 
 
 def _seeds(study: dict[str, Any]) -> str:
-    """Return the seeds of a study in words, empty where it says none."""
+    """Return the seeds of a study in words, empty where it declares none."""
     sampler, base = study.get("sampler"), study.get("base")
     if isinstance(sampler, dict):
         trained = base.get("seed", 0) if isinstance(base, dict) else 0

@@ -1,4 +1,4 @@
-"""Everything a report says about one results folder, computed; nothing is drawn or written here."""
+"""All values that a report shows about one results folder; nothing is drawn or written here."""
 
 from __future__ import annotations
 

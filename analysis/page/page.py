@@ -58,7 +58,7 @@ reaches no network, whatever a name in the results says."""
 
 @dataclass(frozen=True)
 class Picture:
-    """An image inside the page: a data URI, and what it shows in words."""
+    """An image inside the page: a data URI and its alternative text."""
 
     name: str
     uri: str
@@ -127,7 +127,7 @@ def comparison_page(names: Sequence[str], content: Table, pictures: Sequence[Pic
 
 
 def _frame() -> dict[str, Any]:
-    """Return what every page has: style, version, date."""
+    """Return the values common to all pages: style, version, date."""
     written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     nonce = secrets.token_urlsafe(12)
     return {
@@ -217,7 +217,7 @@ def importance_table(found: pd.DataFrame | None) -> Table | None:
 
 
 def environment_table(results: Results) -> Table:
-    """Return what the study ran on."""
+    """Return the environment the study ran in as a table."""
     rows = [[str(key), _plain(value)] for key, value in results.environment.items()]
     return table("Environment of the study", ["what", Column("value", wrap=True)], rows)
 

@@ -32,7 +32,7 @@ def searched_keys(study: dict[str, Any]) -> list[str]:
 def as_searched(trials: pd.DataFrame, study: dict[str, Any], prefix: str = "") -> pd.DataFrame:
     """Return the trials with a searched key empty where its ``when`` does not hold.
 
-    The configuration of such a trial has a value there, too: a default, or what the base of the study says.
+    The configuration of such a trial has a value there, too: a default, or that of the study's base.
 
     Args:
         prefix: of the keys that are looked at (``model.router.``).

@@ -55,7 +55,7 @@ class Results:
     """A results folder in memory.
 
     ``trials`` has a row per trial in every state, ``points`` a row per operating point with every objective measured;
-    ``problems`` says in one line each what was missing or damaged.
+    ``problems`` has one line for each missing or damaged file.
     """
 
     folder: Path
@@ -160,9 +160,9 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
             table = pd.read_csv(path, low_memory=False, **how, **_EXACT)
         except pd.errors.ParserError:
             table = pd.read_csv(path, engine="python", on_bad_lines=skipped.append, **how)
-        if not isinstance(table.index, pd.RangeIndex):  # what pandas makes of rows longer than the header
+        if not isinstance(table.index, pd.RangeIndex):  # pandas turns rows longer than the header into an index
             raise ValueError("rows have more fields than the header")
-    except (OSError, ValueError, AssertionError) as error:  # pandas asserts that such rows have no words for nothing
+    except (OSError, ValueError, AssertionError) as error:  # for such rows pandas fails an assertion on na_values
         why = next(iter(str(error).splitlines()), "rows have more fields than the header")
         problems.append(f"{path}: not readable: {why}; the trial folders are read instead")
         return pd.DataFrame({key: pd.Series(dtype=int)})
@@ -201,7 +201,7 @@ def _trial_folders(root: Path) -> Iterator[Path]:
 def _add_unlisted(
     root: Path, trials: pd.DataFrame, points: pd.DataFrame, problems: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Add what trial folders hold and the tables do not yet: a sweep writes its tables from time to time only."""
+    """Add finished trials that are not in the tables yet: a running sweep rewrites its tables only periodically."""
     listed, with_points = set(trials["number"]), set(points["trial"])
     without = set(trials.loc[trials["state"].isin(_WITHOUT_POINTS), "number"]) if "state" in trials else set()
     trial_rows: list[dict[str, Any]] = []

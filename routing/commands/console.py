@@ -17,7 +17,7 @@ from rich.text import Text
 from routing.quantities import MULTIPLY_ADDS, find, heading, is_metric, ordered
 
 _SILENT_SECONDS = 2.0
-"""How long something may take before a person is told what it is."""
+"""Time after which a long operation is named on the terminal."""
 CONTEXT = {
     "trial": "trial",
     "model.name": "model",
@@ -25,7 +25,7 @@ CONTEXT = {
     "knob": "knob",
     "knob_value": "value",
 }
-"""Columns of an operating point that say what ran, and their headings."""
+"""Columns that identify an operating point, and their headings."""
 
 
 def table(

@@ -11,7 +11,7 @@ from routing.errors import InputError, RoutingError
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code; whatever a user can cause is one line on stderr."""
+    """Run a command and return its exit code; every error a user can cause becomes one line on stderr."""
     try:
         command()
     except RoutingError as error:
@@ -33,7 +33,7 @@ def guarded(command: Callable[[], Any]) -> int:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Say whether memory has run out; torch has an error of its own for a GPU, and none for the CPU."""
+    """Return whether memory has run out; torch has an error class for this on a GPU, but none on the CPU."""
     torch_says = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
     return isinstance(error, MemoryError) or torch_says
 

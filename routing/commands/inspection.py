@@ -28,7 +28,7 @@ from routing.training.seeding import pick_device
 
 @dataclass(frozen=True)
 class PatchSamples:
-    """The first images of a split and what the model made of their patches.
+    """The first images of a split and the model's decisions on their patches.
 
     images: uint8 (S, C, H, W); targets, predictions: class indices (S,).
     scores: attention scores, raw (S, N); routed: bool (S, N), the patch took the big branch.

@@ -176,7 +176,7 @@ def _first(split: Split, limit: int | None) -> Split:
 def _classify(clip: ClipModel, split: Split, classes_EC: Tensor, tallies: list[_Tally], config: ZeroshotConfig) -> None:
     dtype = next(clip.tower.parameters()).dtype
     first = clip.prepare(split.images[: config.batch_size]).to(dtype)
-    for tally in tallies:  # who comes first should not pay for warming up
+    for tally in tallies:  # warm up first, so that no variant pays for it
         with pruned_by(clip.tower, tally.pruning):
             clip.logits(first, classes_EC)
     for index, pixels in enumerate(split.images.split(config.batch_size)):
@@ -200,7 +200,7 @@ def _num_tokens(tower: nn.Module) -> int | None:
 
 
 def _wait_for(tensor: Tensor) -> None:
-    """Wait until a GPU has done what it was asked for."""
+    """Wait until a GPU has finished all queued work."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
 

@@ -1,4 +1,4 @@
-"""Names of models and router modes that several rooms know: what a comparison takes by default, and what is full.
+"""Names of models and router modes that several packages use: defaults of a comparison, and the full-compute model.
 
 Here, because tables and figures read them as well, which import no model.
 """
@@ -15,7 +15,7 @@ PATCH_BASELINES = (FULL_COMPUTE, DENSE_MATCHED, NO_ROUTING, CHEAP_COMPUTE)
 """Dense models of patch routing, in the order of tables."""
 
 ROUTED_MODEL = "attention_routing"
-"""The model that a router mode by itself stands for."""
+"""The model that a router mode given without a model stands for."""
 
 RANDOM = "random"
 POST_HOC = "post_hoc"

@@ -1,4 +1,4 @@
-"""Changes of a run from the command line, and what a change of model or data set leaves of the rest."""
+"""Changes of a run from the command line, and which other keys a change of model or data set keeps."""
 
 from __future__ import annotations
 

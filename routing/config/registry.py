@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 
 def resolve(path: str) -> Any:
-    """Return what a ``"module:attribute"`` string names, importing the module."""
+    """Import and return the attribute of a ``"module:attribute"`` string."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 class Registry:
-    """A table from a configuration's word (``top_k``) to what it stands for (``TopKRouter``).
+    """A table from a name in a configuration (``top_k``) to its class (``TopKRouter``).
 
     Args:
         kind: what the entries are, as an error message would call one (``"router mode"``).
         entries: built-in entries, ``name -> "module:attribute"``.
-        declare: told the name and the entry of each that is registered; what it refuses is not registered.
+        declare: called with name and entry of each registration; an entry that it refuses is not registered.
     """
 
     def __init__(self, kind: str, entries: dict[str, str], declare: Callable[[str, Any], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The base of every configuration section: frozen, unknown keys are errors, every field says what it is."""
+"""The base of every configuration section: frozen, unknown keys are errors, every field has a description."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class DatasetSection(Section):
         return loaded
 
     def info(self) -> DataInfo:
-        """Return what a model must know of the data (channels, classes, ...), without loading images."""
+        """Return the properties of the data that a model needs (channels, classes, ...), without loading images."""
         described: DataInfo = self._read_by("info")(self)
         return described
 

@@ -1,4 +1,4 @@
-"""Multiply-adds of whatever runs: torch's own counter on real tensors, and no operator counted as 0 unsaid.
+"""Multiply-adds of the code that runs: torch's own counter on real tensors; no operator is silently counted as 0.
 
 ``torch.utils.flop_counter`` sees every operator that reaches a kernel, data-dependent work included, and needs no
 trace. It has no formula for some products; those are here, or come with the caller as handles. What has no formula

@@ -1,4 +1,4 @@
-"""How long inference really takes, on this machine, now. Compare only what was measured side by side."""
+"""Measured inference time on this machine, now. Compare only times that were measured side by side."""
 
 from __future__ import annotations
 

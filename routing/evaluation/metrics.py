@@ -1,7 +1,7 @@
 """Further metrics of an evaluation, asked for by name (``evaluation.metrics``).
 
 A metric is one class; ``routing.config.registry.METRICS`` names it. What its number is (direction, words, range, the
-tasks it is defined for) stands in ``routing.quantities``; a plugin's metric says it as class attributes.
+tasks it is defined for) stands in ``routing.quantities``; a plugin's metric declares it in class attributes.
 Shapes: M images, C classes.
 """
 

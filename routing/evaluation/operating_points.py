@@ -38,8 +38,8 @@ def operating_points(
 
     Args:
         default: the evaluation of the model as it is.
-        values: knob values, chosen on the validation split whatever split is evaluated.
-        split: what the metrics are named after.
+        values: knob values, always chosen on the validation split.
+        split: prefix of the metrics' names.
     """
     params, knob = model.num_parameters(), model.knob or ""
     points = [default.point(knob, model.default_knob_value, True, params, split)]

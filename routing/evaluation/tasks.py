@@ -1,4 +1,4 @@
-"""Tasks: the loss to train on and the metrics to report; what those are stands in ``routing.quantities``."""
+"""Tasks: the loss to train on and the metrics to report, which ``routing.quantities`` describes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Criterion(Protocol):
 class Task(ABC):
     """What a task must answer. ``metric`` is the one that studies optimise by default (its name without the split).
 
-    A task of a plugin also says ``higher_is_better`` of its metric, and may list its further ones as ``quantities``.
+    A task of a plugin also has ``higher_is_better`` for its metric, and may list its further ones as ``quantities``.
     """
 
     metric: str

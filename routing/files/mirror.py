@@ -28,9 +28,9 @@ def is_url(place: str | os.PathLike[str]) -> bool:
 
 
 class Mirror:
-    """Copies files between local folders and what lies below ``url``; only files that changed are sent again.
+    """Copies files between local folders and those below ``url``; only files that changed are uploaded again.
 
-    ``url`` is what may be shown and written down, ``address`` the whole of it with any password.
+    ``url`` is without secrets, for messages and files; ``address`` is complete, with any password.
 
     Raises:
         InputError: no file system answers for the URL.

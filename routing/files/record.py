@@ -1,4 +1,4 @@
-"""What one run leaves behind: ``TrialRecord`` in memory; config.yaml, history.csv and metrics.json on disk.
+"""The record of one run: ``TrialRecord`` in memory; config.yaml, history.csv and metrics.json on disk.
 
 Every file is replaced in one step (write beside, then rename), so that a reader never sees half of one.
 """

@@ -30,13 +30,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         with replacing(path) as temporary:
             save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
     except BaseException as error:
-        if _NO_ROOM in str(error) and not isinstance(error, OSError):  # safetensors says so in words only
+        if _NO_ROOM in str(error) and not isinstance(error, OSError):  # safetensors reports it only in its message
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of itself; a missing, truncated or foreign file is an ``InputError``."""
+    """Return the metadata of a safetensors file; a missing, truncated or foreign file is an ``InputError``."""
     return _read(path, lambda file: file.metadata() or {})
 
 

@@ -36,7 +36,7 @@ class CrossEntropy:
 
 
 def criterion_of(settings: TrainingSection, task: Task, split: Split, num_classes: int) -> Criterion:
-    """Return what a training minimises: the task's loss, with smoothing and weights where the settings say so."""
+    """Return the training loss: the task's, with label smoothing and class weights where the settings ask for them."""
     is_weighted = settings.class_balance == "weights"
     if not settings.label_smoothing and not is_weighted:
         return task

@@ -37,7 +37,7 @@ def check_augment(settings: AugmentSection, model: VisionModel) -> None:
 
 @dataclass
 class _Means:
-    """Mean loss terms of an epoch and the task's metric on what the model said of the training images, batch by batch.
+    """Mean loss terms of an epoch and the task's metric of the predictions on training images, batch by batch.
 
     Sums stay on the device; a metric that is a mean over images needs no more than that, any other all predictions.
     """

@@ -1,6 +1,6 @@
 """Training schedules: a list of phases, each training some parts of a model while the others stay bit-identical.
 
-Where a run stands is a function of its history alone, so that a resumed run goes on inside its phase.
+The current phase is a function of the history alone, so that a resumed run continues inside its phase.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Schedule:
     task: Task
 
     def turn(self, history: Sequence[dict[str, Any]]) -> Turn | None:
-        """Return what comes after these epochs, or None at the end of the run."""
+        """Return the next epoch's phase after this history, or None at the end of the run."""
         index, first_epoch = 0, 1
         run_stall, phase_stall = _Stall(self.patience), _Stall(self.phases[0].patience)
         for epoch, row in enumerate(history, start=1):
@@ -100,7 +100,7 @@ class Schedule:
         return Turn(len(history) + 1, phase, first_epoch, min(left, phase.epochs or left))
 
     def _watched(self, row: dict[str, Any]) -> float:
-        """Return what patience wants lower: the validation loss, or the task's metric where there is no such loss."""
+        """Return the value that patience monitors: validation loss, or the task's metric without one."""
         if "val_loss" in row:
             return float(row["val_loss"])
         value = float(row[f"val_{self.task.metric}"])

@@ -1,4 +1,4 @@
-"""Everything that must be set anew before a run, so that a reused process gives what a fresh one gives."""
+"""Process state that is reset before a run, so that a reused process gives the same results as a fresh one."""
 
 from __future__ import annotations
 
