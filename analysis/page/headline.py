@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.findings.confirmed import confirmed_row, reached
+from analysis.findings.dense_match import dense_matches
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
 from analysis.words.words import name, scale, shown
@@ -68,7 +69,7 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
             f"The best full_compute reaches {_point(match.full, objectives)}; the cheapest point within 1 point of it "
             f"needs {match.share:.1%} of its compute: {_point(match.row, objectives)}."
         )
-    lines += ownership(summary)
+    lines += [*_against_dense(summary), *ownership(summary)]
     if summary.hypervolume == 0:
         lines.append(
             f"The hypervolume is 0: no point is better than the study's reference ({_reference(summary)}) in both. "
@@ -80,6 +81,29 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
         picked["the cheapest within 1 point of full_compute"] = match.row
     lines.append(_confirmation(picked, summary, confirmed))
     return lines
+
+
+def _against_dense(summary: Summary) -> list[str]:
+    """Return what the cheapest dense nets as good as the conditional models cost; nothing without both kinds."""
+    found, objectives = dense_matches(summary), summary.results.objectives
+    if found is None:
+        return []
+    text = f"The best conditional point is {_point(found.best_row, objectives)}; "
+    if found.best is None:
+        text += "no dense net of this study is as good."
+    else:
+        quotient = 1 / found.best.share
+        text += (
+            f"the cheapest dense net as good costs {quotient:.2g} times that: {_point(found.best.dense, objectives)}."
+        )
+    if found.saving is None:
+        return [text, "No conditional point costs less than the cheapest dense net as good."]
+    match = found.saving
+    return [
+        text,
+        f"The largest saving: {_point(match.row, objectives)} needs {match.share:.0%} of the cheapest dense net as "
+        f"good, {_point(match.dense, objectives)}.",
+    ]
 
 
 def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.DataFrame | None) -> str:

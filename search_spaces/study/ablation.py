@@ -24,7 +24,8 @@ class Arm:
 
     def config(self, study: AblationStudy, seed: int) -> RunConfig:
         """Return the run of this arm under a seed."""
-        return Space({}, study.base).config({**dotted(nested(self.changes)), "seed": seed})
+        split = {"dataset.seed": seed} if study.split_by_seed else {}
+        return Space({}, study.base).config({**dotted(nested(self.changes)), **split, "seed": seed})
 
 
 def declared_arms(study: AblationStudy) -> list[Arm]:

@@ -294,6 +294,10 @@ class AblationStudy(StudyBase):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] = Field(
         min_length=1, description="Every arm is trained once under each of these seeds."
     )
+    split_by_seed: bool = Field(
+        default=False,
+        description="Each seed also cuts the data anew: dataset.seed is the seed, the same for every arm.",
+    )
     scheduler: SchedulerSection = SchedulerSection(name="none")
 
     @model_validator(mode="after")

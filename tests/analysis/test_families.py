@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.findings.dense_match import dense_matches
 from analysis.findings.families import family, kinds, ownership, stretches
-from analysis.findings.summary import summarise
+from analysis.findings.summary import Summary, summarise
+from analysis.page.headline import headline
 from analysis.read.results import Results
 from routing.objectives import Objective
 
@@ -17,8 +19,8 @@ OBJECTIVES = (
 )
 
 
-def ownership_of(*rows: tuple[str, float, float]) -> list[str]:
-    """Return the sentences for points (model, accuracy, flops), one trial each."""
+def summary_of(*rows: tuple[str, float, float]) -> Summary:
+    """Return the findings of points (model, accuracy, flops), one trial each."""
     points = pd.DataFrame(
         [
             {"trial": number, "model.name": model, "val_accuracy": accuracy, "flops": flops}
@@ -29,7 +31,12 @@ def ownership_of(*rows: tuple[str, float, float]) -> list[str]:
     results = Results(
         folder=Path("none"), study={"name": "x"}, objectives=OBJECTIVES, trials=trials, points=points, environment={}
     )
-    return ownership(summarise(results))
+    return summarise(results)
+
+
+def ownership_of(*rows: tuple[str, float, float]) -> list[str]:
+    """Return the sentences on who owns which region."""
+    return ownership(summary_of(*rows))
 
 
 def test_baselines_are_one_family() -> None:
@@ -95,3 +102,31 @@ def test_points_are_told_apart_by_arm_then_model_then_mode() -> None:
     assert (found.name, found.dropna().to_dict()) == ("model.router.mode", {2: "top_k", 3: "random"})
     assert kinds(one_family.assign(**{"model.router.mode": "top_k"}), most=3) is None
     assert kinds(table[["model.router.mode"]], most=3) is None
+
+
+def test_a_saving_is_measured_against_the_cheapest_dense_net_as_good() -> None:
+    summary = summary_of(
+        ("conv_net", 0.70, 1e5),
+        ("conv_net", 0.80, 4e5),
+        ("conv_net", 0.90, 9e5),
+        ("early_exit", 0.80, 3e5),  # 3/4 of the conv net that is as good
+        ("early_exit", 0.89, 7e5),  # the next better conv net costs 9e5
+        ("early_exit", 0.85, 1.5e6),  # dearer than a better conv net
+    )
+    found = dense_matches(summary)
+    assert found is not None
+    assert found.best is not None
+    assert found.saving is not None
+    assert (found.best_row["flops"], found.best.dense["flops"]) == (7e5, 9e5)
+    assert (found.saving.row["flops"], found.saving.dense["flops"], found.saving.share) == (3e5, 4e5, 0.75)
+    assert any("needs 75% of the cheapest dense net as good" in line for line in headline(summary))
+
+
+def test_no_saving_and_nothing_as_good_are_said() -> None:
+    none = dense_matches(summary_of(("conv_net", 0.80, 1e5), ("early_exit", 0.79, 2e5)))
+    assert none is not None
+    assert (none.saving, none.best.share if none.best else None) == (None, 2.0)
+    better = dense_matches(summary_of(("conv_net", 0.80, 1e5), ("early_exit", 0.81, 2e5)))
+    assert better is not None
+    assert (better.best, better.saving) == (None, None)
+    assert dense_matches(summary_of(("early_exit", 0.81, 2e5))) is None

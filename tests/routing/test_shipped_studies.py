@@ -45,10 +45,10 @@ def configs(name: str) -> dict[str, RunConfig]:
 def cost(config: RunConfig) -> float:
     """Return the expected multiply-adds of a run; those of photographs without having any."""
     dataset = config.dataset
-    if dataset.name not in ("image_folder", "cifar10"):
+    if dataset.name not in ("image_folder", "cifar10", "boxed_images"):
         return expected_flops(config)
     size, grid, margin = dataset.input_size, dataset.patch_grid_size, dataset.patch_margin
-    info = DataInfo("classification", 3, size, 10, MEAN, STD, patch_grid_size=grid, patch_margin=margin)
+    info = DataInfo("classification", 3, size, 10, MEAN, STD, patch_grid_size=grid, patch_margin=margin, facts=("box",))
     return build_model(config.model, info).expected_flops()
 
 

@@ -13,9 +13,10 @@ from routing.files.yaml_io import dump
 from search_spaces import dry_run, load_study, studies, study_text, sweep
 from search_spaces.ledger.folder import changes, dump_study, write_study
 from search_spaces.plan import blueprint, check_device, planned_trials
+from search_spaces.study.ablation import declared_arms
 from search_spaces.study.load import parse_study, shipped
 from search_spaces.study.parameters import at_quantile
-from search_spaces.study.schema import SweepStudy, parse_constraint, parse_duration
+from search_spaces.study.schema import AblationStudy, SweepStudy, parse_constraint, parse_duration
 from search_spaces.study.space import Space
 
 SPACE = sweep_values()["space"]
@@ -379,3 +380,14 @@ def test_values_of_the_base_that_one_model_can_have() -> None:
     space = Space(study.space, study.base)
     assert space.config({"model.name": "full_compute"}).dotted()["model.aggregator"] == "attention"
     assert space.config({"model.name": "no_routing"}).dotted()["model.aggregator"] == "mean"
+
+
+def test_seeds_can_cut_the_data_anew_and_are_then_the_same_cut_for_every_arm() -> None:
+    study = load_study("small_objects")
+    assert isinstance(study, AblationStudy)
+    for arm in declared_arms(study)[:2]:
+        configs = [arm.config(study, seed) for seed in study.seeds]
+        assert [(config.seed, config.dataset.seed) for config in configs] == [(seed, seed) for seed in study.seeds]
+    fixed = load_study("photographs_routed")
+    assert isinstance(fixed, AblationStudy)
+    assert declared_arms(fixed)[0].config(fixed, 3).dataset.seed == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -174,6 +174,13 @@ class ConvPatchSection(PatchSection):
 
     encoder: EncoderSection = TrunkSection()
     experts: ConvExpertsSection = ConvExpertsSection()  # type: ignore[assignment]
+
+    def recipe(self, task: str) -> dict[str, Any]:
+        """AdamW as everywhere, shift and flip of photographs; the oracle's box would not move along."""
+        router = getattr(self, "router", None)
+        if task != "classification" or (router is not None and router.mode == "oracle"):
+            return {}
+        return {"batch_size": 128, "augment.crop": 2, "augment.flip": True}
 
     def compared_with(self) -> tuple[str, ...]:
         """Random patches, all and no patches through the expert, a plain conv net, and post_hoc where it can be."""
