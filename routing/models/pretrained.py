@@ -79,8 +79,11 @@ def read_state(path: Path, key: str) -> dict[str, Tensor]:
 
 
 def one_line(error: Exception) -> str:
-    """Return the text of an error as one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """Return the text of an error as one short line; of torch's list of what does not fit, the first that does not."""
+    text = str(error)
+    if text.startswith("Error(s) in loading state_dict"):
+        text = text.partition("\n")[2].strip().partition("\n")[0]
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def load_run(model: VisionModel, source: str) -> None:

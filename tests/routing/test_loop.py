@@ -12,7 +12,7 @@ from routing.config.run import RunConfig
 from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.tasks import task_of
 from routing.models import build_model
-from routing.models.base import ModelOutput, VisionModel
+from routing.models.base import CountedPart, ModelOutput, VisionModel
 from routing.training.loop import train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import make_schedule
@@ -31,6 +31,10 @@ class Contrast(VisionModel):
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict quality (B,)."""
         return ModelOutput(self.head(images.std(dim=(1, 2, 3))[:, None])[:, 0])
+
+    def counted_parts(self) -> dict[str, CountedPart]:
+        """Nothing but what ``closed_form`` says."""
+        return {}
 
     def closed_form(self, units_executed: dict[str, Tensor], batch_size: int) -> Tensor:
         """One product per image."""

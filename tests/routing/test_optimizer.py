@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from routing.config.run import RunConfig
 from routing.config.training import TrainingSection
 from routing.errors import InputError
 from routing.models import build_model
-from routing.models.base import VisionModel
+from routing.models.base import CountedPart, ModelOutput, VisionModel
 from routing.training.optimizer import SCALE, learning_rate, make_optimizer, set_learning_rate
 
 
@@ -20,6 +20,12 @@ class Line(VisionModel):
     def __init__(self) -> None:
         super().__init__()
         self.head = nn.Linear(2, 1)
+
+    def forward(self, images: Tensor) -> ModelOutput:
+        return ModelOutput(self.head(images))
+
+    def counted_parts(self) -> dict[str, CountedPart]:
+        return {"head": CountedPart(self.head, (torch.zeros(1, 2),), 2)}
 
 
 def test_sgd_takes_nesterov_steps_and_decays_matrices_only() -> None:

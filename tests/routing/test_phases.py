@@ -15,7 +15,7 @@ from routing.data import DataInfo, batches
 from routing.errors import InputError
 from routing.evaluation.tasks import Classification
 from routing.models import build_model
-from routing.models.base import VisionModel
+from routing.models.base import CountedPart, ModelOutput, VisionModel
 from routing.runner import run
 from routing.training.loop import train_epoch
 from routing.training.optimizer import learning_rate, make_optimizer
@@ -191,6 +191,12 @@ def test_parameters_of_the_model_itself_are_parts_too() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.token, self.head = nn.Parameter(torch.zeros(2)), nn.Linear(2, 2)
+
+        def forward(self, images: torch.Tensor) -> ModelOutput:
+            return ModelOutput(self.head(images + self.token))
+
+        def counted_parts(self) -> dict[str, CountedPart]:
+            return {"head": CountedPart(self.head, (torch.zeros(1, 2),), 4)}
 
     model = Tokens()
     assert list(model.parts()) == ["head", "token"]

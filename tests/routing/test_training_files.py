@@ -18,7 +18,7 @@ from routing.evaluation.latency import MIN_REPEATS, measure_latency
 from routing.evaluation.tasks import task_of
 from routing.files.results_folder import CHECKPOINT_FILE
 from routing.files.tensors import load_tensors
-from routing.models.base import ModelOutput, VisionModel
+from routing.models.base import CountedPart, ModelOutput, VisionModel
 from routing.runner import run
 from routing.saved import evaluate_saved, load
 from routing.training.checkpoint import Progress
@@ -129,6 +129,9 @@ class Sleeper(VisionModel):
         time.sleep(self.milliseconds / 1000 * len(images))
         self.calls += 1
         return ModelOutput(torch.zeros(len(images), 2))
+
+    def counted_parts(self) -> dict[str, CountedPart]:
+        return {}
 
 
 def test_latency_of_a_known_sleeper() -> None:
