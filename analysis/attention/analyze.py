@@ -76,7 +76,7 @@ def analyze_attention(
     """Analyse the attention of a saved run.
 
     Args:
-        samples: images that are drawn: the first so many of those looked at, or their numbers in the split.
+        samples: images to draw: a count, taken from the start of those analysed, or their numbers in the split.
         num_images: images that the statistics are of, drawn from ``split`` by a fixed seed.
         classes: only images of these classes, by name.
         images: image files to look at instead of a split; their labels are not known.

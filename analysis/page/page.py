@@ -231,7 +231,7 @@ def _plain(value: Any) -> str:
 
 
 def commands(results: Results) -> str:
-    """Return the commands that repeat the study and take its best points away."""
+    """Return the commands that repeat the study and export its best points."""
     ran = results.environment.get("command")
     first = shlex.join(str(word) for word in ran) if isinstance(ran, list) else str(ran or "routing sweep study.yaml")
     folder = shlex.quote(str(results.folder))

@@ -26,7 +26,7 @@ from routing.models.vit.network import Block, VisionTransformer
 from routing.models.vit.section import RoutedVitSection
 
 CURVE_CAPACITIES = (0.06, 0.12, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
-NOT_SHIPPED = {"random": "draws tokens at random", "permuted": "looks at the scores of another image"}
+NOT_SHIPPED = {"random": "draws tokens at random", "permuted": "uses the scores of another image"}
 EVALUATION_SEED = 20_240_917
 
 
