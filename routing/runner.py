@@ -25,7 +25,7 @@ from routing.evaluation.operating_points import knob_values, operating_points
 from routing.evaluation.tasks import task_of
 from routing.files.atomic import write_text
 from routing.files.record import TrialRecord, write_history
-from routing.files.results_folder import CHECKPOINT_FILE, CONFIG_FILE
+from routing.files.results_folder import CHECKPOINT_FILE, COMPUTE_CHECK, CONFIG_FILE, EXECUTED_ALONE
 from routing.files.tensors import DATA, save_models
 from routing.models import build_model
 from routing.models.base import VisionModel
@@ -232,6 +232,7 @@ def evaluate_trained(
         **_headline(final),
         "flops_dense": model.dense_flops or final.compute_summary()["flops"],
         "params": model.num_parameters(),
+        **({} if model.has_closed_form else {COMPUTE_CHECK: EXECUTED_ALONE}),
         "epochs": history[-1]["epoch"],
         "train_seconds": history[-1]["train_seconds"],
         "train_loss": history[-1].get("train_loss"),

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from routing.config.run import RunConfig
-from routing.data import DataInfo, ImageData, Split, normalise
+from routing.data import Batch, DataInfo, ImageData, Split, normalise
+from routing.data.given import as_pixels
 from routing.errors import InputError, choices
+from routing.evaluation.executed import counted
 from routing.evaluation.operating_points import knob_values, operating_points
+from routing.evaluation.predictions import Predictions, predictions
 from routing.files.atomic import write_json
 from routing.files.links import check_links
 from routing.files.record import OperatingPoint
@@ -38,16 +41,27 @@ class SavedRun:
         """Normalise uint8 images (B, C, H, W) of ``info.input_size`` as in training."""
         return normalise(images, self.info)
 
-    @torch.no_grad()
-    def predict(self, images: torch.Tensor, **facts: torch.Tensor) -> ModelOutput:
-        """Predict from uint8 images (B, C, H, W), on the model's device and in the precision of the run.
+    def predict(self, images: Any, **facts: torch.Tensor) -> Predictions:
+        """Predict from images as they are, on the model's device and in the precision of the run.
 
         Args:
+            images: a path, a PIL image, a uint8 array (H, W, C), a list of them, or a uint8 tensor (B, C, H, W). All
+                but the tensor are resized as in training.
             facts: what the model needs beside the pixels (``box`` (B, 4) of the router mode ``oracle``).
 
         Raises:
-            InputError: a fact is missing.
+            InputError: floats, other channels, a size that would have to be guessed, or a fact is missing.
         """
+        pixels = as_pixels(images, self.info, self.config.dataset)
+        if self.model.has_closed_form:
+            return predictions(self.model, self.output(pixels, **facts), self.info)
+        batch = Batch(pixels, *[torch.arange(len(pixels))] * 2)
+        output = next(counted(self.model, batch, lambda batch: [self.output(batch.images)], 1))
+        return predictions(self.model, output, self.info)
+
+    @torch.no_grad()
+    def output(self, images: torch.Tensor, **facts: torch.Tensor) -> ModelOutput:
+        """Return all that the model says of uint8 images (B, C, H, W) of its size; see ``predict``."""
         missing = [name for name in self.model.needs if name not in facts]
         if missing:
             raise InputError(f"this model needs the {choices(missing)} of every image beside its pixels")

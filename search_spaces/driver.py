@@ -158,12 +158,15 @@ def check_data(plan: Blueprint, address: str | None) -> list[str]:
 
     On a cluster only the description is checked: its nodes may hold the images at this path when the driver does not.
     """
-    datasets = {config.dataset.model_dump_json(): config.dataset for config in _runs_of_every_data_set(plan)}
+    configs = list(_runs_of_every_data_set(plan))
+    datasets = {config.dataset.model_dump_json(): config.dataset for config in configs}
     for dataset in datasets.values():
         if cluster_address(address) is None:
             dataset.check()
         else:
             dataset.check_for_nodes()
+    for config in configs:
+        config.model.check(config.dataset.info(), config.plugins)
     lines = dict.fromkeys(dataset.describe() for dataset in datasets.values())
     return [line for line in lines if line]
 

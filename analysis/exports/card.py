@@ -123,7 +123,10 @@ def _usage(card: Card) -> str:
     return (
         f"`{MODEL_FILE}` holds the weights. From Python:\n\n"
         '```python\nimport routing\n\nrun = routing.load(".")  # this folder\n'
-        "prediction = run.predict(images).prediction  # uint8 (B, C, H, W); normalisation included\n```"
+        'found = run.predict("photo.png")  # or a PIL image, a uint8 array (H, W, C), a list of them\n'
+        "print(found.labels, found.probabilities, found.multiply_adds)\n```\n\n"
+        "Images are resized and normalised as in training; floats, other channels and sizes that would have to be "
+        "guessed are refused."
     )
 
 

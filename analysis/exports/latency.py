@@ -43,12 +43,12 @@ def time_single_images(saved: SavedRun, images: Tensor) -> SingleImageLatency:
     device = next(saved.model.parameters()).device
     sample = [images[i : i + 1].to(device) for i in range(min(REPEATS, len(images)))]
     for image in sample[:WARM_UP]:
-        saved.predict(image)
+        saved.output(image)
     times = []
     for image in sample:
         _wait(device)
         start = time.perf_counter()
-        saved.predict(image)
+        saved.output(image)
         _wait(device)
         times.append((time.perf_counter() - start) * 1000)
     times.sort()

@@ -135,7 +135,7 @@ def _check_each_image_alone(saved: SavedRun, images: Tensor) -> None:
     """Raise ``ExportFailed`` where a prediction changes with the order of the batch: it is not of the image alone."""
     agreeing = 0
     for batch in images.to(next(saved.model.parameters()).device).split(BATCHES[-1]):
-        apart = (saved.predict(batch).prediction - saved.predict(batch.flip(0)).prediction.flip(0)).abs()
+        apart = (saved.output(batch).prediction - saved.output(batch.flip(0)).prediction.flip(0)).abs()
         agreeing += int((apart.reshape(len(batch), -1).amax(1) <= TOLERANCE).sum())
     if agreeing < AGREEMENT * len(images):
         raise ExportFailed(
@@ -203,7 +203,7 @@ def _verify(saved: SavedRun, predict: Predict, images: Tensor, path: Path) -> Ve
             start += size
             if not len(batch):
                 break
-            ours = saved.predict(batch.to(next(saved.model.parameters()).device)).prediction.cpu()
+            ours = saved.output(batch.to(next(saved.model.parameters()).device)).prediction.cpu()
             apart = (predict(batch) - ours).abs().reshape(len(batch), -1).amax(1)
             close = apart <= TOLERANCE
             agreeing += int(close.sum())

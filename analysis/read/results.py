@@ -13,14 +13,16 @@ import pandas as pd
 
 from analysis.read.objectives import measured, objectives_of
 from routing.config.section import dotted
-from routing.errors import InputError
+from routing.errors import InputError, choices
 from routing.files.links import check_links
 from routing.files.record import read_metrics
 from routing.files.results_folder import (
     ARM,
     COMPLETE,
+    COMPUTE_CHECK,
     CONFIG_FILE,
     ENVIRONMENT_FILE,
+    EXECUTED_ALONE,
     FAIL,
     METRICS_FILE,
     OPERATING_POINT,
@@ -109,6 +111,7 @@ def read_results(folder: str | Path) -> Results:
     trials, points = _with_columns(trials, TRIAL_COLUMNS), _with_columns(points, POINT_COLUMNS)
     points = _with_columns(points, [objective.metric for objective in objectives])
     problems += _damaged(root, trials)
+    problems += _counted_alone(trials)
     complete = measured(points, objectives)
     for number in dict.fromkeys(points.loc[~complete, "trial"]):
         problems.append(f"trial {number}: a point without {' or '.join(o.metric for o in objectives)} is left out")
@@ -243,6 +246,14 @@ def _read_trial(folder: Path, problems: list[str]) -> tuple[dict[str, Any], list
         return {**row, "state": FAIL, "reason": str(error)}, []
     points = [{"trial": number, **point, **keys} for point in content.get("points") or [] if isinstance(point, dict)]
     return {**row, "state": COMPLETE, **content["metrics"]}, points
+
+
+def _counted_alone(trials: pd.DataFrame) -> list[str]:
+    """Return a line on models whose multiply-adds no closed form has checked."""
+    if COMPUTE_CHECK not in trials or "model.name" not in trials:
+        return []
+    names = trials.loc[trials[COMPUTE_CHECK] == EXECUTED_ALONE, "model.name"].unique()
+    return [f"multiply-adds of {choices(names)}: {EXECUTED_ALONE}"] if len(names) else []
 
 
 def _damaged(root: Path, trials: pd.DataFrame) -> list[str]:

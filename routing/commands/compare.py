@@ -24,7 +24,7 @@ from routing.evaluation.tasks import task_of
 from routing.files.atomic import write_text
 from routing.files.names import safe_cell
 from routing.files.record import read_metrics
-from routing.files.results_folder import CONFIG_FILE, METRICS_FILE
+from routing.files.results_folder import COMPUTE_CHECK, CONFIG_FILE, METRICS_FILE
 from routing.quantities import find, heading, ordered, split_of
 from routing.runner import make_evaluator, run
 from routing.saved import load
@@ -54,7 +54,8 @@ def columns(compared: ModelComparison) -> dict[str, str]:
         headings[name] = heading(name)
         if split_of(name) is not None:
             headings[name + SD] = "sd"
-    return {**headings, "router_state": "router", "seeds": "seeds"}
+    counted = {COMPUTE_CHECK: "multiply-adds are"} if any(COMPUTE_CHECK in row for row in compared.rows) else {}
+    return {**headings, "router_state": "router", **counted, "seeds": "seeds"}
 
 
 def compared_runs(config: RunConfig, names: Sequence[str] = ()) -> dict[str, RunConfig]:
@@ -169,6 +170,7 @@ def _rows(
                 "params": own[0]["params"],
                 "ms_per_image": latencies[name],
                 "router_state": ", ".join(dict.fromkeys(row["router_state"] for row in own if "router_state" in row)),
+                **({COMPUTE_CHECK: own[0][COMPUTE_CHECK]} if COMPUTE_CHECK in own[0] else {}),
                 "seeds": len(own),
             }
         )

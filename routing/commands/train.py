@@ -9,7 +9,7 @@ from routing.commands.console import si
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.record import TrialRecord
-from routing.files.results_folder import CHECKPOINT_FILE, CONFIG_FILE, METRICS_FILE
+from routing.files.results_folder import CHECKPOINT_FILE, COMPUTE_CHECK, CONFIG_FILE, METRICS_FILE
 from routing.quantities import ordered, split_of
 
 
@@ -33,6 +33,8 @@ def train(config: RunConfig, out: Path, say: Callable[[str], None]) -> TrialReco
     record = run(config, lambda row: say(_epoch_line(row, epochs)), out, say=say)
     metrics = record.metrics
     say(f"{out}: {_words(metrics)}, {metrics['params']:,.0f} parameters, {len(record.points)} operating points")
+    if COMPUTE_CHECK in metrics:
+        say(f"multiply-adds: {metrics[COMPUTE_CHECK]}")
     if record.certificate is not None and record.certificate["gap_closed"] is not None:
         certificate = record.certificate
         say(f"router: {certificate['state']}, closes {certificate['gap_closed']:.2f} of the gap from random to full")

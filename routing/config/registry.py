@@ -53,6 +53,10 @@ class Registry:
 
         return add
 
+    def remove(self, name: str) -> None:
+        """Take a registered entry out again."""
+        self._entries.pop(self.check(name))
+
     def check(self, name: str) -> str:
         """Return ``name`` when it is known, else raise ``InputError`` with the nearest valid name."""
         if name not in self._entries:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +15,10 @@ from routing.config.registry import Registry, resolve
 from routing.errors import InputError, choices, nearest
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
     from routing.data import DataInfo, ImageData
     from routing.models.base import VisionModel
 
@@ -98,6 +102,35 @@ class DatasetSection(Section):
         """Raise ``InputError`` where trials on any node would fail, before one is sent there."""
         self.info()
 
+    def read_file(self, path: str) -> NDArray[np.uint8] | None:
+        """Return the pixels (C, H, W) of an image file, as training reads such files; None where it reads none."""
+        view = self._view()
+        if view is None:
+            return None
+        if view.bit_depth is None:
+            decode = import_module("routing.data.decode")
+            if decode.brightest(path):
+                raise decode.DamagedImage("more than 8 bits per value, and dataset.bit_depth is auto; convert it to 8")
+        pixels: NDArray[np.uint8] = view.read(path)
+        return pixels
+
+    def fit(self, image: Image) -> NDArray[np.uint8] | None:
+        """Return the pixels of a PIL image as those of a file; None where training reads no files."""
+        view = self._view()
+        if view is None:
+            return None
+        pixels: NDArray[np.uint8] = view.fit(image)
+        return pixels
+
+    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Return pixels (C, H, W) at the size of training, made so as training does; None where it resizes nothing."""
+        return None
+
+    def _view(self) -> Any:
+        """Return how a data set of image files reads them (``routing.data.view``)."""
+        find = None if self.reader is None else getattr(import_module(self.reader), "view_of", None)
+        return None if find is None else find(self)
+
     def _read_by(self, function: str) -> Callable[[DatasetSection], Any]:
         if self.reader is None:
             raise InputError(f"data set '{self.name}' has no reader and no '{function}' of its own")
@@ -146,6 +179,13 @@ class ModelSection(Section):
     def compared_with(self) -> tuple[str, ...]:
         """Return the models and router modes that ``routing compare`` puts beside it by default."""
         return ()
+
+    def check(self, info: DataInfo, plugins: Sequence[str]) -> None:
+        """Raise ``InputError`` where a sweep of this model cannot work; asked before its first trial.
+
+        Args:
+            plugins: modules that its workers import.
+        """
 
     def build(self, info: DataInfo) -> VisionModel:
         """Return the untrained module for data of this shape."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +50,30 @@ def read_rgb(path: str, background: tuple[int, int, int], bit_depth: int, hint: 
         DamagedImage: the content is not an image that can be decoded.
         InputError: the file cannot be read, whatever it holds.
     """
+    with open_image(path, hint) as image:
+        return as_rgb(image, background, bit_depth)
+
+
+@contextmanager
+def open_image(path: str, hint: int | None = None) -> Iterator[Image.Image]:
+    """Open an image file and decode it; see ``read_rgb``."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            image.draft("RGB", (hint, hint))
+            if hint is not None:
+                image.draft("RGB", (hint, hint))
             image.load()
-            return _flat(_narrow(_upright(image), bit_depth), background)
+            yield image
+    except (DamagedImage, InputError):
+        raise
     except UnidentifiedImageError:
         raise DamagedImage(f"its content is none of {', '.join(FORMATS)}") from None
     except Exception as error:  # decoders meet broken content with exceptions of every kind
         raise _told(path, error) from None
+
+
+def as_rgb(image: Image.Image, background: tuple[int, int, int], bit_depth: int) -> Image.Image:
+    """Return a decoded image upright, flat and in 8 bits; see ``read_rgb``."""
+    return _flat(_narrow(_upright(image), bit_depth), background)
 
 
 def brightest(path: str) -> int:

@@ -54,6 +54,12 @@ def info(section: Koniq10kSection) -> DataInfo:
     )
 
 
+def view_of(section: Koniq10kSection) -> View:
+    """Return how the section's files become pixels."""
+    depth = None if section.bit_depth == "auto" else section.bit_depth
+    return View(section.input_size, section.input_width, section.background_rgb, depth)
+
+
 def load(section: Koniq10kSection) -> ImageData:
     """Return the official splits, and ``cross`` where a second data set is given.
 
@@ -63,8 +69,7 @@ def load(section: Koniq10kSection) -> ImageData:
     rows = read_scores(section, "dataset")
     if section.cross_test is not None:
         rows["cross"] = read_scores(section.cross_test, "dataset.cross_test", split="cross")["cross"]
-    depth = None if section.bit_depth == "auto" else section.bit_depth
-    view = View(section.input_size, section.input_width, section.background_rgb, depth)
+    view = view_of(section)
     every = [row for split in rows.values() for row in split]
     files = stat_files(section.root, [os.path.relpath(row.path, section.root) for row in every])
     last = np.cumsum([len(split) for split in rows.values()])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from routing.config.section import DatasetSection, Section
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class DigitsSection(DatasetSection):
@@ -159,6 +163,15 @@ class TorchvisionSection(FoundImagesSection):
     def check(self) -> None:
         """Read the files once, into the cache: what they would say is known without them."""
         self.load()
+
+    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Return pixels (C, H, W) as those of the data set are resized."""
+        import torch
+
+        from routing.data.torchvision_data import resize
+
+        resized: NDArray[np.uint8] = resize(torch.from_numpy(pixels)[None], self.input_size)[0].numpy()
+        return resized
 
 
 class CifarSection(TorchvisionSection):

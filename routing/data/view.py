@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from routing.data.decode import read_rgb
+from routing.data.decode import DamagedImage, as_rgb, read_rgb
 
 VERSION = 5
 """Raise it when the same view would give other pixels: cached arrays of an older version are then not used."""
@@ -52,6 +52,21 @@ class View:
             InputError: the file cannot be read, whatever it holds.
         """
         hint = _REDUCING_GAP * max(self.height, self.width)
-        image = read_rgb(path, self.background, self.bit_depth or 16, hint)
+        return self._resized(read_rgb(path, self.background, self.bit_depth or 16, hint))
+
+    def fit(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return a decoded image as a file with its pixels would be read.
+
+        Raises:
+            DamagedImage: grey values of more than 8 bits, and the view has no bit depth.
+        """
+        if image.mode.startswith(("I", "F")) and self.bit_depth is None:
+            raise DamagedImage("more than 8 bits per value, and dataset.bit_depth is auto; convert it to 8 bits")
+        try:
+            return self._resized(as_rgb(image, self.background, self.bit_depth or 16))
+        except ValueError as error:
+            raise DamagedImage(str(error)) from None
+
+    def _resized(self, image: Image.Image) -> NDArray[np.uint8]:
         resized = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
         return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from routing.config.run import RunConfig
 from routing.config.section import DatasetSection, ModelSection
+from routing.data import Batch
 from routing.evaluation.counting import ComputeError, count_module, counting
+from routing.evaluation.executed import counted
 from routing.models.base import CountedPart, Formula, VisionModel
 
 __all__ = ["ComputeError", "ComputeReport", "count_module", "expected_flops", "measure"]
@@ -28,12 +30,12 @@ __all__ = ["ComputeError", "ComputeReport", "count_module", "expected_flops", "m
 class ComputeReport:
     """Multiply-adds of one batch.
 
-    executed_per_image, closed_form_per_image: int64 (B,).
+    executed_per_image, closed_form_per_image: int64 (B,); the second is None of a network that has none.
     by_module: mean executed multiply-adds per image of every part.
     """
 
     executed_per_image: Tensor
-    closed_form_per_image: Tensor
+    closed_form_per_image: Tensor | None
     by_module: dict[str, float]
 
 
@@ -48,6 +50,8 @@ def measure(model: VisionModel, images: Tensor, **facts: Tensor) -> ComputeRepor
     Raises:
         ComputeError: executed and closed form differ, or an operator has no formula.
     """
+    if not model.has_closed_form:
+        return _executed_alone(model, images)
     was_training = model.training
     handles = model.handles()
     with counting(handles) as count:
@@ -72,6 +76,16 @@ def measure(model: VisionModel, images: Tensor, **facts: Tensor) -> ComputeRepor
             f"{len(images)} images, {count.multiply_adds} were executed (work in no part, or units that did not run)"
         )
     return ComputeReport(executed, closed, by_module)
+
+
+def _executed_alone(model: VisionModel, images: Tensor) -> ComputeReport:
+    was_training = model.training
+    numbers = torch.arange(len(images))
+    batch = Batch(images, numbers, numbers)
+    (output,) = counted(model.eval(), batch, lambda batch: [model(batch.images)], 1)
+    model.train(was_training)
+    costs = output.units_executed["network"]
+    return ComputeReport(costs, None, {"network": float(costs.double().mean())})
 
 
 def _executed(part: CountedPart, device: torch.device, handles: dict[str, Formula]) -> int:

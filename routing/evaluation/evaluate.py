@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from routing.data import Batch, DataInfo, Split, batches
+from routing.evaluation.executed import counted
 from routing.evaluation.metrics import Metric
 from routing.evaluation.tasks import Task
 from routing.files.record import OperatingPoint
@@ -141,7 +142,8 @@ class Evaluator:
         collectors = [_Collector(model) for _ in range(count)]
         with self.autocast:
             for batch in self.batches(model.needs if facts is None else facts):
-                for collector, output in zip(collectors, outputs_of(batch), strict=True):
+                outputs = outputs_of(batch) if model.has_closed_form else counted(model, batch, outputs_of, count)
+                for collector, output in zip(collectors, outputs, strict=True):
                     collector.add(output, len(batch.targets))
         model.train(was_training)
         return [collector.evaluation(self.task, self.metrics, self.split.targets) for collector in collectors]

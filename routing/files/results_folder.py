@@ -65,6 +65,8 @@ MEAN, LOW, HIGH = "_mean", "_low", "_high"
 SELECTED = "selected_"
 """Begins the column of confirm.csv with the value by which a point was chosen."""
 WINNERS_CURSE = "winners_curse"
+COMPUTE_CHECK, EXECUTED_ALONE = "compute_check", "as executed; no closed form checks them"
+"""Column, and what it says of a network whose multiply-adds are counted one way only."""
 
 
 def trial_folder(results: Path, number: int) -> Path:

@@ -55,6 +55,7 @@ class ModelOutput:
     units_executed: rows each conditional part actually processed, per image: name -> (B,); a part that is not named
         here runs once per image. The compute ledger multiplies them by the cost of one row.
     routing_ratio: share of units on the expensive path per image (B,), or None where nothing is routed.
+    decided: of a routed model in inference, which units (B, N) took the expensive path.
     """
 
     prediction: Tensor
@@ -63,6 +64,7 @@ class ModelOutput:
     metrics: dict[str, float] = field(default_factory=dict)
     units_executed: dict[PartName, Tensor] = field(default_factory=dict)
     routing_ratio: Tensor | None = None
+    decided: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class VisionModel(nn.Module, ABC):
     """Base of every model. ``forward`` and ``counted_parts`` are required; all other methods are optional capabilities.
 
     ``knob`` names the compute knob that can be moved after training (``threshold``, ``share``), or is None.
+    ``has_closed_form`` is False of a network whose multiply-adds are only counted as they are executed: it has one
+    part, ``network``, whose units are multiply-adds.
     ``needs`` names facts of the data beside the pixels (``box``) that ``forward``, ``along_knob`` and, batch by batch,
     ``knob_values`` are handed as keyword arguments; nearly every model needs none. ``untrained_parts`` are those that
     the weights it starts from (``model.weights``) did not fit. ``dense_flops`` are multiply-adds per image with nothing
@@ -92,6 +96,7 @@ class VisionModel(nn.Module, ABC):
     """
 
     knob: str | None = None
+    has_closed_form: bool = True
     needs: tuple[str, ...] = ()
     untrained_parts: tuple[str, ...] = ()
     dense_flops: float | None = None

@@ -110,7 +110,9 @@ class RoutedModel(VisionModel, Generic[S]):
         decision = self.decide(self.evidence(encoded))
         if self.training and torch.is_grad_enabled():
             return self.train_form(encoded, decision)
-        return self.dispatch(encoded, decision)
+        output = self.dispatch(encoded, decision)
+        output.decided = decision.hard_BN if self.decides else None
+        return output
 
     @torch.no_grad()
     def attention_layers(self, images: Tensor) -> list[AttentionLayer]:
