@@ -1,4 +1,4 @@
-"""``routing bench data``: what data costs a run: its share of a training step, and memory per trial on the same data.
+"""``routing bench data``: the cost of data: its share of a training step, and memory per trial on the same data.
 
 Images are random, of CIFAR's shape and number, in the cache that every data set is kept in; where they come from does
 not matter to either.
@@ -184,7 +184,7 @@ def trial_memory(count: int, mapped: bool) -> float:
     prepare_process(0, 1)
     info = config_of(CIFAR, "full_compute").dataset.info()
     scratch = Split(torch.zeros(128, 3, 32, 32, dtype=torch.uint8), torch.zeros(128, dtype=torch.int64))
-    _exhaust(batches(scratch, info, 64))  # whatever the first batch costs is not the data's
+    _exhaust(batches(scratch, info, 64))  # warm-up: the cost of the first batch is not measured
     before = private_megabytes()
     split = training_split(count)
     if not mapped:

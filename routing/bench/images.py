@@ -1,4 +1,4 @@
-"""``routing bench images``: what photographs cost a run: decoding them, knowing them, and reading them in an epoch.
+"""``routing bench images``: the cost of photographs: decoding, finding them in the cache, reading in an epoch.
 
 The photographs are drawn: smooth noise of 500 x 400 pixels as JPEG, some 60 kB each. Processor seconds are counted
 where one process works alone, so that what else the machine does matters little.

@@ -137,7 +137,7 @@ def _compare(routed: PatchModel, full: PatchModel, case: Case, rounds: int, devi
 def _ways(
     routed: PatchModel, full: PatchModel, case: Case, images: Tensor, scores_BN: Tensor, hard_BN: Tensor
 ) -> dict[str, Callable[[], object]]:
-    """Return what is compared, full_compute first; in bf16 without the peers."""
+    """Return the compared variants, full_compute first; in bf16 without the peers."""
     decision = RoutingDecision(hard_BN, hard_BN.float())
     everything = RoutingDecision(torch.ones_like(hard_BN), torch.ones_like(scores_BN))
     rows = {"big": _crop(routed, images)[hard_BN], "small": _crop(routed, images)[~hard_BN]}
@@ -196,7 +196,7 @@ def _theoretical(model: PatchModel, share: float) -> float:
 def profile(batch: int = 32, share: float = 0.1) -> list[dict[str, Any]]:
     """Return where the routed dispatch spends its time: self CPU time of the largest operators, and of the rest."""
     prepare_process(0, 1)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's library says on stderr that it starts and stops
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # silence the profiler's start and stop messages on stderr
     model = _model("attention_routing")
     images, scores_BN = random_images(SHAPE, batch), torch.randn(batch, model.grid.num_patches)
     hard_BN = torch.rand(scores_BN.shape) < share

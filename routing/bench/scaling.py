@@ -1,4 +1,4 @@
-"""``routing bench scaling``: how cost grows with size, as exponents of log-log fits; and what counting compute adds.
+"""``routing bench scaling``: growth of cost with size, as exponents of log-log fits; and the cost of counting compute.
 
 An exponent of 1 is growth in proportion. Beside that of the seconds stands the exponent of the multiply-adds that the
 compute ledger expects: seconds that grow less show a fixed part, seconds that grow more a loss at larger sizes.

@@ -1,4 +1,4 @@
-"""``routing bench start``: seconds from a command to what one waits for, each as a fresh process."""
+"""``routing bench start``: seconds from a command to its first useful output, each in a fresh process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a benchmark returns and how it is kept: tables, as JSON and as Markdown, with what they were measured on."""
+"""Results of benchmarks: tables, stored as JSON and as Markdown, with the machine they were measured on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_tables(tables: Sequence[BenchTable], path: Path) -> None:
 
 
 def append_markdown(tables: Sequence[BenchTable], path: Path, command: str) -> None:
-    """Append the tables to a file, below a line that says how, when and on what they were measured."""
+    """Append the tables to a file, below a line with the command, the date and the machine."""
     before = path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" if path.exists() else ""
     write_text(path, before + "\n\n".join([provenance(command), *map(markdown, tables)]) + "\n")
 
@@ -65,7 +65,7 @@ def markdown(table: BenchTable) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on: processor, cores, threads, versions."""
+    """Return the environment that the numbers depend on: processor, cores, threads, versions."""
     return {
         "processor": processor(),
         "cpu_count": os.cpu_count(),

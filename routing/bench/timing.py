@@ -41,7 +41,7 @@ class Band:
 
 
 def devices() -> list[str]:
-    """Return what to measure on: the CPU, and the GPU where there is one."""
+    """Return the devices to measure on: the CPU, and the GPU where there is one."""
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 

@@ -57,7 +57,7 @@ class DataInfo:
 
     @classmethod
     def from_json(cls, text: str) -> DataInfo:
-        """Return what ``to_json`` wrote.
+        """Parse the output of ``to_json``.
 
         Raises:
             InputError: it is not that.
@@ -104,7 +104,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageData:
-    """All splits of a data set and what a model must know of it.
+    """All splits of a data set, and its description for the model.
 
     ``key`` is a digest of their content, the same on every machine; empty where it is not known.
     """
@@ -114,7 +114,7 @@ class ImageData:
     key: str = ""
 
     def identity(self) -> str:
-        """Return a digest of what is trained on and chosen by: the key where there is one, else every pixel."""
+        """Return a digest of the training and validation data: the key where there is one, else of every pixel."""
         digest = hashlib.sha256(self.key.encode())
         for split in [] if self.key else [self.splits[name] for name in ("train", "val") if name in self.splits]:
             for tensor in (split.images[:], split.targets):

@@ -51,7 +51,7 @@ def cached_data(info: DataInfo, name: str, key: dict[str, Any], build: Callable[
 
 
 def entry_name(name: str, key: dict[str, Any]) -> str:
-    """Return the folder's name of what this key decides."""
+    """Return the folder name of the entry with this key."""
     return f"{name}-{hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]}"
 
 
@@ -81,7 +81,7 @@ def mark_used(folder: Path) -> None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Return whether every file that was written is still there: what cleans up after users deletes single files."""
+    """Return whether every file that was written is still there: cleaners of temporary folders delete single files."""
     try:
         listed = (folder / _LIST).read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -91,7 +91,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of an entry: what it holds is built once per machine, however many processes ask for it."""
+    """Hold the lock of an entry, so that any number of processes builds it once per machine."""
     lock = FileLock(f"{folder}.lock")
     with told(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def told(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses into one line that names the folder."""
+    """Turn errors of the file system into one line that names the folder."""
     try:
         yield
     except OSError as error:

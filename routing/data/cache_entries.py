@@ -1,4 +1,4 @@
-"""What lies in the data cache, and how it is emptied."""
+"""The entries of the data cache: listing and removing them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def entries() -> list[Entry]:
 def remove(chosen: Iterable[Entry]) -> tuple[int, int]:
     """Remove entries and return how many and how many bytes; one that is being built or read first is left.
 
-    Processes that have mapped an entry go on with what they have.
+    Processes that have mapped an entry keep their mapping.
     """
     count = freed = 0
     for entry in chosen:

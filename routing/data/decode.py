@@ -35,14 +35,14 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class DamagedImage(Exception):
-    """A file that cannot be decoded; its text says why, without the file's name."""
+    """A file that cannot be decoded; its text is the reason, without the file's name."""
 
 
 def read_rgb(path: str, background: tuple[int, int, int], bit_depth: int, hint: int) -> Image.Image:
     """Return an image file in 8-bit RGB.
 
     Args:
-        background: what transparent pixels lie on.
+        background: colour behind transparent pixels.
         bit_depth: bits of grey values that are stored in more than 8, the same for a whole data set.
         hint: pixels per side that will be needed; a larger JPEG is decoded smaller, never below.
 
@@ -85,7 +85,7 @@ def brightest(path: str) -> int:
             return 0
         with Image.open(path, formats=FORMATS) as image:
             return int(np.asarray(image).max()) if image.mode.startswith("I") else 0
-    except Exception:  # who decodes it will say what is wrong
+    except Exception:  # decoding the file will report the error
         return 0
 
 
@@ -105,7 +105,7 @@ def _told(path: str, error: Exception) -> Exception:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Return an image turned as its camera says; nothing else is read of its EXIF, and nothing is written back."""
+    """Return an image rotated by its EXIF orientation; no other EXIF field is read, and nothing is written back."""
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # EXIF that cannot be parsed does not turn an image

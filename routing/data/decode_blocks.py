@@ -28,7 +28,7 @@ from routing.errors import InputError, RoutingError
 
 @dataclass(frozen=True)
 class Decoder:
-    """What every block needs: how files become pixels, and the file they go to (None: they are only looked at)."""
+    """Settings of all blocks: how files become pixels, and the file they go to (None: files are only checked)."""
 
     view: View
     target: str | None
@@ -172,7 +172,7 @@ def _write(path: str, offset: int, content: memoryview) -> None:
 
 
 def _serve() -> None:
-    """Answer tasks until standard input ends; Ctrl-C is for who started this process."""
+    """Answer tasks until standard input ends; Ctrl-C is handled by the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin.buffer:
         task: dict[str, Any] = json.loads(line)

@@ -127,7 +127,7 @@ def stat_files(root: Path, paths: Sequence[str]) -> Files:
 
 
 def visible(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry of a folder is for people: not hidden, and not what macOS adds to archives."""
+    """Return whether an entry of a folder is visible: not hidden, and not added to archives by macOS."""
     return not entry.name.startswith(".") and entry.name != "__MACOSX"
 
 

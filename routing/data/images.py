@@ -122,7 +122,7 @@ class FileImages(LazyImages):
 
 
 class _Decoded(Dataset["Tensor | str"]):
-    """Decodes files by row; what is wrong with one is returned, because an exception would lose its words."""
+    """Decodes files by row; an error is returned, not raised, because an exception would lose its message."""
 
     def __init__(self, files: Files, view: View) -> None:
         self.files, self.view = files, view

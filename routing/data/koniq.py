@@ -191,7 +191,7 @@ def _named(names: Sequence[str], total: int) -> str:
 
 
 def _check_distinct(store: Store, rows: dict[str, list[ScoredImage]]) -> None:
-    """Refuse one photograph in two splits, whatever its names: a test on seen images says nothing."""
+    """Refuse one photograph in two splits, also under two names: a test on seen images is meaningless."""
     digests = iter(store.pixel_digests())
     seen: dict[str, tuple[str, str]] = {}
     for split, images in rows.items():

@@ -169,7 +169,7 @@ def _check_classes(labels: NDArray[np.int64], where: Path, classes: Sequence[str
 
 
 def _is_flat(listing: Listing, numbers: Sequence[int], path: str) -> bool:
-    """Return whether all images of a split lie in its own folder: a test split whose classes are not told."""
+    """Return whether all images of a split lie in its own folder: a test split without class labels."""
     return all(not listing.folders[n].names or listing.folders[n].path == path for n in numbers) and any(
         listing.folders[n].names for n in numbers
     )
@@ -198,7 +198,7 @@ def _unread(listing: Listing) -> list[str]:
 
 
 def _further_down(folder: Path, classes: Sequence[str]) -> str:
-    """Return a hint where the only folder holds what was looked for, as archives are often unpacked."""
+    """Return a hint where a single subfolder holds the data, as after unpacking many archives."""
     if len(classes) == 1 and len(_folders(folder / classes[0])) >= 2:
         return f"; did you mean {folder / classes[0]}?"
     return ""

@@ -9,12 +9,12 @@ _FIRST, _LIVE, _PLAIN = 2.0, 0.5, 15.0  # seconds: before the first words, betwe
 
 
 def note(line: str) -> None:
-    """Say one line on standard error: what is printed there is no result."""
+    """Print one line on standard error, which is not part of the result."""
     print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Counts images; says how many, how fast, and for how much longer."""
+    """Counts images; prints their number, the rate and the time left."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self._what, self._total, self._done, self._before = what, total, done, done
@@ -24,7 +24,7 @@ class Progress:
         self._said = False
 
     def add(self, images: int) -> None:
-        """Count images; say so where it is time."""
+        """Count images; print a line when one is due."""
         self._done += images
         now = time.monotonic()
         if now >= self._next:

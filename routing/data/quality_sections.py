@@ -61,5 +61,5 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder, FileImagesSection):
     )
 
     def check(self) -> None:
-        """Read the images once, into the cache: what they would say is known without them."""
+        """Read the images once, into the cache: ``info`` alone would not open them."""
         self.load()

@@ -1,4 +1,4 @@
-"""The decoded files of a data set, with words on what a person should know of them; free of torch.
+"""The decoded files of a data set, with notes for the user; free of torch.
 
 A build takes tens of megabytes, torch takes hundreds: the files are read before it is imported.
 """
@@ -18,7 +18,7 @@ _SAID: set[Path] = set()  # stores that were spoken of
 
 
 def read_store(section: FileImagesSection, name: str, files: Files, view: View) -> Store:
-    """Return the decoded files; what a person should know of them is said once in a process.
+    """Return the decoded files; notes on them are printed once per process.
 
     Raises:
         InputError: a file is damaged, and ``dataset.on_damaged`` does not leave such files out.

@@ -117,7 +117,7 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
         self.load()
 
     def check_for_nodes(self) -> None:
-        """Read the images once: what its folder holds must be there, or its classes would not be known."""
+        """Read the images once: the folder must be there, as the classes are read from it."""
         self.load()
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ class TorchvisionSection(FoundImagesSection):
     download: bool = Field(default=False, description="Download what is missing or damaged.")
 
     def check(self) -> None:
-        """Read the files once, into the cache: what they would say is known without them."""
+        """Read the files once, into the cache: ``info`` alone would not open them."""
         self.load()
 
     def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

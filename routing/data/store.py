@@ -74,7 +74,7 @@ def open_store(name: str, files: Files, view: View, *, keep: bool = True, worker
     key = {**view.key(), "files": files.digest()}
     folder = cache_folder() / entry_name(name, key)
     found = _read(folder, view)
-    if found is None and not keep:  # pixels that are stored need not be looked at again
+    if found is None and not keep:  # stored pixels need not be checked again
         folder = cache_folder() / entry_name(name, {**key, "pixels": False})
         found = _read(folder, view)
     if found is None:

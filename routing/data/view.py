@@ -37,7 +37,7 @@ class View:
         return 3 * self.height * self.width
 
     def key(self) -> dict[str, Any]:
-        """Return what tells its pixels from those of another view."""
+        """Return a key that distinguishes its pixels from those of other views."""
         return {"version": VERSION, **asdict(self)}
 
     def at_depth(self, bit_depth: int) -> View:

@@ -1,1 +1,1 @@
-"""Benchmarks of the study engine (`routing bench sweep`): against what a user would write without it."""
+"""Benchmarks of the study engine (`routing bench sweep`) against scripts that a user would write without it."""

@@ -22,7 +22,7 @@ BASE: dict[str, Any] = {
 }
 TARGET = "model.router.budget.target"
 RANGE = (0.35, 0.36)
-"""Narrow: whatever a sampler asks for costs the same. Between 0.2 and 0.6 ways differed by 10 % in that."""
+"""Narrow, so that all proposals cost the same. Between 0.2 and 0.6 the cost of proposals differed by 10 %."""
 
 
 @dataclass(frozen=True)

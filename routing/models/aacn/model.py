@@ -1,4 +1,4 @@
-"""Attention-augmented conv net: what the attention map does not keep, the decision branch never computes.
+"""Attention-augmented conv net: the decision branch computes only the positions that the attention map keeps.
 
     backbone   image -> features F_s of every stage
     attention  positions of F_s -> linear -> multi-head self-attention -> map m_s over positions, vector a_s
@@ -56,7 +56,7 @@ class StageAttention(nn.Module):
         return map_BT, torch.bmm(map_BT.to(tokens_BTD.dtype).unsqueeze(1), tokens_BTD).squeeze(1)
 
     def map_of_heads(self, positions_BTC: Tensor) -> Tensor:
-        """Return what self-attention sees, (B, H, T, T) from query (row) to key; ``forward`` never forms it."""
+        """Return the self-attention (B, H, T, T) from query (row) to key; ``forward`` never forms it."""
         projected = self.attend.in_proj(self.embed(positions_BTC)).unflatten(-1, (3, self.attend.heads, -1))
         queries_BHTE, keys_BHTE, _ = projected.permute(2, 0, 3, 1, 4).unbind(0)
         return attention_rows(queries_BHTE, keys_BHTE)
@@ -246,7 +246,7 @@ class AttentionAugmentedNet(VisionModel):
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Return m_s (B, 1, 1, T) of every attended stage: it pools the features and says which positions are kept."""
+        """Return m_s (B, 1, 1, T) of every attended stage: pools the features, selects the positions kept."""
         if not self.attends:
             raise InputError("this run has model.attention.enabled false: there is no attention to look at")
         maps = self.attend(images).maps

@@ -27,7 +27,7 @@ class Classifier(VisionModel):
 
     Args:
         info: of the data.
-        knob: what ``settings`` are values of, or None for the only one.
+        knob: name of the knob that ``settings`` are values of, or None for a single setting.
         settings: values of the knob, ascending; the last is the default.
     """
 
@@ -80,7 +80,7 @@ class Classifier(VisionModel):
         return ModelOutput(logits, units_executed=dict.fromkeys(self._named_parts(setting), one))
 
     def parts_at(self, setting: int) -> dict[str, CountedPart]:
-        """Return what an image passes at a setting: every stage and the head."""
+        """Return the modules that an image passes at a setting: every stage and the head."""
         return self.chain(setting).counted_parts()
 
     def _named_parts(self, setting: int) -> dict[str, CountedPart]:
@@ -95,7 +95,7 @@ class Classifier(VisionModel):
         }
 
     def counted_parts(self) -> dict[str, CountedPart]:
-        """Return what an image passes at the default setting."""
+        """Return the modules that an image passes at the default setting."""
         return self._named_parts(self.setting)
 
     def executed_parts(self, units_executed: Mapping[str, Any]) -> dict[str, CountedPart]:

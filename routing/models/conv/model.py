@@ -40,7 +40,7 @@ class ConvNet(Classifier):
             pool=section.pool,
         )
         for setting in range(len(settings)):
-            self.chain(setting)  # images too small for the stages are said before training
+            self.chain(setting)  # images too small for the stages are refused before training
         self.dense_flops = self.expected_flops()
 
     def entry(self, images: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class Single(Concat):
 
 
 class Uniform(Fusion):
-    """Every scale by the same weight, 1 / K: what ``attention`` would do if it had learned nothing."""
+    """Every scale with the same weight, 1 / K, like an untrained ``attention``."""
 
     def weigh(self, features: Sequence[Tensor]) -> tuple[Sequence[Tensor], Tensor]:
         """Return the features by 1 / K."""

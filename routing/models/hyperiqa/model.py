@@ -183,7 +183,7 @@ class HyperIqa(VisionModel):
         return parts | {"head": CountedPart(self.head, (fused,), self.head.multiply_adds(), None)}
 
     def _combinations(self) -> list[tuple[int, int]]:
-        """Return what the knob can be set to: fewer scales only where training has met them."""
+        """Return the values of the knob: fewer scales only where they were used in training."""
         every = len(self.stages_used)
         scales = range(1, every + 1) if self.fewer_scales_weight else [every]
         return [(kept, crops) for kept in scales for crops in sorted({*self._crop_choices, self.crops})]
