@@ -40,9 +40,9 @@ COLUMNS = {
     "entropy_first": "entropy, first layer",
     "entropy_last": "last layer",
     "deletion_most": "deletion, most attended",
-    "deletion_random": "random",
+    "deletion_random": "deletion, random",
     "insertion_most": "insertion, most attended",
-    "insertion_random": "random",
+    "insertion_random": "insertion, random",
 }
 """Keys of a summary's row and their headings; deletion and insertion are areas under the curve of accuracy."""
 
