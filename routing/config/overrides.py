@@ -33,7 +33,20 @@ def switch_names(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any
         fields = registry.get(name).model_fields
         kept = {key: value for key, value in old.items() if key in fields and key != "name"}
         tree[section] = {**_valid_for(registry.get(name), kept), "name": name}
-    return tree
+    return _switch_network(tree, changes)
+
+
+def _switch_network(tree: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Do the same for a model inside the model (``model.network``)."""
+    model, name = tree.get("model"), changes.get("model.network.name")
+    old = model.get("network") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(old, dict) or not isinstance(name, str) or name not in MODELS:
+        return tree
+    if old.get("name") == name:
+        return tree
+    kept = {key: value for key, value in old.items() if key in MODELS.get(name).model_fields and key != "name"}
+    network = {**_valid_for(MODELS.get(name), kept), "name": name}
+    return {**tree, "model": {**model, "network": network}}
 
 
 def _valid_for(section: type[Section], values: dict[str, Any]) -> dict[str, Any]:

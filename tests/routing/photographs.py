@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from routing.config.run import RunConfig
 from routing.data import DataInfo
@@ -36,3 +38,11 @@ def draw_photographs(root: Path, per_class: int = 24, side: int = 16) -> None:
             pixels = rng.integers(0, 128, (side, side, 3), dtype=np.uint8)
             pixels[..., channel] += 100
             Image.fromarray(pixels).save(root / "train" / name / f"{index}.png")
+
+
+def exported(model: VisionModel, batch: Tensor) -> Tensor:
+    """Return what the exported graph of a model, traced on another number of images, predicts for a batch."""
+    dynamic = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    program = torch.export.export(model.traceable(), (batch[:2],), dynamic_shapes=dynamic, strict=False)
+    predictions: Tensor = program.module()(batch)
+    return predictions

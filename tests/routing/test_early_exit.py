@@ -19,7 +19,7 @@ from routing.evaluation.exit_certificate import certify_exits
 from routing.evaluation.tasks import Classification
 from routing.models.exits.model import EarlyExit
 from routing.runner import run
-from tests.routing.photographs import built, draw_photographs, photograph_info
+from tests.routing.photographs import built, draw_photographs, exported, photograph_info
 
 NETWORKS: list[dict[str, Any]] = [
     {"network.name": "conv_net", "network.widths": [8, 16, 16], "head.hidden": 8, "distillation": 1.0},
@@ -126,6 +126,12 @@ def test_keys_of_the_network_are_known() -> None:
     assert training.optimizer == "sgd"
 
 
+def test_another_network_leaves_the_keys_of_the_old_one_behind() -> None:
+    config = RunConfig.from_dict({"model.name": "early_exit", "model.network.widths": [8, 8], "model.confidence": 0.5})
+    changed = config.replace(**{"model.network.name": "timm_net"})
+    assert (changed.dotted()["model.network.architecture"], changed.dotted()["model.confidence"]) == ("resnet10t", 0.5)
+
+
 def test_a_run_reports_exits_and_certificate(folder: Path) -> None:
     draw_photographs(folder / "images")
     keys = {
@@ -144,3 +150,10 @@ def test_a_run_reports_exits_and_certificate(folder: Path) -> None:
     assert "left_at_exit1" in record.history[-1]
     costs = [point.flops for point in record.points if point.knob_value in (0.0, 1.0)]
     assert min(costs) < 0.9 * max(costs)
+
+
+def test_an_exported_graph_predicts_the_same() -> None:
+    model, batch = exits(**NETWORKS[0]), images()
+    with torch.no_grad():
+        model.set_knob(model.knob_values([batch])[5])
+        torch.testing.assert_close(exported(model, batch), model(batch).prediction, atol=1e-4, rtol=1e-4)

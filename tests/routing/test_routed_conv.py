@@ -12,7 +12,7 @@ from routing.config.registry import ROUTERS
 from routing.errors import InputError
 from routing.evaluation.compute import measure
 from routing.models.patch.conv import RoutedConv
-from tests.routing.photographs import built, photograph_info
+from tests.routing.photographs import built, exported, photograph_info
 
 SMALL: dict[str, Any] = {"encoder.channels": 8, "experts.channels": [8, 16], "experts.width": 16}
 
@@ -78,3 +78,10 @@ def test_routing_everything_is_full_conv_and_nothing_cheap_conv() -> None:
 def test_a_patch_too_small_for_its_expert_is_said_in_one_line() -> None:
     with pytest.raises(InputError, match=r"a patch of 4 pixels cannot be halved 3 times \(valid: at most 3 values"):
         built(photograph_info(16), **{"name": "routed_conv", "experts.channels": [8, 8, 8, 8]})
+
+
+@pytest.mark.parametrize("mode", ["top_k", "post_hoc"])
+def test_an_exported_graph_predicts_the_same(mode: str) -> None:
+    model, batch = routed(**{"router.mode": mode}), images()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(model, batch), model(batch).prediction, atol=1e-4, rtol=1e-4)

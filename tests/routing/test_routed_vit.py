@@ -15,7 +15,7 @@ from routing.evaluation.compute import measure
 from routing.models.vit.network import Block
 from routing.models.vit.routed import RoutedVit
 from routing.runner import run
-from tests.routing.photographs import built, draw_photographs
+from tests.routing.photographs import built, draw_photographs, exported
 
 SHAPE: dict[str, Any] = {"patch_size": 8, "width": 32, "mlp": 48, "depth": 4}
 
@@ -118,3 +118,9 @@ def test_a_run_has_a_curve_and_a_certificate(folder: Path) -> None:
     assert record.certificate is not None
     assert {"score_random", "score_permuted", "score_full", "state"} <= set(record.certificate)
     assert (record.certificate["rate"], len(record.points)) == (0.5, 9)
+
+
+def test_an_exported_graph_predicts_the_same() -> None:
+    model, batch = routed(capacity=0.25), images()
+    with torch.no_grad():
+        torch.testing.assert_close(exported(model, batch), model(batch).prediction, atol=1e-4, rtol=1e-4)

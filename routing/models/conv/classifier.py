@@ -60,23 +60,25 @@ class Classifier(VisionModel):
         """Predict at the default setting; in training also at the smallest and at one between."""
         output = self.at(images, self.setting if not self.training else len(self.settings) - 1)
         if self.training and len(self.settings) > 1:
-            for name, setting in self._sandwich().items():
+            for name, setting in zip(self._further_terms(), self._further_settings(), strict=True):
                 output.auxiliary[name] = (1.0, self.at(images, setting).prediction)
         return output
 
-    def _sandwich(self) -> dict[str, int]:
-        """Return the further settings of a step of training, by the name of their loss."""
-        others = {f"smallest_{self.knob}": 0}
-        if len(self.settings) > 2:
-            others[f"random_{self.knob}"] = int(torch.randint(1, len(self.settings) - 1, ()))
-        return others
+    def _further_terms(self) -> tuple[str, ...]:
+        """Return the names of the losses at further settings of a step of training: the smallest, one at random."""
+        return tuple(f"{which}_{self.knob}" for which in ("smallest", "random"))[: len(self.settings) - 1]
+
+    def _further_settings(self) -> tuple[int, ...]:
+        """Return the settings that these losses are taken at."""
+        between = len(self.settings) - 2
+        return (0, *((1 + int(torch.randint(between, ())),) if between > 0 else ()))
 
     def at(self, images: Tensor, setting: int) -> ModelOutput:
         """Predict at one setting."""
         logits = self.logits(self.resized(images, setting), setting).float()
         if self.knob is None:
             return ModelOutput(logits)
-        one = torch.ones(len(logits), dtype=torch.int64)
+        one = torch.ones(logits.shape[0], dtype=torch.int64)
         return ModelOutput(logits, units_executed=dict.fromkeys(self._named_parts(setting), one))
 
     def parts_at(self, setting: int) -> dict[str, CountedPart]:
@@ -111,7 +113,7 @@ class Classifier(VisionModel):
 
     def loss_terms(self) -> tuple[str, ...]:
         """The task's at the largest setting, and those of the further settings of a step."""
-        return ("task", *(self._sandwich() if len(self.settings) > 1 else ()))
+        return ("task", *self._further_terms())
 
     @property
     def default_knob_value(self) -> KnobValue | None:

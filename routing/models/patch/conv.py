@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.errors import InputError
+from routing.models.base import ModelOutput
 from routing.models.patch.baselines import CheapCompute, FullCompute
 from routing.models.patch.model import PatchModel
 from routing.models.patch.parts import Encoded
 from routing.models.patch.routed import AttentionRouting
 from routing.models.patch.section import ConvExpertsSection, PatchSection
+from routing.models.units import RoutingDecision
 
 
 @dataclass
@@ -83,7 +85,7 @@ class ConvExpert(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Return features (K, D)."""
-        if not torch.compiler.is_compiling() and not len(rows):  # batch norm has no statistics of nothing
+        if not rows.shape[0]:  # batch norm has no statistics of nothing
             return rows.new_zeros(0, self.out.out_features)
         maps = rows[:, self.trunk.layer.in_features :].unflatten(1, self.shape)
         maps = maps.contiguous(memory_format=torch.channels_last)
@@ -117,6 +119,18 @@ class ConvPatches(PatchModel):
         """Run the trunk on the whole image and score every patch."""
         features_BNE = self.encoder(images)
         return TrunkEncoded(self.attention(features_BNE), self.grid.view(images), facts, features_BNE)
+
+    def dispatch(self, encoded: Encoded, decision: RoutingDecision) -> ModelOutput:
+        """Run each patch through its branch only; a traced graph runs both: no convolution there can run on nothing."""
+        if not torch.compiler.is_compiling():
+            return super().dispatch(encoded, decision)
+        scores_BN, features = encoded.scores_BN, self.expert("big")(encoded.pixels)
+        if self.skips_unrouted:
+            scores_BN = scores_BN.masked_fill(~decision.hard_BN, -torch.inf)
+        else:
+            hard = decision.hard_BN.flatten().unsqueeze(1)
+            features = torch.where(hard, features, self.expert("small")(encoded.pixels))
+        return self.output(self.pool(features, scores_BN), decision)
 
     def rows_of(self, encoded: Encoded, rows: Tensor) -> Tensor:
         """Return the rows (K, E + C * P * P) of patches; where the rest is not looked at, only they are copied."""

@@ -142,8 +142,8 @@ class RoutedVit(VisionModel):
         }
 
     def _output(self, logits: Tensor, taken: int) -> ModelOutput:
-        units = {name: torch.full((len(logits),), count) for name, count in self._units(taken).items()}
-        ratio = torch.full((len(logits),), taken / self.num_patches, dtype=torch.float64)
+        units = {name: torch.full((logits.shape[0],), count) for name, count in self._units(taken).items()}
+        ratio = torch.full((logits.shape[0],), taken / self.num_patches, dtype=torch.float64)
         return ModelOutput(logits, units_executed=units, routing_ratio=ratio)
 
     def _units(self, taken: int) -> dict[str, int]:
