@@ -137,11 +137,7 @@ def _heads(sample: SampleView, look: Look) -> Figure:
         [(f"head {head}", values, shape) for head, values in enumerate(layer)]
         for layer, shape in zip(sample.layers, sample.grids, strict=True)
     ]
-    names = list(sample.names)
     if sample.inner:
-        names = [
-            f"{name}, {kind.removeprefix(name).strip()}" for name, kind in zip(names, sample.inner_names, strict=True)
-        ]
         heads_of = zip(sample.inner, sample.inner_grids, strict=True)
         inner = [[(f"head {h}", v, shape) for h, v in enumerate(layer)] for layer, shape in heads_of]
         rows = [[("map", row[0][1], row[0][2]), *more] for row, more in zip(rows, inner, strict=True)]
@@ -149,14 +145,14 @@ def _heads(sample: SampleView, look: Look) -> Figure:
     figure = new_figure(max(1.0 * columns + 1.2, 4.2), 1.15 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), columns, squeeze=False)
     _blank(grid)
-    for axes_row, row, name in zip(grid, rows, names, strict=True):
+    for axes_row, row, name in zip(grid, rows, sample.names, strict=True):
         for axes, (word, values, shape) in zip(axes_row, row, strict=False):
             axes.imshow(values.reshape(shape), cmap=look.colormap, vmin=0)
             axes.axis("on")
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
             axes.set_title(f"{word}: {values.max():.2f}", fontsize=6.5, fontweight="normal", loc="center", pad=2)
-        axes_row[0].set_ylabel(name.replace(", ", "\n"), fontsize=7 if sample.inner else 8)
+        axes_row[0].set_ylabel(name, fontsize=8)
     what = "map: what decides; head: self-attention inside" if sample.inner else "head"
     figure.suptitle(f"{sample.heading()}\n{what}: highest share (each map's colours run from 0 to it)", fontsize=9)
     return figure

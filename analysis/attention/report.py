@@ -113,22 +113,25 @@ def _apart(first: Interval, second: Interval) -> bool:
 
 def _focus(layers: Sequence[LayerStatistics]) -> list[str]:
     means = [mean_interval(layer.entropy.mean(axis=1)) for layer in layers]
+    several = layers[0].entropy.shape[1] > 1
     lines = [
         "## How focused attention is",
         "",
         "Entropy of a row of attention as a share of its maximum (0: one token, 1: uniform), mean over queries.",
         "",
-        "| layer | entropy, mean of heads | most focused head | least focused head | highest share on one patch |",
-        "|---|---|---|---|---|",
+        "| layer | entropy, mean of heads | most focused head | least focused head | highest share on one patch |"
+        if several
+        else "| layer | entropy | highest share on one patch |",
+        "|---|---|---|---|---|" if several else "|---|---|---|",
     ]
     for layer, mean in zip(layers, means, strict=True):
         heads = [mean_interval(layer.entropy[:, head]) for head in range(layer.entropy.shape[1])]
         order = np.argsort([head.mean for head in heads])
         peak = mean_interval(layer.peak.mean(axis=1))
-        lines.append(
-            f"| {layer.name} | {_number(mean)} | {order[0]}: {_number(heads[order[0]])} | "
-            f"{order[-1]}: {_number(heads[order[-1]])} | {_number(peak)} |"
-        )
+        ends = ""
+        if several:
+            ends = f"{order[0]}: {_number(heads[order[0]])} | {order[-1]}: {_number(heads[order[-1]])} | "
+        lines.append(f"| {layer.name} | {_number(mean)} | {ends}{_number(peak)} |")
     lines.append("")
     if len(layers) > 1:
         order = np.argsort([mean.mean for mean in means])

@@ -19,28 +19,29 @@ def draw_statistics(
 
     The mean is constant without CLS, and a distance needs patch queries; inner attention gets panels of its own.
     """
-    panels = _panels(layers, "") + _panels(inner, "self-attention: ")
+    panels = _panels(layers, "what decides" if inner else "") + _panels(inner, "self-attention inside")
     rows = -(-len(panels) // 2)
     with paper_style():
         figure = new_figure(7.2, 2.5 * rows + 0.2)
         grid = figure.subplots(rows, 2, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.axis("off")
-        for axes, (label, of_layer) in zip(grid.flat, panels, strict=False):
+        for axes, (group, label, of_layer) in zip(grid.flat, panels, strict=False):
+            axes.set_title(group, fontsize=8, fontweight="normal", loc="left")
             axes.boxplot([v.ravel() for v in of_layer.values()], showfliers=False, medianprops={"color": COLOURS[1]})
             axes.set_ylabel(as_text(label))
             names = list(of_layer)
             axes.set_xticklabels([name.removeprefix("block ").removesuffix(" self-attention") for name in names])
             axes.set_xlabel("block" if names[0].startswith("block") else "layer")
-        images, heads = layers[0].entropy.shape
-        more = f" ({inner[0].entropy.shape[1]} of self-attention)" if inner else ""
-        note = f"boxes: quartiles over {images} images x {heads} heads{more}; whiskers: 1.5 box lengths"
+        images, heads = (inner or layers)[0].entropy.shape
+        each = f" x {heads} heads{' of self-attention' if inner else ''}" if heads > 1 else ""
+        note = f"boxes: quartiles over {images} images{each}; whiskers: 1.5 box lengths"
         figure.suptitle(f"{as_text(title)}\n{note}", fontsize=9)
         return save(figure, folder, "attention_statistics", ("png",))
 
 
-def _panels(layers: Sequence[LayerStatistics], prefix: str) -> list[tuple[str, dict[str, Array]]]:
-    """Return label and values by layer of every panel that all these layers have numbers for."""
+def _panels(layers: Sequence[LayerStatistics], group: str) -> list[tuple[str, str, dict[str, Array]]]:
+    """Return group, label and values by layer of every panel that all these layers have numbers for."""
     if not layers:
         return []
     kinds: dict[str, list[Array | None]] = {
@@ -55,7 +56,7 @@ def _panels(layers: Sequence[LayerStatistics], prefix: str) -> list[tuple[str, d
     for label, values in kinds.items():
         known = {name: value for name, value in zip(names, values, strict=True) if value is not None}
         if len(known) == len(names):
-            found.append((prefix + label, known))
+            found.append((group, label, known))
     return found
 
 

@@ -202,6 +202,8 @@ BACKBONES = Registry(
 )
 """Backbones of ``aacn``."""
 
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+
 STAGED_BACKBONES = Registry(
     "backbone",
     {
@@ -209,6 +211,7 @@ STAGED_BACKBONES = Registry(
         "swin_t": "routing.models.hyperiqa.backbones:Swin",
         "swin_s": "routing.models.hyperiqa.backbones:Swin",
         "swin_b": "routing.models.hyperiqa.backbones:Swin",
+        **dict.fromkeys(RESNETS, "routing.models.hyperiqa.backbones:ResNet"),
     },
 )
 """Backbones of ``hyperiqa``, whose later stages can be left out."""

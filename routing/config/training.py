@@ -82,6 +82,9 @@ class TrainingSection(Section):
     lr_schedule: Literal["cosine", "linear", "constant"] = Field(
         default="cosine", description="Per step, after a linear warm-up: cosine or linear to zero, or constant."
     )
+    crops_per_image: int = Field(
+        default=1, ge=1, le=1000, description="Times an epoch shows every image, each time another random crop of it."
+    )
     learning_rate_multipliers: dict[Word, Multiplier] = Field(
         default={}, description="Learning rate of parts of the model, as multiples: {part: x}."
     )

@@ -51,11 +51,12 @@ def balanced_weights(targets: Tensor, num_classes: int) -> Tensor:
 
 
 def training_order(settings: TrainingSection, seed: int, epoch: int, split: Split) -> Tensor:
-    """Return the images of an epoch (N,): each once, or drawn so that every class is as frequent as any other."""
+    """Return the images of an epoch (N,): each ``crops_per_image`` times, or drawn so that classes are balanced."""
+    count = len(split) * settings.crops_per_image
     if settings.class_balance != "sampling":
-        return epoch_order(seed, epoch, len(split))
+        return epoch_order(seed, epoch, count) % len(split)
     targets = split.targets.cpu()
     weights = balanced_weights(targets, int(targets.max()) + 1)[targets]
     ends = weights.double().cumsum(0)
-    places = torch.rand(len(split), dtype=torch.float64, generator=epoch_generator(seed, epoch, "sampling")) * ends[-1]
+    places = torch.rand(count, dtype=torch.float64, generator=epoch_generator(seed, epoch, "sampling")) * ends[-1]
     return torch.searchsorted(ends, places, right=True).clamp(max=len(split) - 1)

@@ -94,7 +94,7 @@ def train_epoch(
         TrialFailed: the loss is NaN or infinite.
         InputError: the phase's loss does not depend on anything it trains.
     """
-    updates = num_updates(settings, len(split))
+    updates = num_updates(settings, len(split) * settings.crops_per_image)
     total_steps, step = updates * turn.num_epochs, updates * (turn.epoch - turn.first_epoch)
     started = time.perf_counter()
     criterion = criterion_of(settings, task, split, info.num_outputs)

@@ -54,3 +54,5 @@ def test_balanced_drawing_makes_rare_classes_as_frequent() -> None:
         assert count == pytest.approx(2000 / 3, abs=4 * (2000 * 2 / 9) ** 0.5)  # four standard deviations
     assert len(orders[0][targets[orders[0]] == 0].unique()) > 200  # images of the class, not one again and again
     assert sorted(training_order(TrainingSection(), 0, 1, split(targets)).tolist()) == list(range(1000))
+    thrice = training_order(TrainingSection(crops_per_image=3), 0, 1, split(targets)).tolist()
+    assert sorted(thrice) == sorted([*range(1000)] * 3)

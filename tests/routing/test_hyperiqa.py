@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from routing.config.run import RunConfig
@@ -17,10 +18,11 @@ from routing.data import DataInfo
 from routing.errors import InputError
 from routing.evaluation.compute import expected_flops, measure
 from routing.models import build_model
-from routing.models.hyperiqa.hyper_head import HyperHead
-from routing.models.hyperiqa.model import CROP_PLACES, HyperIqa, crop, training_view
+from routing.models.hyperiqa.crops import CROP_PLACES, crop, crop_each, random_places, training_view
+from routing.models.hyperiqa.hyper_head import HyperHead, LocalDistortion
+from routing.models.hyperiqa.model import HyperIqa
 from routing.models.hyperiqa.section import HyperIqaSection
-from routing.training.optimizer import make_optimizer
+from routing.training.optimizer import make_optimizer, set_learning_rate
 
 MODES = ("single", "concat", "uniform", "attention", "spatial", "cross_scale")
 
@@ -65,6 +67,84 @@ class TestHead:
         head = HyperHead(20, 4, 8, (16, 8, 4))
         head(torch.randn(2, 20, 4, 4)).sum().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+
+
+class TestHyperIqasHead:
+    """The head of the paper: five layers, three reductions, a content vector with a piece of every stage."""
+
+    @pytest.fixture
+    def model(self) -> HyperIqa:
+        return built(**{"backbone.name": "resnet18", "fusion.mode": "concat"})
+
+    def test_target_network(self, model: HyperIqa) -> None:
+        target = model.head.target(torch.randn(2, model.fusion.width, 7, 7))
+        widths = [224, 112, 56, 28, 14, 1]
+        assert [tuple(weight.shape[1:]) for weight in target.weights] == [(b, a) for a, b in pairwise(widths)]
+        assert [layer.out_channels for layer in model.head.reduce if isinstance(layer, nn.Conv2d)] == [1024, 512, 112]
+
+    def test_content_is_16_of_each_stage_and_the_rest_of_the_last(self, model: HyperIqa) -> None:
+        assert isinstance(model.distortion, nn.ModuleList)
+        assert [module.width for module in model.distortion] == [16, 16, 16, 176]
+        features = model._features(images(), 4)
+        maps = model.backbone(images(), 4)
+        first = model.distortion[0]
+        assert isinstance(first, LocalDistortion)
+        by_hand = first.content(F.adaptive_avg_pool2d(F.conv2d(maps[0], first.reduce.weight), 8).flatten(1))
+        torch.testing.assert_close(features.content[0], by_hand)
+        torch.testing.assert_close(features.content[3], model.distortion[3].content(maps[3].mean((2, 3))))
+
+    def test_stages_that_are_not_kept_add_nothing(self, model: HyperIqa) -> None:
+        two, four = (model._features(images(), scales) for scales in (2, 4))
+        assert len(two.content) == 2
+        for kept, all_of_them in zip(two.content, four.content, strict=False):
+            torch.testing.assert_close(kept, all_of_them)
+        torch.testing.assert_close(model._judge(two, 2)[0], model._judge(four, 2)[0])
+
+    @pytest.mark.parametrize("mode", ["single", "attention"])
+    def test_compute_is_exact(self, mode: str) -> None:
+        model = built(**{"backbone.name": "resnet18", "fusion.mode": mode})
+        for value in [model.default_knob_value, *model.knob_values([])][:3]:
+            assert value is not None
+            model.set_knob(value)
+            report = measure(model, images(2))
+            assert torch.equal(report.executed_per_image, report.closed_form_per_image)
+
+    def test_every_parameter_gets_a_gradient(self) -> None:
+        model = built(**{"backbone.name": "resnet18"}).train()
+        output = model(images())
+        (output.prediction.sum() + output.auxiliary["fewer_scales"][1].sum()).backward()
+        assert [name for name, p in model.named_parameters() if p.grad is None] == []
+
+    def test_weights_of_a_resnet(self, model: HyperIqa, tmp_path: Path) -> None:
+        from torchvision.models import resnet18
+
+        network = resnet18().eval()
+        torch.save(network.state_dict(), tmp_path / "resnet.pth")
+        model.backbone.load_pretrained(str(tmp_path / "resnet.pth"))
+        stem = network.maxpool(network.relu(network.bn1(network.conv1(images()))))
+        expected = network.layer4(network.layer3(network.layer2(network.layer1(stem))))
+        torch.testing.assert_close(model.backbone(images(), 4)[3], expected)
+        torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "x.pth")
+        with pytest.raises(InputError, match=r"model.backbone.weights '.*x.pth' are not of resnet18"):
+            model.backbone.load_pretrained(str(tmp_path / "x.pth"))
+
+
+def test_parameters_stand_in_the_documentation() -> None:
+    """docs/image_quality.md: parameters by part, in millions."""
+    page = (Path(__file__).parents[2] / "docs" / "image_quality.md").read_text()
+    info = DataInfo("quality", 3, 224, 1, (0.5,) * 3, (0.2,) * 3)
+    for backbone, mode in (("swin_t", "single"), ("swin_t", "concat"), ("swin_t", "attention"), ("resnet50", "single")):
+        with torch.device("meta"):
+            model = HyperIqa(
+                HyperIqaSection.model_validate({"backbone": {"name": backbone}, "fusion": {"mode": mode}}), info
+            )
+        parts = dict(model.named_children())
+        counts = [sum(p.numel() for p in parts[name].parameters()) for name in ("backbone", "fusion", "distortion")]
+        reduce = sum(p.numel() for p in model.head.reduce.parameters())
+        rest = sum(p.numel() for p in model.head.parameters()) - reduce
+        row = [*counts, reduce, rest, model.num_parameters()]
+        cells = " | ".join(f"{count / 1e6:.2f}" for count in row)
+        assert f"| `{backbone}`, `{mode}` | {cells} |" in page, cells
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -208,6 +288,33 @@ class TestViews:
         # 2 x 2 places, mirrored or not
         assert len(corners) == 8
 
+    def test_every_image_of_a_batch_is_cropped_at_a_place_of_its_own(self) -> None:
+        torch.manual_seed(0)
+        batch = torch.arange(1600.0).view(1, 1, 40, 40).expand(16, -1, -1, -1)
+        assert len({float(view.min()) for view in training_view(batch, 8)}) > 10
+        grid = torch.arange(36.0).view(1, 1, 6, 6).expand(2, -1, -1, -1)
+        found = crop_each(grid, 2, [(0.5, 0.5), (1, 0)])
+        assert found.flatten(1).tolist() == [[14, 15, 20, 21], [24, 25, 30, 31]]
+
+    def test_random_places_belong_to_the_image_and_the_seed(self) -> None:
+        batch = images(6)
+        places = random_places(batch, 25, seed=0)
+        assert len(places) == 25
+        assert random_places(batch[2:4], 3, seed=0) == [of_images[2:4] for of_images in places[:3]]
+        assert random_places(batch, 25, seed=1) != places
+        shares = torch.tensor(places)
+        assert 0.4 < float(shares.mean()) < 0.6
+        assert len({place for of_images in places for place in of_images}) == 150
+
+    def test_random_crops_are_averaged(self) -> None:
+        model = built(**{"crops": 25, "crop_places": "random"})
+        places = random_places(images(), 25, seed=0)
+        by_hand = [built()(crop_each(images(), 32, of_images)).prediction for of_images in places]
+        torch.testing.assert_close(model(images()).prediction, torch.stack(by_hand).mean(0))
+        assert model.default_knob_value == "scales=4,crops=25"
+        output = next(model.along_knob(images(), ["scales=4,crops=25"]))
+        torch.testing.assert_close(output.prediction, model(images()).prediction)
+
     def test_evaluation_is_fixed(self) -> None:
         model = built()
         assert torch.equal(model(images()).prediction, model(images()).prediction)
@@ -233,12 +340,36 @@ def swin() -> HyperIqa:
 class TestSwin:
     """torchvision's Swin: shapes, compute, weights."""
 
-    def test_its_head_has_the_size_of_the_paper_unless_told(self) -> None:
-        keys = {"dataset.name": "quality", "model.name": "hyperiqa", "model.backbone.name": "swin_t"}
-        for changes, expected in (({}, [7, 112, [224, 112, 56]]), ({"model.head.pool": 4}, [4, 112, [224, 112, 56]])):
-            dotted = RunConfig.from_dict({**keys, **changes}).dotted()
-            assert [dotted[f"model.head.{key}"] for key in ("pool", "hyper_channels", "target_widths")] == expected
-        assert RunConfig.from_dict({**keys, "model.backbone.name": "tiny4"}).dotted()["model.head.pool"] == 4
+    @pytest.mark.parametrize("backbone", ["swin_t", "resnet50"])
+    def test_its_head_is_that_of_the_paper_unless_told(self, backbone: str) -> None:
+        keys = {"dataset.name": "quality", "model.name": "hyperiqa", "model.backbone.name": backbone}
+        names = ("mode", "pool", "hyper_channels", "target_widths", "reductions")
+
+        def head(**changes: Any) -> list[Any]:
+            dotted = RunConfig.from_dict({**keys, **{f"model.head.{k}": v for k, v in changes.items()}}).dotted()
+            return [dotted[f"model.head.{name}"] for name in names]
+
+        reductions = [512, 256] if backbone == "swin_t" else [1024, 512]
+        assert head() == ["hyperiqa", 7, 112, [224, 112, 56, 28, 14], reductions]
+        assert head(pool=1) == ["hyperiqa", 1, 112, [224, 112, 56, 28, 14], reductions]
+        assert head(mode="ours") == ["ours", 7, 112, [224, 112, 56], []]
+        tiny = RunConfig.from_dict({**keys, "model.backbone.name": "tiny4"})
+        assert (tiny.dotted()["model.head.mode"], tiny.dotted()["model.head.pool"]) == ("ours", 4)
+
+    def test_the_hyper_network_learns_ten_times_as_fast_as_the_backbone(self) -> None:
+        keys = {"dataset.name": "quality", "model.name": "hyperiqa", "model.backbone.name": "resnet18"}
+        config = RunConfig.from_dict({**keys, "model.crop_size": 32})
+        model = build_model(config.model, config.dataset.info())
+        rates: dict[str, set[float]] = {}
+        optimizer = make_optimizer(model, config.training)
+        set_learning_rate(optimizer, config.training.learning_rate)
+        for group in optimizer.param_groups:
+            for name, part in model.named_children():
+                ids = {id(parameter) for parameter in part.parameters()}
+                rates.setdefault(name, set()).update(group["lr"] for p in group["params"] if id(p) in ids)
+        assert {name: [round(rate, 9) for rate in found] for name, found in rates.items()} == {
+            "backbone": [2e-5], "fusion": [2e-5], "head": [2e-4], "distortion": [2e-5],
+        }  # fmt: skip
 
     def test_stages(self, swin: HyperIqa) -> None:
         with torch.no_grad():
@@ -302,9 +433,11 @@ def test_crops_that_cannot_be(keys: dict[str, Any], message: str) -> None:
     [
         ({"model.fusion.scales": [2, 1]}, "must be ascending, each stage once"),
         ({"model.fusion.heads": 3}, "model.fusion.heads 3 does not divide model.fusion.width 64"),
-        ({"model.backbone.weights": "DEFAULT"}, "belong to swin_t, swin_s, swin_b, not to tiny4"),
+        ({"model.backbone.weights": "DEFAULT"}, "belong to swin_t, swin_s, swin_b and resnets, not to tiny4"),
         ({"model.backbone": {"name": "swin_t", "widths": [1, 2, 3, 4]}}, "widths belong to tiny4, not to swin_t"),
+        ({"model.crops": 10}, r"the grid has 9 places \(valid: up to 9, or model.crop_places random\)"),
         ({"model.head.target_widths": [30, 7]}, "210 is no multiple of 16"),
+        ({"model.head": {"mode": "hyperiqa", "target_widths": [48, 49]}}, r"holds 48 values .* \(valid: above 48\)"),
         (
             {"dataset.name": "digits"},
             r"'hyperiqa' is not made for dataset.name 'digits'.*valid data sets: quality, koniq10k",

@@ -1,16 +1,18 @@
 """Backbones of ``hyperiqa``: stages that run one after another, so that the later ones can be left out.
 
-``tiny4`` for a CPU, torchvision's Swin for real images.
+``tiny4`` for a CPU, torchvision's Swin and ResNet for real images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.models.backbones import ConvBackbone
+from routing.models.formula import multiply_adds, on_meta
 from routing.models.hyperiqa.section import BackboneSection
 from routing.models.pretrained import one_line, pretrained_state
 
@@ -22,11 +24,12 @@ SWIN_MLP_RATIO = 4
 class StagedBackbone(nn.Module):
     """Stages run in order.
 
-    ``channels`` are their output widths; ``input_shapes`` the shape of what each is given, for one image;
-    ``multiply_adds`` the closed form of each, for one image.
+    ``channels`` are their output widths, ``sides`` of their output maps; ``input_shapes`` the shape of what each is
+    given, for one image; ``multiply_adds`` the closed form of each, for one image.
     """
 
     channels: tuple[int, ...]
+    sides: tuple[int, ...] = ()
     input_shapes: tuple[tuple[int, ...], ...]
     multiply_adds: tuple[int, ...]
 
@@ -66,7 +69,7 @@ class Tiny4(StagedBackbone):
     def __init__(self, channels_in: int, input_size: int, widths: Sequence[int]) -> None:
         conv = ConvBackbone(channels_in, input_size, widths)
         super().__init__(list(conv.layers))
-        self.channels = tuple(widths)
+        self.channels, self.sides = tuple(widths), tuple(stage.size for stage in conv.stages)
         inputs = [(channels_in, input_size), *((stage.channels, stage.size) for stage in conv.stages)]
         self.input_shapes = tuple((1, channels, size, size) for channels, size in inputs[:-1])
         self.multiply_adds = tuple(
@@ -95,6 +98,7 @@ class Swin(StagedBackbone):
         norms = [nn.LayerNorm(channels) for channels in self.channels]
         self.norms = nn.ModuleList(norms)  # of what is handed out; torchvision has one, after the last stage
         sides = self._sides(input_size, num_stages)
+        self.sides = tuple(sides)
         self.input_shapes = (
             (1, 3, input_size, input_size),
             *((1, side, side, channels) for side, channels in zip(sides, self.channels, strict=True)),
@@ -157,5 +161,58 @@ class Swin(StagedBackbone):
         except RuntimeError as error:
             raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
         missing = [name for name in missing if name.startswith("stages.")]
+        if missing:
+            raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
+
+
+class ResNet(StagedBackbone):
+    """torchvision's residual network (arXiv:1512.03385), the backbone of HyperIQA; the stem belongs to stage 1."""
+
+    def __init__(self, name: str, input_size: int, num_stages: int) -> None:
+        from torchvision.models import get_model
+
+        network = get_model(name, weights=None)
+        stem = (network.conv1, network.bn1, network.relu, network.maxpool)
+        layers = (network.layer1, network.layer2, network.layer3, network.layer4)[:num_stages]
+        super().__init__([nn.Sequential(*stem, layers[0]), *layers[1:]])
+        self.name = name
+        shape: tuple[int, ...] = (3, input_size, input_size)
+        inputs, costs, channels, sides = [], [], [], []
+        for stage in self.stages:
+            inputs.append((1, *shape))
+            costs.append(multiply_adds(stage, shape))
+            with torch.no_grad():
+                shape = tuple(on_meta(stage)(torch.zeros(1, *shape, device="meta")).shape[1:])
+            channels.append(shape[0])
+            sides.append(shape[1])
+        self.input_shapes, self.multiply_adds = tuple(inputs), tuple(costs)
+        self.channels, self.sides = tuple(channels), tuple(sides)
+
+    @classmethod
+    def of(cls, section: BackboneSection, channels_in: int, input_size: int, num_stages: int) -> StagedBackbone:
+        """Return the first stages of torchvision's; raises ``InputError`` for images of other than 3 channels."""
+        if channels_in != 3:
+            raise InputError(f"model.backbone.name '{section.name}' needs images of 3 channels, not {channels_in}")
+        return cls(section.name, input_size, num_stages)
+
+    def load_pretrained(self, source: str) -> None:
+        """Load torchvision's weights by name or from a file, those of the classifier left out.
+
+        Raises:
+            InputError: weights that cannot be had, or of another model.
+        """
+        key = "model.backbone.weights"
+        state = pretrained_state(self.name, source, key)
+        renamed = {}
+        for name, value in state.items():
+            group, _, rest = name.partition(".")
+            if group in ("conv1", "bn1"):
+                renamed[f"stages.0.{('conv1', 'bn1').index(group)}.{rest}"] = value
+            elif group.startswith("layer") and int(group[5:]) <= len(self.stages):
+                renamed[f"stages.{int(group[5:]) - 1}.{'4.' if group == 'layer1' else ''}{rest}"] = value
+        try:
+            missing = self.load_state_dict(renamed, strict=False).missing_keys
+        except RuntimeError as error:
+            raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
         if missing:
             raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")

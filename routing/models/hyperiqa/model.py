@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +19,11 @@ from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.hyperiqa.backbones import StagedBackbone
+from routing.models.hyperiqa.crops import CROP_PLACES, crop, crop_each, random_places, training_view
 from routing.models.hyperiqa.fusion import Fusion
-from routing.models.hyperiqa.hyper_head import HyperHead
+from routing.models.hyperiqa.hyper_head import HyperHead, local_distortion
 from routing.models.hyperiqa.section import FusionSection, HyperIqaSection
 
-# (vertical, horizontal) place of each crop as a share of what the image leaves free; the first n are used
-CROP_PLACES = ((0.5, 0.5), (0, 0), (1, 1), (0, 1), (1, 0), (0, 0.5), (1, 0.5), (0.5, 0), (0.5, 1))
 KNOB_CROPS = (1, 2, 3, 5, 9)
 _KNOB = re.compile(r"^scales=(\d+),crops=(\d+)$")
 
@@ -34,17 +34,11 @@ def build_fusion(section: FusionSection, channels: Sequence[int]) -> Fusion:
     return fusion
 
 
-def crop(images: Tensor, size: int, place: tuple[float, float]) -> Tensor:
-    """Return the square of ``size`` pixels at a place (see ``CROP_PLACES``) of images (B, C, H, W)."""
-    top, left = (round(share * (free - size)) for share, free in zip(place, images.shape[2:], strict=True))
-    return images[:, :, top : top + size, left : left + size]
+class StageFeatures(NamedTuple):
+    """``pooled``: every scale (B, C_s, P, P); ``content``: the piece (B, D) of the content vector of every stage."""
 
-
-def training_view(images: Tensor, size: int) -> Tensor:
-    """Return a random crop, its place drawn once for the batch, each image mirrored or not."""
-    images = crop(images, size, tuple(torch.rand(2).tolist()))
-    mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
-    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+    pooled: list[Tensor]
+    content: list[Tensor]
 
 
 class _Gathered(nn.Module):
@@ -76,8 +70,19 @@ class HyperIqa(VisionModel):
         channels = [self.backbone.channels[stage - 1] for stage in self.stages_used]
         self.fusion = build_fusion(section.fusion, channels)
         head = section.head
-        self.head = HyperHead(self.fusion.width, head.pool, head.hyper_channels, head.target_widths)
+        self.has_distortion = head.mode == "hyperiqa"
+        self.head = HyperHead(
+            self.fusion.width,
+            head.pool,
+            head.hyper_channels,
+            head.target_widths,
+            head.reductions,
+            own_content=not self.has_distortion,
+        )
+        if self.has_distortion:
+            self.distortion = local_distortion(self.backbone.channels, head.target_widths[0])
         self.scales, self.crops = len(self.stages_used), section.crops
+        self.random_crops, self.crop_seed = section.crop_places == "random", section.crop_seed
         self.last_fusion_weights: Tensor | None = None
         self._crop_choices = KNOB_CROPS if self.crop_size < max(info.input_size, info.input_width) else (1,)
         self.knob = "scales,crops" if len(self._combinations()) > 1 else None
@@ -101,30 +106,42 @@ class HyperIqa(VisionModel):
     def _train(self, images: Tensor) -> ModelOutput:
         scales = len(self.stages_used)
         features = self._features(images, scales)
-        output = self._output(*self._judge(features), scales, 1)
+        output = self._output(*self._judge(features, scales), scales, 1)
         if self.fewer_scales_weight:
             kept = int(torch.randint(1, scales, ()))
-            output.auxiliary["fewer_scales"] = (self.fewer_scales_weight, self._judge(features[:kept])[0].float())
+            output.auxiliary["fewer_scales"] = (self.fewer_scales_weight, self._judge(features, kept)[0].float())
         return output
 
     def _average(self, images: Tensor, scales: int, crops: int) -> ModelOutput:
-        judged = [
-            self._judge(self._features(crop(images, self.crop_size, place), scales)) for place in CROP_PLACES[:crops]
-        ]
+        judged = [self._judge(self._features(view, scales), scales) for view in self._views(images, crops)]
         quality_B = torch.stack([quality for quality, _ in judged]).mean(0)
         weights_BS = torch.stack([weights for _, weights in judged]).mean(0)
         return self._output(quality_B, weights_BS, scales, crops)
 
-    def _features(self, images: Tensor, scales: int) -> list[Tensor]:
-        """Return the first ``scales`` scales, pooled to (B, C_s, P, P)."""
+    def _views(self, images: Tensor, count: int) -> Iterator[Tensor]:
+        """Yield ``count`` crops (B, C, S, S) of every image: of the grid, or at random places of its own."""
+        if self.random_crops and self.crop_size < max(images.shape[2:]):
+            places = random_places(images, count, self.crop_seed)
+            yield from (crop_each(images, self.crop_size, of_images) for of_images in places)
+        else:
+            yield from (crop(images, self.crop_size, place) for place in CROP_PLACES[:count])
+
+    def _features(self, images: Tensor, scales: int) -> StageFeatures:
+        """Return the first ``scales`` scales, and what every stage that runs for them adds to the content vector."""
         stages = self.stages_used[:scales]
         outputs = self.backbone(images, stages[-1])
-        return [F.adaptive_avg_pool2d(outputs[stage - 1], self.pool) for stage in stages]
+        pooled = [F.adaptive_avg_pool2d(outputs[stage - 1], self.pool) for stage in stages]
+        modules = self.distortion[: len(outputs)] if self.has_distortion else ()
+        return StageFeatures(pooled, [module(output) for module, output in zip(modules, outputs, strict=False)])
 
-    def _judge(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return quality (B,) and fusion weights (B, S)."""
-        fused, weights_BS = self.fusion(features)
-        return self.head(fused), weights_BS
+    def _judge(self, features: StageFeatures, scales: int) -> tuple[Tensor, Tensor]:
+        """Return quality (B,) and fusion weights (B, S), from the first ``scales`` scales alone."""
+        fused, weights_BS = self.fusion(features.pooled[:scales])
+        if not self.has_distortion:
+            return self.head(fused), weights_BS
+        content_BD = torch.cat(features.content[: self.stages_used[scales - 1]], dim=1)
+        content_BD = F.pad(content_BD, (0, self.head.target_widths[0] - content_BD.shape[1]))
+        return self.head(fused, content_BD), weights_BS
 
     def _output(self, quality_B: Tensor, weights_BS: Tensor, scales: int, crops: int) -> ModelOutput:
         return ModelOutput(
@@ -154,6 +171,8 @@ class HyperIqa(VisionModel):
         deepest = self.stages_used[scales - 1]
         units = {f"stage_{stage}": crops * (stage <= deepest) for stage in range(1, self.stages_used[-1] + 1)}
         units |= {f"fusion_{kept}": crops * (kept == scales) for kept in range(1, len(self.stages_used) + 1)}
+        if self.has_distortion:
+            units |= {f"content_{stage}": units[f"stage_{stage}"] for stage in range(1, self.stages_used[-1] + 1)}
         return units | {"head": crops}
 
     def loss_terms(self) -> tuple[str, ...]:
@@ -170,7 +189,7 @@ class HyperIqa(VisionModel):
             self.backbone.load_pretrained(section.backbone.weights)
 
     def counted_parts(self) -> dict[str, CountedPart]:
-        """Stages, one fusion per number of scales kept, head; the unit of each is one crop."""
+        """Stages, their local distortion, one fusion per number of scales kept, head; the unit of each is one crop."""
         parts: dict[str, CountedPart] = {}
         for index, module in enumerate(self.backbone.stages):
             example = torch.zeros(self.backbone.input_shapes[index])
@@ -179,8 +198,14 @@ class HyperIqa(VisionModel):
         for kept in range(1, len(pooled) + 1):
             cost = self.fusion.multiply_adds(kept, self.pool)
             parts[f"fusion_{kept}"] = CountedPart(_Gathered(self.fusion), tuple(pooled[:kept]), cost, None)
-        fused = torch.zeros(1, self.fusion.width, self.pool, self.pool)
-        return parts | {"head": CountedPart(self.head, (fused,), self.head.multiply_adds(), None)}
+        for index, module in enumerate(self.distortion if self.has_distortion else ()):
+            side = self.backbone.sides[index]
+            example = torch.zeros(1, self.backbone.channels[index], side, side)
+            parts[f"content_{index + 1}"] = CountedPart(module, (example,), module.multiply_adds(side), None)
+        inputs: tuple[Tensor, ...] = (torch.zeros(1, self.fusion.width, self.pool, self.pool),)
+        if self.has_distortion:
+            inputs += (torch.zeros(1, self.head.target_widths[0]),)
+        return parts | {"head": CountedPart(self.head, inputs, self.head.multiply_adds(), None)}
 
     def _combinations(self) -> list[tuple[int, int]]:
         """Return the values of the knob: fewer scales only where they were used in training."""
@@ -201,11 +226,11 @@ class HyperIqa(VisionModel):
         """Yield one output per value; no crop is judged twice by the same scales."""
         wanted = [self._parse(value) for value in values]
         judged: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        for place in range(max((crops for _, crops in wanted), default=0)):
+        for place, view in enumerate(self._views(images, max((crops for _, crops in wanted), default=0))):
             needed = sorted({scales for scales, crops in wanted if crops > place})
-            features = self._features(crop(images, self.crop_size, CROP_PLACES[place]), needed[-1])
+            features = self._features(view, needed[-1])
             for scales in needed:
-                judged[scales, place] = self._judge(features[:scales])
+                judged[scales, place] = self._judge(features, scales)
         for scales, crops in wanted:
             pairs = [judged[scales, place] for place in range(crops)]
             quality_B, weights_BS = (torch.stack(parts).mean(0) for parts in zip(*pairs, strict=True))

@@ -6,15 +6,23 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from routing.config.registry import FUSIONS, STAGED_BACKBONES
+from routing.config.registry import FUSIONS, RESNETS, STAGED_BACKBONES
 from routing.config.section import ModelSection, Section, registered
 
 TINY_BACKBONE = "tiny4"
 SWIN_BACKBONES = ("swin_t", "swin_s", "swin_b")
 NUM_STAGES = 4
+GRID_CROPS = 9
+CONTENT_OF_STAGES = 16 * (NUM_STAGES - 1)
 
-SWIN_HEAD = {"pool": 7, "hyper_channels": 112, "target_widths": (224, 112, 56)}
-"""Defaults of the head on Swin, those of HyperIQA on a backbone of its size; the others are for ``tiny4``."""
+PAPER_HEAD = {"mode": "hyperiqa", "pool": 7, "hyper_channels": 112, "target_widths": (224, 112, 56, 28, 14)}
+"""HyperIQA's head, the default on Swin and ResNet; the other defaults are those of ``ours``, made for ``tiny4``."""
+OUR_HEAD = {"pool": 7, "hyper_channels": 112, "target_widths": (224, 112, 56)}
+"""Defaults of ``ours`` on Swin and ResNet."""
+REDUCTIONS = {**dict.fromkeys(SWIN_BACKBONES, (512, 256)), **dict.fromkeys(RESNETS, (1024, 512))}
+"""Channels between the fused map and the hyper-network: HyperIQA's on ResNet-50, half of them on Swin's fewer."""
+RECIPE = {"learning_rate": 2e-5, "learning_rate_multipliers": {"head": 10.0}}
+"""HyperIQA's: its hyper-network learns ten times as fast as the pretrained backbone."""
 
 BackboneName = Annotated[str, registered(STAGED_BACKBONES), Field(json_schema_extra={"enum": list(STAGED_BACKBONES)})]
 FusionMode = Annotated[str, registered(FUSIONS), Field(json_schema_extra={"enum": list(FUSIONS)})]
@@ -25,20 +33,23 @@ class BackboneSection(Section):
     """The network whose four stages are fused."""
 
     name: BackboneName = Field(
-        default=TINY_BACKBONE, description="tiny4: four small conv stages; swin_*: torchvision's."
+        default=TINY_BACKBONE, description="tiny4: four small conv stages; swin_*, resnet*: torchvision's."
     )
     widths: tuple[Width, Width, Width, Width] = Field(
         default=(16, 32, 64, 96), description="Channels of the four stages of tiny4."
     )
     weights: str | None = Field(
-        default=None, description="Swin: name of torchvision's weights (IMAGENET1K_V1) or a file; null: random."
+        default=None,
+        description="Swin, ResNet: name of torchvision's weights (IMAGENET1K_V1) or a file; null: random.",
     )
 
     @model_validator(mode="after")
     def _keys_fit_the_network(self) -> BackboneSection:
         if self.name == TINY_BACKBONE and self.weights is not None:
-            raise ValueError(f"model.backbone.weights '{self.weights}' belong to swin_t, swin_s, swin_b, not to tiny4")
-        if self.name in SWIN_BACKBONES and self.widths != type(self).model_fields["widths"].default:
+            raise ValueError(
+                f"model.backbone.weights '{self.weights}' belong to swin_t, swin_s, swin_b and resnets, not to tiny4"
+            )
+        if self.name in REDUCTIONS and self.widths != type(self).model_fields["widths"].default:
             raise ValueError(f"model.backbone.widths belong to tiny4, not to {self.name}")
         return self
 
@@ -77,15 +88,28 @@ class FusionSection(Section):
 
 
 class HeadSection(Section):
-    """The hyper-network and the per-image target network it writes."""
+    """The hyper-network and the per-image target network it writes; on Swin and ResNet by default HyperIQA's."""
 
-    pool: int = Field(default=4, ge=1, le=32, description="Side of the grid all stages are pooled to; on Swin 7.")
-    hyper_channels: int = Field(default=32, ge=1, le=2048, description="Channels the hyper-network reads; on Swin 112.")
+    mode: Literal["ours", "hyperiqa"] = Field(
+        default="ours",
+        description="hyperiqa: content vector from local-distortion modules of every stage, the default on Swin and "
+        "ResNet; ours: linear in the mean of the fused map, for tiny4.",
+    )
+    pool: int = Field(default=4, ge=1, le=32, description="Side of the grid all stages are pooled to; hyperiqa: 7.")
+    reductions: tuple[Width, ...] = Field(
+        default=(),
+        max_length=4,
+        description="Channels of 1x1 convolutions before the one to hyper_channels; hyperiqa: 512, 256 (ResNet 1024, "
+        "512), three reductions in all.",
+    )
+    hyper_channels: int = Field(
+        default=32, ge=1, le=2048, description="Channels the hyper-network reads; hyperiqa: 112."
+    )
     target_widths: tuple[Width, ...] = Field(
         default=(32, 16, 8),
         min_length=1,
         max_length=8,
-        description="Input and hidden widths of the target network; on Swin 224, 112, 56.",
+        description="Input and hidden widths of the target network; hyperiqa: 224, 112, 56, 28, 14.",
     )
 
     @model_validator(mode="after")
@@ -96,6 +120,11 @@ class HeadSection(Section):
                     f"model.head.target_widths {before} x {after} weights do not fill model.head.pool {self.pool} x "
                     f"{self.pool} cells evenly: {before * after} is no multiple of {self.pool**2}"
                 )
+        if self.mode == "hyperiqa" and self.target_widths[0] <= CONTENT_OF_STAGES:
+            raise ValueError(
+                f"model.head.target_widths {self.target_widths[0]}: the content vector holds {CONTENT_OF_STAGES} "
+                f"values of the first stages and needs some for the last (valid: above {CONTENT_OF_STAGES})"
+            )
         return self
 
 
@@ -105,13 +134,19 @@ class HyperIqaSection(ModelSection):
     builds: ClassVar[str] = "routing.models.hyperiqa.model:HyperIqa"
 
     tasks: ClassVar[tuple[str, ...]] = ("quality",)
-    after_training: ClassVar[tuple[str, ...]] = ("crops",)
+    after_training: ClassVar[tuple[str, ...]] = ("crops", "crop_places", "crop_seed")
 
     name: Literal["hyperiqa"] = "hyperiqa"
     crop_size: int | None = Field(
         default=None, ge=16, le=2048, description="Side of the crops the network sees; null: the image's height."
     )
-    crops: int = Field(default=1, ge=1, le=9, description="Crops per image, averaged, outside training.")
+    crops: int = Field(default=1, ge=1, le=25, description="Crops per image, averaged, outside training.")
+    crop_places: Literal["grid", "random"] = Field(
+        default="grid",
+        description="Where they lie: the centre, the corners and the middles of the edges (9 at most), or at random "
+        "places of every image (25 at most), the same ones in every evaluation.",
+    )
+    crop_seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of random places.")
     fewer_scales_weight: float = Field(
         default=0.1,
         ge=0,
@@ -122,11 +157,29 @@ class HyperIqaSection(ModelSection):
     fusion: FusionSection = FusionSection()
     head: HeadSection = HeadSection()
 
+    @model_validator(mode="after")
+    def _the_grid_has_nine_places(self) -> HyperIqaSection:
+        if self.crop_places == "grid" and self.crops > GRID_CROPS:
+            raise ValueError(
+                f"model.crops {self.crops}: the grid has {GRID_CROPS} places (valid: up to {GRID_CROPS}, or "
+                "model.crop_places random)"
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _head_as_large_as_its_backbone(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
         backbone, head = values.get("backbone"), values.get("head", {})
-        on_swin = isinstance(backbone, dict) and backbone.get("name") in SWIN_BACKBONES
-        return {**values, "head": {**SWIN_HEAD, **head}} if on_swin and isinstance(head, dict) else values
+        name = backbone.get("name") if isinstance(backbone, dict) else None
+        if not isinstance(head, dict):
+            return values
+        mode = head.get("mode", "hyperiqa" if name in REDUCTIONS else "ours")
+        if mode != "hyperiqa":
+            return {**values, "head": {**(OUR_HEAD if name in REDUCTIONS else {}), **head}}
+        return {**values, "head": {**PAPER_HEAD, "reductions": REDUCTIONS.get(str(name), (64, 48)), **head}}
+
+    def recipe(self, task: str) -> dict[str, Any]:
+        """HyperIQA's rates where its head is used."""
+        return RECIPE if self.head.mode == "hyperiqa" else {}
