@@ -19,14 +19,14 @@ import numpy as np
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.files import stat_files
 from routing.data.image_folder import MEAN, STD
-from routing.data.quality_sections import Koniq10kSection, ScoredFolder
+from routing.data.quality_sections import Koniq10kSection, ScoredFolder, ScoreSplit
 from routing.data.reading import read_store
+from routing.data.splitting import Indices, cut_by_seed
 from routing.data.store import Store
 from routing.data.view import View
 from routing.errors import InputError, choices, nearest
 
 SPLIT_OF_SET = {"training": "train", "validation": "val", "test": "test"}
-WANTED = ("image_name", "MOS", "set")
 NAMED = 5  # images an error names; it counts the rest
 
 
@@ -70,13 +70,13 @@ def load(section: Koniq10kSection) -> ImageData:
     if section.cross_test is not None:
         rows["cross"] = read_scores(section.cross_test, "dataset.cross_test", split="cross")["cross"]
     view = view_of(section)
-    every = [row for split in rows.values() for row in split]
-    files = stat_files(section.root, [os.path.relpath(row.path, section.root) for row in every])
-    last = np.cumsum([len(split) for split in rows.values()])
-    numbers = dict(zip(rows, np.split(np.arange(len(every)), last[:-1]), strict=True))
+    every = sorted({row.path for split in rows.values() for row in split})  # one store, however they are cut
+    place = {path: number for number, path in enumerate(every)}
+    files = stat_files(section.root, [os.path.relpath(path, section.root) for path in every])
+    numbers = {name: np.array([place[row.path] for row in split]) for name, split in rows.items()}
     targets = {name: np.array([row.quality for row in split], np.float32) for name, split in rows.items()}
     store = read_store(section, "koniq", files, view)
-    _check_distinct(store, rows)
+    _check_distinct(store, rows, numbers)
     from routing.data.found import load_files  # torch: only now
 
     return load_files(section, info(section), store, files, numbers, targets)
@@ -85,7 +85,16 @@ def load(section: Koniq10kSection) -> ImageData:
 def describe(section: Koniq10kSection) -> str:
     """Return one line: images of every split, and where each comes from."""
     rows = read_scores(section, "dataset")
-    parts = [f"{name} {len(split):,} (set {word})" for word, name in SPLIT_OF_SET.items() if (split := rows[name])]
+    how = split_of(section)
+    words = {name: word for word, name in SPLIT_OF_SET.items()}
+    parts = [
+        f"{name} {len(split):,}" + (f" (set {words[name]})" if how is None else "")
+        for name, split in rows.items()
+        if split
+    ]
+    if how is not None:
+        whole = "" if how.group is None else f", rows of one {how.group} together"
+        parts[-1] += f" (cut by dataset.seed {section.seed}{whole})"
     cross = section.cross_test
     parts += [] if cross is None else [f"cross (every row of {cross.root / cross.csv})"]
     return f"data: {section.root / section.csv}; images: {', '.join(parts)}"
@@ -95,32 +104,73 @@ def read_scores(folder: ScoredFolder, key: str, split: str | None = None) -> dic
     """Return the rows of a CSV by split; every image is there, none is in two splits.
 
     Args:
-        folder: where CSV and images are, and the scale of the MOS.
+        folder: where CSV and images are, the names of its columns, and the scale of the MOS.
         key: the configuration's key of ``folder``, for errors.
-        split: put all rows into this split instead of asking the column ``set``.
+        split: put all rows into this split instead of asking the column of sets.
     """
     path, images = folder.root / folder.csv, folder.root / folder.images
     if not path.is_file():
         raise InputError(f"{key}.csv: {path}: no such file (KonIQ-10k's is koniq10k_distributions_sets.csv)")
     if not images.is_dir():
         raise InputError(f"{key}.images: {images}: no such folder (KonIQ-10k's are 1024x768 and 512x384)")
-    found: dict[str, list[ScoredImage]] = {name: [] for name in (SPLITS if split is None else (split,))}
+    how = split_of(folder) if split is None else None
+    columns = folder.columns
+    wanted = [columns.image, columns.score]
+    wanted += [columns.set] if split is None and how is None else [how.group] if how is not None and how.group else []
+    images_found: list[ScoredImage] = []
+    words, groups = [], []
     seen: dict[str, str] = {}
-    for line, row in _rows(path, WANTED if split is None else WANTED[:2]):
+    for line, row in _rows(path, wanted):
         where = f"{path}:{line}"
-        name = _plain_name(row["image_name"], where)
-        target = split or _split_of(row["set"], where)
+        name = _plain_name(row[columns.image], where)
+        word = split or ("" if how is not None else _split_of(row[columns.set], where))
         if name in seen:
-            both = f"sets {seen[name]} and {target}" if seen[name] != target else f"set {target} twice"
+            both = f"set {word} twice" if word else "the CSV twice"
+            both = f"sets {seen[name]} and {word}" if seen[name] != word else both
             raise InputError(f"{where}: image '{name}' is in {both}; a test on seen images says nothing")
-        seen[name] = target
-        found[target].append(ScoredImage(name, images / name, _quality(row["MOS"], name, folder, where)))
+        seen[name] = word
+        words.append(word)
+        groups.append(row[how.group] if how is not None and how.group else name)
+        images_found.append(ScoredImage(name, images / name, _quality(row[columns.score], name, folder, where)))
+    if not images_found:
+        raise InputError(f"{path}: no row")
+    found: dict[str, list[ScoredImage]] = {name: [] for name in (SPLITS if split is None else (split,))}
+    for scored, word in zip(images_found, words if how is None else _cut(groups, how, folder), strict=True):
+        found[word].append(scored)
     _check_splits(found, path)
-    _check_scale([row.quality for rows in found.values() for row in rows], folder, f"{path}: {key}")
-    missing = [row.name for rows in found.values() for row in rows if not row.path.is_file()]
+    _check_scale([scored.quality for scored in images_found], folder, f"{path}: {key}")
+    missing = [scored.name for scored in images_found if not scored.path.is_file()]
     if missing:
         raise InputError(f"{images}: {_named(missing, len(seen))} missing")
-    return found
+    return {name: split_rows for name, split_rows in found.items() if split_rows}
+
+
+def split_of(folder: ScoredFolder) -> ScoreSplit | None:
+    """Return how the images are cut by seed: as the configuration asks, or where the CSV says no sets."""
+    if not isinstance(folder, Koniq10kSection):
+        return None
+    if folder.split is not None:
+        return folder.split
+    path = folder.root / folder.csv
+    asked = "set" in folder.columns.model_fields_set
+    return None if asked or folder.columns.set in _header(path) or not _header(path) else ScoreSplit()
+
+
+def _cut(groups: Sequence[str], how: ScoreSplit, folder: ScoredFolder) -> list[str]:
+    """Return the split of every row; equal groups share one."""
+    assert isinstance(folder, Koniq10kSection)
+    names = sorted(set(groups))  # whatever the order of the rows
+    cut = cut_by_seed(len(names), folder.seed, val_fraction=how.val_fraction, test_fraction=how.test_fraction)
+    split_of_group = {names[index]: split for split, indices in cut.items() for index in indices}
+    return [split_of_group[group] for group in groups]
+
+
+def _header(path: Path) -> Sequence[str]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return csv.DictReader(file).fieldnames or []
+    except (UnicodeDecodeError, csv.Error):
+        return []  # reading the rows reports it
 
 
 def _rows(path: Path, wanted: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -170,7 +220,7 @@ def _quality(text: str, name: str, folder: ScoredFolder, where: str) -> float:
 
 def _check_splits(found: dict[str, list[ScoredImage]], path: Path) -> None:
     for name, rows in found.items():
-        if not rows:
+        if not rows and name != "test":  # none is needed to train
             word = next((word for word, split in SPLIT_OF_SET.items() if split == name), name)
             raise InputError(f"{path}: no row of set '{word}'")
 
@@ -190,12 +240,13 @@ def _named(names: Sequence[str], total: int) -> str:
     return f"{len(names)} of {total} images ({shown}) {'is' if len(names) == 1 else 'are'}"
 
 
-def _check_distinct(store: Store, rows: dict[str, list[ScoredImage]]) -> None:
+def _check_distinct(store: Store, rows: dict[str, list[ScoredImage]], numbers: dict[str, Indices]) -> None:
     """Refuse one photograph in two splits, also under two names: a test on seen images is meaningless."""
-    digests = iter(store.pixel_digests())
+    digests = list(store.pixel_digests())
     seen: dict[str, tuple[str, str]] = {}
     for split, images in rows.items():
-        found = {digest: (split, row.name) for row, digest in zip(images, digests, strict=False) if digest}
+        of_images = [digests[number] for number in numbers[split]]
+        found = {digest: (split, row.name) for row, digest in zip(images, of_images, strict=True) if digest}
         for digest, (_, name) in found.items():
             if digest in seen:
                 other_split, other = seen[digest]

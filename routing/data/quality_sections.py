@@ -29,6 +29,37 @@ class QualitySection(QualityDatasetSection):
     num_test: int = Field(default=2_000, ge=20, le=1_000_000, description="Test images drawn.")
 
 
+class ScoreColumns(Section):
+    """Names of the CSV's columns."""
+
+    image: str = Field(default="image_name", min_length=1, description="Name of the image inside the folder.")
+    score: str = Field(default="MOS", min_length=1, description="Its mean opinion score; higher is better.")
+    set: str = Field(
+        default="set", min_length=1, description="training, validation or test; a CSV without it is cut by seed."
+    )
+
+
+class ScoreSplit(Section):
+    """How images are cut into training, validation and test where the CSV does not say so; by dataset.seed."""
+
+    val_fraction: float = Field(default=0.2, gt=0, lt=1, description="Share of the images, or groups, to validate on.")
+    test_fraction: float = Field(default=0.0, ge=0, lt=1, description="Share to test on; 0: there is no test split.")
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Column whose equal values stay in one split: the reference image of synthetic distortions, say.",
+    )
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> ScoreSplit:
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"dataset.split: val_fraction {self.val_fraction:g} and test_fraction {self.test_fraction:g} leave "
+                "nothing to train on (valid: below 1 together)"
+            )
+        return self
+
+
 class ScoredFolder(Section):
     """A folder of images and a CSV of mean opinion scores (MOS), one row per image."""
 
@@ -39,6 +70,7 @@ class ScoredFolder(Section):
     images: Path = Field(default=Path("1024x768"), description="Folder of the images, relative to the root.")
     mos_min: float = Field(default=0.0, description="MOS that becomes target 0.")
     mos_max: float = Field(default=100.0, description="MOS that becomes target 1.")
+    columns: ScoreColumns = ScoreColumns()
 
     @model_validator(mode="after")
     def _range_is_not_empty(self) -> ScoredFolder:
@@ -56,6 +88,9 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder, FileImagesSection):
     name: Literal["koniq10k"] = "koniq10k"
     input_size: int = Field(default=384, ge=32, le=1024, description="Images are resized once to this height.")
     input_width: int = Field(default=512, ge=32, le=2048, description="And to this width, in pixels.")
+    split: ScoreSplit | None = Field(
+        default=None, description="Cut by dataset.seed instead of the CSV's column; null: only where it has none."
+    )
     cross_test: ScoredFolder | None = Field(
         default=None, description="Second data set in the same form, tested after training (cross_* metrics)."
     )

@@ -16,6 +16,7 @@ from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.data.cache import cache_folder
 from routing.data.images import StoredImages
+from routing.data.koniq import read_scores
 from routing.data.quality_sections import Koniq10kSection
 from routing.errors import InputError
 from routing.runner import run
@@ -224,3 +225,112 @@ def test_trains_and_tests_across_data(root: Path, tmp_path: Path) -> None:
 def test_cross_test_says_which_data_is_wrong(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dataset.cross_test.csv: .*no such file"):
         run(koniq_run(root, cross_test={"root": str(tmp_path)}))
+
+
+FIELD = {
+    # header and form of the public files; the values are drawn
+    "SPAQ": ("Image name", "MOS", (0, 100), None, {}),
+    "KADID": ("dist_img", "dmos", (1, 5), "ref_img", {"split": {"group": "ref_img"}}),
+    "LIVE in the wild": ("image", "mos", (0, 100), None, {}),
+}
+
+
+def _drawn(root: Path, name: str, count: int = 50) -> dict[str, Any]:
+    """Write a data set in the form of its public file; return the keys that read it."""
+    image, score, (low, high), group, keys = FIELD[name]
+    rng = np.random.default_rng(0)
+    rows = [
+        {"image_name": f"I{index:02d}.png", image: f"I{index:02d}.png", score: rng.uniform(low, high)}
+        | ({group: f"R{index // 5:02d}.png"} if group else {})
+        for index in range(count)
+    ]
+    write(root, rows, [key for key in rows[0] if key != "image_name"], "scores.csv")
+    scale = {"mos_min": low, "mos_max": high, "csv": "scores.csv"}
+    return {**scale, **keys, "columns": {"image": image, "score": score}}
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_other_public_data_go_through_the_csv(name: str, folder: Path) -> None:
+    """No column of sets: cut by seed, 80 / 20; without a test split a run trains."""
+    keys = _drawn(folder, name)
+    data = section(folder, **keys).load()
+    assert {split: len(part) for split, part in data.splits.items()} == {"train": 40, "val": 10}
+    record = run(koniq_run(folder, **keys))
+    assert "val_krcc" in record.metrics
+    with pytest.raises(InputError, match=r"no split 'test'"):
+        data["test"]
+
+
+def test_a_group_is_never_cut_and_the_seed_decides(folder: Path) -> None:
+    keys = _drawn(folder, "KADID", count=40)
+    keys["split"] = {"group": "ref_img", "val_fraction": 0.25, "test_fraction": 0.25}
+    cuts = []
+    for seed in range(4):
+        rows = read_scores(section(folder, seed=seed, **keys), "dataset")
+        groups = {split: {int(row.name[1:3]) // 5 for row in part} for split, part in rows.items()}
+        assert {split: len(part) for split, part in rows.items()} == {"train": 20, "val": 10, "test": 10}
+        assert sum(len(part) for part in groups.values()) == 8  # every reference in one split only
+        cuts.append(tuple(sorted(groups["val"])))
+    assert len(set(cuts)) > 1
+    line = section(folder, **keys).describe()
+    assert line is not None
+    assert "val 10" in line
+    assert "cut by dataset.seed 0, rows of one ref_img together" in line
+
+
+def test_one_store_serves_every_cut(folder: Path) -> None:
+    keys = _drawn(folder, "SPAQ")
+    before = set(cache_folder().glob("koniq-*/images.npy"))
+    data = [section(folder, seed=seed, **keys).load() for seed in (0, 1)]
+    assert len(set(cache_folder().glob("koniq-*/images.npy")) - before) == 1
+    assert not torch.equal(data[0]["val"].targets, data[1]["val"].targets)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"columns": {"image": "name"}}, r"no column 'name'.*wanted: name, MOS"),
+        ({"columns": {"image": "Image name", "set": "fold"}}, r"no column 'fold'.*wanted: Image name, MOS, fold"),
+        ({"split": {"group": "ref"}}, r"no column 'ref'"),
+    ],
+)
+def test_columns_that_are_not_there(folder: Path, changes: dict[str, Any], message: str) -> None:
+    keys = {**_drawn(folder, "SPAQ"), **changes}
+    with pytest.raises(InputError, match=message):
+        section(folder, **keys).load()
+
+
+def test_nothing_left_to_train_on(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"dataset.split: val_fraction 0.6 and test_fraction 0.5 leave nothing"):
+        koniq_run(folder, split={"val_fraction": 0.6, "test_fraction": 0.5})
+
+
+KONIQ = """\
+image_name,c1,c2,c3,c4,c5,c_total,MOS,SD,set
+10526881085.jpg,0.0,0.385321100917,0.577981651376,0.0275229357798,0.00917431192661,109,44.4598214286,0.580870730284,test
+302681636.jpg,0.0,0.153153153153,0.630630630631,0.216216216216,0.0,111,53.5762711864,0.607218386344,test
+4699352200.jpg,0.0,0.018691588785,0.392523364486,0.579439252336,0.00934579439252,107,71.9345794393,0.550083753101,test
+5064264405.jpg,0.0,0.12037037037,0.62037037037,0.259259259259,0.0,108,58.9597457627,0.603081391778,training
+5097621606.jpg,0.0,0.04,0.61,0.34,0.01,100,62.2316513761,0.566399223877,validation
+6530161213.jpg,0.0,0.153153153153,0.603603603604,0.243243243243,0.0,111,54.7648305085,0.625947275583,test
+6907198605.jpg,0.0,0.00970873786408,0.582524271845,0.398058252427,0.00970873786408,103,66.2699115044,0.532049186947,training
+7957309250.jpg,0.0,0.03,0.55,0.41,0.01,100,63.5810810811,0.568535243615,training
+8666962145.jpg,0.0,0.0952380952381,0.590476190476,0.304761904762,0.00952380952381,105,58.6769911504,0.624147770612,training
+9197349207.jpg,0.0,0.118811881188,0.613861386139,0.257425742574,0.00990099009901,101,58.5957943925,0.628214505839,training
+"""
+
+
+def test_the_real_file_of_koniq_10k(folder: Path) -> None:
+    """Header and ten rows drawn from koniq10k_distributions_sets.csv; only the photographs are not real."""
+    images = folder / "1024x768"
+    images.mkdir(parents=True)
+    for number, line in enumerate(KONIQ.splitlines()[1:]):
+        colours = np.random.default_rng(number).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        Image.fromarray(colours).save(images / line.split(",")[0])
+    (folder / "koniq10k_distributions_sets.csv").write_text(KONIQ)
+    rows = read_scores(section(folder), "dataset")
+    assert {split: len(part) for split, part in rows.items()} == {"train": 5, "val": 1, "test": 4}
+    first = KONIQ.splitlines()[1].split(",")
+    found = next(row for part in rows.values() for row in part if row.name == first[0])
+    assert found.quality == pytest.approx(float(first[7]) / 100)
+    assert section(folder).load()["train"].images.shape[1:] == (3, 48, 64)
