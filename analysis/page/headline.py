@@ -88,22 +88,19 @@ def _against_dense(summary: Summary) -> list[str]:
     found, objectives = dense_matches(summary), summary.results.objectives
     if found is None:
         return []
-    text = f"The best conditional point is {_point(found.best_row, objectives)}; "
+    best = f"The best conditional point is {_point(found.best_row, objectives)}; "
     if found.best is None:
-        text += "no dense net of this study is as good."
+        lines = [best + "no dense net of this study is as good."]
     else:
-        quotient = 1 / found.best.share
-        text += (
-            f"the cheapest dense net as good costs {quotient:.2g} times that: {_point(found.best.dense, objectives)}."
-        )
-    if found.saving is None:
-        return [text, "No conditional point costs less than the cheapest dense net as good."]
-    match = found.saving
-    return [
-        text,
-        f"The largest saving: {_point(match.row, objectives)} needs {match.share:.0%} of the cheapest dense net as "
-        f"good, {_point(match.dense, objectives)}.",
-    ]
+        quotient, dense = 1 / found.best.share, _point(found.best.dense, objectives)
+        lines = [best + f"the cheapest dense net as good costs {quotient:.2g} times that: {dense}."]
+    if found.saving is not None:
+        row, dense = (_point(point, objectives) for point in (found.saving.row, found.saving.dense))
+        share = f"{found.saving.share:.0%}"
+        lines.append(f"The largest saving: {row} needs {share} of the cheapest dense net as good, {dense}.")
+    elif found.best is not None:
+        lines.append("No conditional point costs less than the cheapest dense net as good.")
+    return lines
 
 
 def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.DataFrame | None) -> str:
