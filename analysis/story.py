@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.read.results import Results, read_results
 from routing.config.run import RunConfig
+from routing.config.script import read_run
 from routing.errors import InputError
 from routing.files.record import read_history
 from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, LOG_FILE
@@ -83,7 +84,7 @@ def _about(row: Mapping[str, Any], own: Path) -> list[str]:
 def _changes(results: Results, own: Path) -> Part:
     """Return the keys whose value is not the base's; a key that the base's model lacks is compared with its default."""
     try:
-        config = RunConfig.from_yaml(own / CONFIG_FILE).dotted()
+        config = read_run(own / CONFIG_FILE).dotted()
     except InputError as error:
         return Part("", lines=[str(error)])
     base = _base(results, config)

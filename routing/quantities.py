@@ -192,6 +192,8 @@ def split_of(name: str) -> str | None:
 def on_split(name: str, split: str) -> str:
     """Return the column of the same quantity on another split; a cost has no split and stays."""
     own = split_of(name)
+    if own is None and name in _measured and _known[name].kind == "task":
+        return f"{split}_{name}"
     return name if own is None else f"{split}_{name[len(own) + 1 :]}"
 
 
@@ -264,6 +266,20 @@ def reported_by(task: str) -> list[str]:
 def add_task(name: str, task: str) -> None:
     """Say that runs of a further task report the quantity, too."""
     _known[name] = replace(_known[name], tasks=tuple(dict.fromkeys((*_known[name].tasks, task))))
+
+
+_measured: set[str] = set()
+
+
+def declare_measured(column: str, goal: Goal, is_cost: bool) -> None:
+    """Say what a column of a script of the user's is; a quantity that is known already stays what it is."""
+    split, _, rest = column.partition("_")
+    name = rest if split in SPLITS and rest else column
+    if name in _known and name not in _measured:
+        return
+    more: dict[str, Any] = {"scale": "log", "low": 0.0, "above_low": True} if is_cost else {}
+    _known[name] = Quantity(name, goal, "cost" if is_cost else "task", **more)
+    _measured.add(name)
 
 
 def declare(one: Quantity) -> None:

@@ -25,18 +25,18 @@ from typing import Any
 from ray import tune
 
 from routing.config.plugins import leave_current_folder
-from routing.config.run import RunConfig
+from routing.config.script import AnyRun, read_run, run_from_dict
 from routing.errors import InputError, RoutingError, is_disk_full
 from routing.files.atomic import write_text
 from routing.files.mirror import Mirror
 from routing.files.printed import printed_to
-from routing.files.record import TrialRecord, read_metrics
+from routing.files.record import read_metrics
 from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, LOG_FILE, METRICS_FILE
 from routing.files.scratch import scratch_folder
 
 _SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)
 """Seconds between attempts to send a finished run to its mirror."""
-RunFunction = Callable[..., TrialRecord]
+RunFunction = Callable[..., Any]
 
 
 class RunStopped(BaseException):
@@ -192,17 +192,17 @@ def _function(path: str) -> RunFunction:
     return function
 
 
-def _config(trial: dict[str, Any]) -> RunConfig:
-    return RunConfig.from_dict(json.loads(trial["config"]))
+def _config(trial: dict[str, Any]) -> AnyRun:
+    return run_from_dict(json.loads(trial["config"]))
 
 
-def _is_finished(out: Path, config: RunConfig) -> bool:
+def _is_finished(out: Path, config: AnyRun) -> bool:
     """Return whether ``out`` holds the whole result of this run; an unreadable one is removed."""
     if not (out / METRICS_FILE).exists():
         return False
     try:
         read_metrics(out)
-        return RunConfig.from_yaml(out / CONFIG_FILE).is_same_run(config)
+        return read_run(out / CONFIG_FILE).is_same_run(config)
     except (InputError, OSError):
         (out / METRICS_FILE).unlink(missing_ok=True)
         return False

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from routing.config.run import RunConfig
+from routing.config.script import AnyRun, ScriptRun, read_run
 from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_json
 from routing.files.links import check_links
@@ -29,6 +30,7 @@ from routing.files.results_folder import (
     HIGH,
     LOW,
     MEAN,
+    METRICS_FILE,
     OPERATING_POINT,
     POINTS_FILE,
     SELECTED,
@@ -45,6 +47,7 @@ from search_spaces.ledger.tables import write_table
 from search_spaces.signals import GO_ON
 from search_spaces.study.load import load_study, parse_study
 from search_spaces.study.schema import MAX_NAME, Study
+from search_spaces.study.script import SCRIPT_KEYS, ScriptStudy
 from search_spaces.tune import sweep
 
 RUN = "search_spaces.confirmation:train_and_test"
@@ -83,7 +86,8 @@ def confirm(
     arms = distinct_configurations(folder, front)
     declared = confirmation_study(folder, study, arms, seeds)
     if run == RUN:  # before hours of training: is there a test split at all?
-        datasets = {config.dataset.model_dump_json(): config.dataset for config in (_config(folder, n) for n in arms)}
+        runs = [_config(folder, number) for number in arms]
+        datasets = {run.dataset.model_dump_json(): run.dataset for run in runs if isinstance(run, RunConfig)}
         for dataset in datasets.values():
             dataset.load()["test"]
     out = folder / CONFIRM_FOLDER
@@ -128,6 +132,8 @@ def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: 
         "resources": study.resources.model_dump(mode="json"),
         "trial_timeout": study.trial_timeout,
     }
+    if isinstance(study, ScriptStudy):
+        values |= study.model_dump(mode="json", include=SCRIPT_KEYS, exclude_none=True)
     return parse_study(values, f"{folder}: front")
 
 
@@ -145,18 +151,32 @@ def _seeds_used(folder: Path, on_front: Sequence[int]) -> set[int]:
     return used | {int(seed) for seed in pd.to_numeric(seeds, errors="coerce").dropna()}
 
 
-def _config(folder: Path, number: int) -> RunConfig:
-    return RunConfig.from_yaml(trial_folder(folder, number) / CONFIG_FILE)
+def _config(folder: Path, number: int) -> AnyRun:
+    return read_run(trial_folder(folder, number) / CONFIG_FILE)
 
 
-def train_and_test(config: RunConfig, report: Callable[[dict[str, float]], None] | None, out: Path) -> TrialRecord:
+def train_and_test(config: AnyRun, report: Callable[[dict[str, float]], None] | None, out: Path) -> Any:
     """Train a run and evaluate its operating points on the test split; the run of ``confirm``'s workers."""
+    if isinstance(config, ScriptRun):
+        return _train_and_test_script(config, report, out)
     from routing.runner import run
 
     def test(record: TrialRecord) -> None:
         write_json(out / TEST_FILE, {"points": [point.row() for point in points_on_test_split(out, record.points)]})
 
     return run(config, report, out, before_record=test)
+
+
+def _train_and_test_script(
+    config: ScriptRun, report: Callable[[dict[str, float]], None] | None, out: Path
+) -> dict[str, Any]:
+    from routing.script import evaluate, train
+
+    metrics, content = train(config, report, out)
+    if config.evaluate is not None:
+        write_json(out / TEST_FILE, {"points": evaluate(config, content["points"], out)})
+    write_json(out / METRICS_FILE, content)
+    return metrics
 
 
 def points_on_test_split(out: Path, points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -211,6 +231,8 @@ def match(chosen: pd.Series, points: pd.DataFrame) -> pd.Series | None:
     same = points[points["knob_value"].astype(str) == str(chosen["knob_value"])]
     if len(same):
         return same.iloc[0]
+    if "flops" not in points:  # of a script
+        return None
     distance = (np.log(points["flops"].clip(lower=1e-12)) - np.log(max(chosen["flops"], 1e-12))).abs()
     return points.loc[distance.idxmin()]
 

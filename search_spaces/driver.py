@@ -10,6 +10,7 @@ from pathlib import Path
 
 from routing.commands.console import Phase, duration
 from routing.config.run import RunConfig
+from routing.config.script import AnyRun
 from routing.errors import InputError
 from routing.files.mirror import Mirror
 from search_spaces.ledger.folder import drop_leftovers, drop_models, locked, study_seed, write_environment
@@ -158,7 +159,7 @@ def check_data(plan: Blueprint, address: str | None) -> list[str]:
 
     On a cluster only the description is checked: its nodes may hold the images at this path when the driver does not.
     """
-    configs = list(_runs_of_every_data_set(plan))
+    configs = [run for run in _runs_of_every_data_set(plan) if isinstance(run, RunConfig)]
     datasets = {config.dataset.model_dump_json(): config.dataset for config in configs}
     for dataset in datasets.values():
         if cluster_address(address) is None:
@@ -171,7 +172,7 @@ def check_data(plan: Blueprint, address: str | None) -> list[str]:
     return [line for line in lines if line]
 
 
-def _runs_of_every_data_set(plan: Blueprint) -> Iterator[RunConfig]:
+def _runs_of_every_data_set(plan: Blueprint) -> Iterator[AnyRun]:
     """Yield the runs of an ablation, or those at the corners of a search."""
     if plan.samples:
         yield from map(plan.configure, plan.space.corners())

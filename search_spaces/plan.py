@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from routing.config.run import RunConfig
+from routing.config.script import AnyRun, ScriptRun
 from routing.config.section import dotted, nested
 from routing.errors import InputError
 from routing.files.results_folder import ARM
@@ -18,6 +19,7 @@ from search_spaces.search.rules import rule_of
 from search_spaces.study.ablation import declared_arms, planned_trials
 from search_spaces.study.parameters import at_quantile, extremes
 from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
+from search_spaces.study.script import ScriptStudy, space_of
 from search_spaces.study.space import Space
 
 _COUNTED = 100_000
@@ -34,7 +36,7 @@ class Blueprint:
     """
 
     space: Space
-    configure: Callable[[dict[str, Any]], RunConfig]
+    configure: Callable[[dict[str, Any]], AnyRun]
     enqueue: list[dict[str, Any]]
     total: int
     sampler: SamplerSection
@@ -48,14 +50,14 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
         trials: of an ablation, its first ones only; a sweep says itself how many it has.
     """
     if isinstance(study, SweepStudy):
-        space = Space(study.space, study.base)
+        space = space_of(study)
         enqueued = [space.labels(setting) for setting in study.enqueue]
         return Blueprint(space, _placed(space.config, study), enqueued, study.trials, study.sampler)
     declared = {arm.name: arm for arm in declared_arms(study)}
     table = Space({ARM: Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
     every = [{ARM: name, "seed": seed} for seed in study.seeds for name in declared][:trials]
 
-    def configure(values: dict[str, Any]) -> RunConfig:
+    def configure(values: dict[str, Any]) -> AnyRun:
         if values[ARM] not in declared:
             raise InputError(f"arm '{values['arm']}' is no longer in the study")
         return declared[values[ARM]].config(study, values["seed"])
@@ -64,11 +66,13 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
     return Blueprint(table, _placed(configure, study), every, len(every), sampler, samples=False)
 
 
-def _placed(configure: Callable[[dict[str, Any]], RunConfig], study: Study) -> Callable[[dict[str, Any]], RunConfig]:
+def _placed(configure: Callable[[dict[str, Any]], AnyRun], study: Study) -> Callable[[dict[str, Any]], AnyRun]:
     """Keep trials without a share of a GPU off it."""
 
-    def placed(values: dict[str, Any]) -> RunConfig:
+    def placed(values: dict[str, Any]) -> AnyRun:
         config = configure(values)
+        if isinstance(config, ScriptRun):
+            return config
         device = study.resources.placed(config.device)
         return config if device == config.device else config.replace(device=device)
 
@@ -86,16 +90,19 @@ def dry_run(study: Study, trials: int | None = None) -> str:
     lines = [f"{study.kind} '{study.name}': {total} trials"]
     lines += [f"question: {study.question}"] if study.question else []
     lines += [f"cost: {study.cost}"] if study.cost else []
-    configs = spread(study)
-    estimate = _estimate(study, total, configs)  # first says whether any can run
-    lines += [*_data(configs), *estimate, *_too_few_settings(study, total)]
+    if isinstance(study, ScriptStudy):
+        lines += [*_of_script(study), *_too_few_settings(study, total)]
+    else:
+        configs = spread(study)
+        estimate = _estimate(study, total, configs)  # first says whether any can run
+        lines += [*_data(configs), *estimate, *_too_few_settings(study, total)]
     goals = ", ".join(f"{o.goal} {o.metric} (reference {o.reference:g})" for o in study.objectives)
     lines.append(f"objectives: {goals}")
     if isinstance(study, SweepStudy):
         lines.append(f"sampler: {study.sampler.name}, seed {study.sampler.seed}")
         lines += [f"constraint: {text}" for text in study.constraints]
         lines.append("space:")
-        lines += [f"  {line}" for line in Space(study.space, study.base).words()]
+        lines += [f"  {line}" for line in space_of(study).words()]
         if study.enqueue:
             lines.append("first of all:")
             lines += [f"  {', '.join(f'{k} = {v}' for k, v in setting.items())}" for setting in study.enqueue]
@@ -106,6 +113,12 @@ def dry_run(study: Study, trials: int | None = None) -> str:
             changed = ", ".join(f"{key} = {value}" for key, value in arm.changes.items())
             lines.append(f"  {arm.name}: {changed or 'the base'}")
     return "\n".join(lines)
+
+
+def _of_script(study: ScriptStudy) -> list[str]:
+    """Return a line on what is run, and one on early stopping."""
+    stops = "no early stopping: steps is not given" if study.steps is None else f"steps of a run: {study.steps}"
+    return [f"script: {study.run or study.command}", stops]
 
 
 def _data(configs: Sequence[RunConfig]) -> list[str]:
@@ -164,7 +177,7 @@ def _too_few_settings(study: Study, total: int) -> list[str]:
     """Return a line where a space without ranges has fewer settings than trials are asked for."""
     if not isinstance(study, SweepStudy):
         return []
-    space, sizes = Space(study.space, study.base), []
+    space, sizes = space_of(study), []
     for parameter in space.parameters.values():
         low, high = parameter.float_range or (0.0, 0.0)
         if low < high and parameter.step is None:
@@ -192,12 +205,14 @@ def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
     ]
 
 
-def run_of(study: Study, plan: Blueprint, values: dict[str, Any]) -> tuple[RunConfig, float] | str:
+def run_of(study: Study, plan: Blueprint, values: dict[str, Any]) -> tuple[AnyRun, float] | str:
     """Return the run of a setting and its expected FLOPs, or why it may not run."""
-    from routing.evaluation.compute import expected_flops  # imports torch
-
     try:
         config = plan.configure(values)
+        if isinstance(config, ScriptRun):  # what it costs is known afterwards
+            return config, 0.0
+        from routing.evaluation.compute import expected_flops  # imports torch
+
         flops = expected_flops(config)
     except InputError as error:
         return str(error)
@@ -238,7 +253,7 @@ def spread(study: Study) -> list[RunConfig]:
     """Return runs spread evenly over the space, or one per arm."""
     if not isinstance(study, SweepStudy):
         return [arm.config(study, study.seeds[0]) for arm in declared_arms(study)]
-    space = Space(study.space, study.base)
+    space = space_of(study)
     configs = []
     for index in range(64):
         shares: dict[str, Any] = {

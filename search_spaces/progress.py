@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from routing.commands.console import duration
-from routing.config.run import RunConfig
+from routing.config.script import AnyRun
 from routing.files.results_folder import COMPLETE, ERROR_FILE, FAIL, PRUNED, trial_folder
 from search_spaces.pace import Pace
 from search_spaces.words import Best, FoundPoint, of_model, of_values
@@ -88,10 +88,10 @@ class SweepProgress:
         if self._view is not None:
             self._view.stop()
 
-    def started(self, number: int, config: RunConfig) -> None:
+    def started(self, number: int, config: AnyRun) -> None:
         """Note that a worker has taken a trial, for the first time or again."""
-        self.running[number] = Running(number, of_model(config), config.training.num_epochs)
-        self._pace.start(number, config.training.num_epochs, time.monotonic())
+        self.running[number] = Running(number, of_model(config), config.num_epochs)
+        self._pace.start(number, config.num_epochs, time.monotonic())
 
     def reported(self, number: int, row: Mapping[str, Any]) -> None:
         """Note a row of a running trial's history."""

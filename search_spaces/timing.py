@@ -13,6 +13,7 @@ from search_spaces.on_ray.session import local_concurrency
 from search_spaces.plan import spread, trained_epochs
 from search_spaces.study.ablation import planned_trials
 from search_spaces.study.schema import Study
+from search_spaces.study.script import ScriptStudy
 
 
 def how_long(study: Study, trials: int | None = None, concurrency: int | None = None) -> str:
@@ -21,6 +22,9 @@ def how_long(study: Study, trials: int | None = None, concurrency: int | None = 
     The settings in between are taken to cost time as they cost multiply-adds: a trial by linear interpolation.
     """
     from routing.commands.timing import time_run
+
+    if isinstance(study, ScriptStudy):
+        return "time: not measured: what a script takes is known once it has run"
 
     try:
         slots = local_concurrency(study.resources, concurrency)

@@ -19,10 +19,12 @@ from search_spaces.signals import go_on
 from search_spaces.study.ablation import planned_trials
 from search_spaces.study.load import load_study
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy, parse_duration
+from search_spaces.study.script import ScriptStudy
 
 RESULTS_FOLDER = Path("results")
 """Default parent of results folders."""
 DEFAULT_RUN = "routing.runner:run"
+SCRIPT_RUN = "routing.script:run"
 
 
 def sweep(
@@ -67,6 +69,8 @@ def sweep(
     total = planned_trials(study, trials)
     if isinstance(study, SweepStudy):
         study = study.model_copy(update={"trials": total})
+    if run == DEFAULT_RUN and isinstance(study, ScriptStudy):
+        run = SCRIPT_RUN
     mirror = Mirror(str(out)) if is_url(out) else None
     driver = Driver(
         study,

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from routing.claim import claim_of
+from routing.config.script import ScriptRun
 from routing.pareto import volume_of
 from routing.quantities import find, heading, in_words
 
 if TYPE_CHECKING:
-    from routing.config.run import RunConfig
+    from routing.config.script import AnyRun
     from routing.objectives import Objective
 
 
@@ -18,8 +19,10 @@ FoundPoint = tuple[str, list[float]]
 """What was trained, and one value per objective."""
 
 
-def of_model(config: RunConfig) -> str:
+def of_model(config: AnyRun) -> str:
     """Return what a run trains: ``patch_routing/top_k``, or the model alone where nothing is routed."""
+    if isinstance(config, ScriptRun):
+        return config.script
     keys = config.dotted()
     return "/".join(str(keys[key]) for key in ("model.name", "model.router.mode") if keys.get(key))
 

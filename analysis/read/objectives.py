@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from routing.errors import InputError
 from routing.objectives import Objective
 from routing.pareto import losses_of
+from routing.quantities import declare_measured
 
 DEFAULT = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),
@@ -43,6 +44,8 @@ def _objective(entry: Any) -> Objective:
     reference = entry.get("reference")
     if reference is not None and not _is_finite(reference):
         raise InputError(f"study.yaml: objectives: reference of {entry['metric']} is not a number: {reference!r}")
+    if "cost" in entry:  # of a training script, which nothing else knows
+        declare_measured(entry["metric"], goal, entry["cost"] is True)
     return Objective(metric=entry["metric"], goal=goal, reference=reference)
 
 

@@ -163,6 +163,8 @@ class RunConfig(Section):
             values = {} if values is None else values
             if not isinstance(values, dict):
                 raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
+            if "run" in values or "command" in values:
+                raise InputError(f"{path}: a run of a training script, which only sweep, confirm and analyze know")
             if values.get("kind") in ("sweep", "ablation"):
                 raise InputError(f"{path}: this is a study, not a run; write routing sweep {path}")
         plugins = split_overrides(overrides).get("plugins")
@@ -176,9 +178,14 @@ class RunConfig(Section):
         tree = switch_names(own, changes)
         return cls.from_dict(merge(tree, nested(changes)), where)
 
-    def is_same_run(self, other: RunConfig) -> bool:
+    @property
+    def num_epochs(self) -> int:
+        """Epochs of the training when nothing stops it."""
+        return self.training.num_epochs
+
+    def is_same_run(self, other: Any) -> bool:
         """Return whether both are one run, wherever it is computed: ``device`` does not count."""
-        return self.model_copy(update={"device": other.device}) == other
+        return isinstance(other, RunConfig) and self.model_copy(update={"device": other.device}) == other
 
     def dotted(self) -> dict[str, Any]:
         """Return ``{"dataset.name": "digits", "seed": 0, ...}``, JSON-ready."""

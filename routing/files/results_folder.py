@@ -21,6 +21,8 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 ERROR_FILE = "error.txt"
 LOG_FILE = "log.txt"
 """What a trial of a sweep printed."""
+SCRIPT_FOLDER = "out"
+"""Folder of a training script of the user's inside that of its run."""
 TEST_FILE = "confirm_test.json"
 """Operating points on the test split, written by ``confirm`` only: what a user evaluates stays out of every table."""
 

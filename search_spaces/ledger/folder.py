@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from routing.config.run import RunConfig
+from routing.config.script import AnyRun, read_run
 from routing.config.section import dotted, nested
 from routing.errors import InputError
 from routing.files.atomic import write_text
@@ -45,10 +46,10 @@ _LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors|journal)\.[a-z0
 _FREE_TO_CHANGE = {"trials", "question", "cost", "resources", "trial_timeout", "keep_models"}
 
 
-def holds_run(folder: Path, config: RunConfig) -> bool:
+def holds_run(folder: Path, config: AnyRun) -> bool:
     """Return whether a trial's folder belongs to this run: a truncated ledger assigns the same number again."""
     try:
-        return RunConfig.from_yaml(folder / CONFIG_FILE).is_same_run(config)
+        return read_run(folder / CONFIG_FILE).is_same_run(config)
     except InputError:
         return False
 
@@ -125,7 +126,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return lines
 
 
-def has_run_as(config: RunConfig, labels: dict[str, Any]) -> bool:
+def has_run_as(config: AnyRun, labels: dict[str, Any]) -> bool:
     """Return whether a run has this setting, given as the ledger stores it; what is no key of a run does not count."""
     values = config.dotted()
     return all(to_label(values[key]) == label for key, label in labels.items() if key in values)

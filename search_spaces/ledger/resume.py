@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from routing.config.run import RunConfig
+from routing.config.script import read_run
 from routing.errors import InputError
 from routing.files.record import read_history, read_metrics
 from routing.files.results_folder import (
@@ -95,7 +95,7 @@ def _finished_values(
     try:
         metrics = read_metrics(folder)["metrics"]
         if former_studies(folder.parents[1]):  # the trial may have run under an earlier version of the study
-            is_own = has_run_as(RunConfig.from_yaml(folder / CONFIG_FILE), setting_of(trial))
+            is_own = has_run_as(read_run(folder / CONFIG_FILE), setting_of(trial))
         else:
             is_own = holds_run(folder, plan.configure(plan.space.restore(setting_of(trial))))
     except (InputError, KeyError):  # KeyError: it was killed before its whole setting was written

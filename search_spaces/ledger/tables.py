@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.commands.console import duration
-from routing.config.run import RunConfig
+from routing.config.script import AnyRun, read_run
 from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.names import safe_cell
@@ -67,7 +67,7 @@ class Collector:
     """
 
     def __init__(
-        self, out: Path, configure: Callable[[dict[str, Any]], RunConfig], objectives: Sequence[Objective]
+        self, out: Path, configure: Callable[[dict[str, Any]], AnyRun], objectives: Sequence[Objective]
     ) -> None:
         self.out, self.configure, self.objectives = out, configure, objectives
         self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
@@ -177,9 +177,9 @@ class Collector:
             ran = self._config_in_folder(trial.number)
             return setting if ran is None else ran.dotted()
 
-    def _config_in_folder(self, number: int) -> RunConfig | None:
+    def _config_in_folder(self, number: int) -> AnyRun | None:
         try:
-            return RunConfig.from_yaml(trial_folder(self.out, number) / CONFIG_FILE)
+            return read_run(trial_folder(self.out, number) / CONFIG_FILE)
         except InputError:
             return None
 

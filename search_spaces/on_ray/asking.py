@@ -11,11 +11,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from routing.config.run import RunConfig
+from routing.config.script import AnyRun
 from search_spaces.ledger.ledger import REPLACES, RETRY_OF, Ledger, setting_of
 from search_spaces.search.proposer import Proposal, Proposer
 
-Check = Callable[[dict[str, Any]], tuple[RunConfig, float] | str]
+Check = Callable[[dict[str, Any]], tuple[AnyRun, float] | str]
 """Setting -> its run and expected FLOPs, or the reason why it may not run."""
 _WAIT_SECONDS = 1.0
 """Longest time that Ray Tune waits for a proposal at once, so that signals are handled in between."""
@@ -34,7 +34,7 @@ class Ready:
     """
 
     proposal: Proposal
-    config: RunConfig | None
+    config: AnyRun | None
     expected_flops: float
     waiting: FrozenTrial | None
 
@@ -127,7 +127,7 @@ class Asker:
     def _ask(self) -> Ready | None:
         queued = sorted(self._ledger.trials((TrialState.WAITING,)), key=_is_first_time)
         waiting = next((trial for trial in queued if trial.number not in self._claimed), None)
-        accepted: dict[str, tuple[RunConfig, float]] = {}
+        accepted: dict[str, tuple[AnyRun, float]] = {}
 
         def accept(values: dict[str, Any]) -> str | None:
             if self._closed:

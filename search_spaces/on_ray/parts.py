@@ -12,7 +12,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from routing.config.run import RunConfig
+from routing.config.script import AnyRun
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.search.rules import Rule
 
@@ -35,7 +35,7 @@ class StudyScheduler(FIFOScheduler):
         if live is None or result.get("done"):
             return TrialScheduler.CONTINUE
         live.last = result
-        verdict = self.rule.judge(live.number, result, live.config.training.num_epochs, live.expected_flops)
+        verdict = self.rule.judge(live.number, result, live.config.num_epochs, live.expected_flops)
         if verdict is None or verdict.goes_on or live.to_the_end:
             return TrialScheduler.CONTINUE
         self.search.stopped[trial.trial_id] = verdict
@@ -94,7 +94,7 @@ class StudyCallback(Callback):
         should_stop: Callable[[], bool],
         start_clock: Callable[[], None],
         publish: Callable[[], None],
-        started: Callable[[int, RunConfig], None],
+        started: Callable[[int, AnyRun], None],
         reported: Callable[[int, dict[str, Any]], None],
         refresh: Callable[[], None],
     ) -> None:

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from routing.config.run import RunConfig
+from routing.config.script import AnyRun
 from routing.files.mirror import Mirror
 from routing.files.results_folder import TRIALS_FOLDER, trial_folder
 from routing.quantities import is_metric, split_of
@@ -40,7 +40,7 @@ class Live:
 
     number: int
     handle: int
-    config: RunConfig
+    config: AnyRun
     expected_flops: float
     to_the_end: bool
     last: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class LedgerSearch(OptunaSearch):
         attrs: dict[str, Any] = dict(ready.waiting.user_attrs) if ready.waiting is not None else {}
         if proposal.index is not None:
             attrs[PROPOSAL] = proposal.index
-        if ready.config is not None:
+        if ready.config is not None and ready.expected_flops:
             attrs[EXPECTED_FLOPS] = ready.expected_flops
         labels = self.proposer.space.labels(proposal.values) if self.proposer.samples else {}
         distributions = self.proposer.space.distributions()
@@ -139,11 +139,11 @@ class LedgerSearch(OptunaSearch):
         )  # an ablation's arms are enqueued too, but may be stopped
         self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, declared)
         config = json.dumps(ready.config.model_dump(mode="json"))
-        pauses = [] if declared else self.rungs(ready.config.training.num_epochs)
+        pauses = [] if declared else self.rungs(ready.config.num_epochs)
         trial = {"run": self.run, "config": config, "out": str(folder.resolve()), "pauses": pauses}
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.address}
 
-    def _prepare(self, folder: Path, retry_of: int | None, config: RunConfig) -> None:
+    def _prepare(self, folder: Path, retry_of: int | None, config: AnyRun) -> None:
         """Give a repeated trial the folder of its first attempt; leftovers of another run are deleted."""
         earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
         if self.mirror is not None and earlier is not None:  # a node's latest upload may be the only copy

@@ -11,7 +11,7 @@ from routing.config.section import dotted, nested
 from routing.errors import InputError
 from routing.files.results_folder import BASELINE_ARM
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy
-from search_spaces.study.space import Space
+from search_spaces.study.script import space_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Arm:
     def config(self, study: AblationStudy, seed: int) -> RunConfig:
         """Return the run of this arm under a seed."""
         split = {"dataset.seed": seed} if study.split_by_seed else {}
-        return Space({}, study.base).config({**dotted(nested(self.changes)), **split, "seed": seed})
+        return space_of(study, {}).config({**dotted(nested(self.changes)), **split, "seed": seed})
 
 
 def declared_arms(study: AblationStudy) -> list[Arm]:

@@ -22,9 +22,16 @@ from search_spaces.study.messages import Places, first_problem, why_unknown
 from search_spaces.study.parameters import at_quantile, contains, is_constant
 from search_spaces.study.registry import SAMPLERS
 from search_spaces.study.schema import AblationStudy, Parameter, Study, SweepStudy
+from search_spaces.study.script import ScriptAblationStudy, ScriptStudy, ScriptSweepStudy
+from search_spaces.study.script_check import check_script
 from search_spaces.study.space import Space
 
 KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
+SCRIPT_KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {
+    "sweep": ScriptSweepStudy,
+    "ablation": ScriptAblationStudy,
+}
+"""Studies of a training script of the user's."""
 _FOLDERS = ("sweeps", "ablations")
 
 
@@ -117,13 +124,16 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None, s
     if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(str(kind), KINDS) if kind is not None else "; the key is missing"
         raise InputError(f"{place('kind')}: unknown kind {kind!r}{hint} (valid: {choices(KINDS)})")
+    declared = (SCRIPT_KINDS if {"run", "command"} & set(values) else KINDS)[kind]
     try:
-        study: Study = KINDS[kind].model_validate(values)
+        study: Study = declared.model_validate(values)
     except ValidationError as error:
-        raise InputError(first_problem(error, KINDS[kind], place)) from None
+        raise InputError(first_problem(error, declared, place)) from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
-    if isinstance(study, SweepStudy):
+    if isinstance(study, ScriptStudy):
+        check_script(study, place, source)
+    elif isinstance(study, SweepStudy):
         _check_sweep(study, place)
     else:
         _check_ablation(study, place)

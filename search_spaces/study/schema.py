@@ -64,7 +64,7 @@ def _one_or_more(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-def _levels(value: Any) -> Any:
+def levels(value: Any) -> Any:
     """``dataset.patch_grid_size: [4, 8]`` is short for one level per value of that key."""
     if not isinstance(value, dict):
         return value
@@ -289,7 +289,7 @@ class AblationStudy(StudyBase):
         "to the baseline; grid: every combination; arms: the declared levels alone, the first is the baseline.",
     )
     factors: Annotated[
-        dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=1)]], BeforeValidator(_levels)
+        dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=1)]], BeforeValidator(levels)
     ] = Field(min_length=1, description="factor -> level -> the keys it changes; or key of the run -> list of values.")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] = Field(
         min_length=1, description="Every arm is trained once under each of these seeds."

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from pages import ROOT, blocks
 
@@ -57,3 +58,43 @@ def test_a_network_of_another_library(package: str, name: str, folder: Path) -> 
     metrics = read_metrics(folder / "run")["metrics"]
     assert metrics["flops"] > 1e4
     assert metrics["flops"] == metrics["flops_p95"]
+
+
+@pytest.mark.slow
+def test_a_function_swept_and_confirmed(folder: Path) -> None:
+    write("my_train.py", "def train(config, report, seed, out)", folder)
+    write("my_study.yaml", "name: my_study", folder)
+    routing("sweep", "my_study.yaml", "--concurrency", "2", cwd=folder)
+    trials = pd.read_csv(folder / "results" / "my_study" / "trials.csv")
+    assert set(trials["state"]) == {"COMPLETE", "PRUNED"}
+    assert (trials.loc[trials["state"] == "PRUNED", "epochs"] < 4).all()
+    routing("confirm", "results/my_study", "--seeds", "2", "--concurrency", "2", cwd=folder)
+    confirmed = pd.read_csv(folder / "results" / "my_study" / "confirm" / "confirm.csv")
+    assert (confirmed["n"] == 2).all()
+    assert confirmed["test_accuracy_mean"].between(0.1, 1).all()
+    assert "winners_curse" in confirmed
+    assert "test" in (folder / "results" / "my_study" / "report.html").read_text()
+
+
+PROGRAM = """
+import argparse, json, pathlib
+parser = argparse.ArgumentParser()
+for name, kind in (("--lr", float), ("--seed", int), ("--out", pathlib.Path)):
+    parser.add_argument(name, type=kind)
+args = parser.parse_args()
+(args.out / "result.json").write_text(json.dumps({"error": (args.lr - 0.1) ** 2, "seconds": 1 + args.lr}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["my_forest", "my_command"])
+def test_a_model_of_scikit_learn_and_a_command(name: str, folder: Path) -> None:
+    write("my_forest.py", "RandomForestClassifier", folder)
+    (folder / "train.py").write_text(PROGRAM)
+    write(f"{name}.yaml", f"name: {name}", folder)
+    routing("sweep", f"{name}.yaml", "--concurrency", "2", cwd=folder)
+    trials = pd.read_csv(folder / "results" / name / "trials.csv")
+    assert set(trials["state"]) == {"COMPLETE"}
+    figures = folder / "results" / name / "figures"
+    assert (figures / "front.png").is_file()
+    assert (figures / "forest.png").is_file() == (name == "my_forest")
