@@ -13,9 +13,10 @@ from analysis.comparison import StudyComparison, compare
 from analysis.figures.drawing import FORMATS, WIDTHS, ColumnWidth
 from analysis.figures.which import draw_all
 from analysis.findings.ablation import ablation_table, answers, compare_arms
+from analysis.findings.attainment import attainment
 from analysis.findings.boundaries import boundary_warnings
 from analysis.findings.certificates import certificate_table
-from analysis.findings.confirmed import confirm_table, error_bars, read_confirmed
+from analysis.findings.confirmed import confirm_table, confirmed_rows, error_bars, read_confirmed
 from analysis.findings.importance import importances
 from analysis.findings.summary import Summary, summarise
 from analysis.page.headline import verdict
@@ -49,6 +50,7 @@ class Analysis:
     figures: list[Path]
     report: Path
     tables: list[Path]
+    confirmed: pd.DataFrame
     verdict: str
     others: tuple[Analysis, ...] = ()
     comparison: StudyComparison | None = None
@@ -133,6 +135,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         width,
         compared=compared,
         confirmed=error_bars(confirmed, results),
+        attained=attainment(results),
         importance=importance,
     )
     tables = _write_tables(folder / TABLES_FOLDER, findings, compared)
@@ -149,6 +152,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         figures=paths,
         report=report,
         tables=tables,
+        confirmed=confirmed_rows(confirmed, results),
         verdict=verdict(summary, confirmed),
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from routing import __version__
 from routing.bench import GROUPS
 from routing.commands.data_cli import cache, data
 from routing.commands.guard import guarded
-from routing.errors import MissingPackage, RoutingError
+from routing.errors import RoutingError
 
 OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
 
@@ -146,9 +145,9 @@ def sweep(study_file: str, out: str | None, dry_run: bool, timing: bool, **optio
     """Run a study (a file, or the name of a shipped one) and analyze it."""
     import search_spaces
     from routing.commands.console import Phase, say
-    from routing.commands.findings import show_headline
-    from routing.files.mirror import Mirror, is_url
-    from routing.files.results_folder import COMPLETE, FIGURES_FOLDER, TABLES_FOLDER
+    from routing.commands.findings import copy_findings, show_headline
+    from routing.files.mirror import is_url
+    from routing.files.results_folder import COMPLETE
 
     study = search_spaces.load_study(study_file)
     if dry_run:
@@ -162,11 +161,7 @@ def sweep(study_file: str, out: str | None, dry_run: bool, timing: bool, **optio
     results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
     found = _analyze([results], draw_model=_draw_model)
     if out is not None and is_url(out):
-        mirror = Mirror(out)
-        mirror.push(results, deep=False)
-        for folder in (FIGURES_FOLDER, TABLES_FOLDER):
-            mirror.push(results / folder, folder)
-        say(f"copied {results} to {mirror.url}")
+        copy_findings(results, out)
     if not found.states.get(COMPLETE):
         raise RoutingError(f"{results}: no trial has finished; why not: `routing show {results}`")
     show_headline(found)
@@ -185,7 +180,7 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
     from routing.commands.findings import show_headline
 
     search_spaces.confirm(results, seeds, **options)
-    show_headline(_analyze([results], draw_model=_draw_model))
+    show_headline(_analyze([results], draw_model=_draw_model, of_confirm=True))
 
 
 @cli.command()
@@ -199,7 +194,7 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
     """Tables, figures and report.html; several results folders are compared."""
     from routing.commands.findings import show_headline
 
-    found = _analyze(results, formats, column)
+    found = _analyze(results, formats=formats, width=column)
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow
         from routing.commands.console import say
@@ -209,14 +204,14 @@ def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, ml
     show_headline(found)
 
 
-def _analyze(results: Any, formats: tuple[str, ...] = ("png",), column: Any = "double", draw_model: Any = None) -> Any:
+def _analyze(results: Any, of_confirm: bool = False, **how: Any) -> Any:
     from analysis.report import analyze as analyze_results
     from routing.commands.console import Phase
     from routing.commands.findings import show_findings
 
     with Phase("writing the report"):
-        found = analyze_results(list(results), formats=formats, width=column, draw_model=draw_model)
-    show_findings(found)
+        found = analyze_results(list(results), **how)
+    show_findings(found, of_confirm)
     return found
 
 
@@ -279,25 +274,9 @@ def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[
 @click.option("--markdown", type=click.Path(path_type=Path), help="Also append the tables to this file.")
 def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
     """Speed, as ratios measured side by side in one run; on a machine that does nothing else."""
-    from routing.bench.tables import append_markdown, write_tables
-    from routing.commands.console import say, table
+    from routing.commands.benchmarks import run_groups
 
-    tables = []
-    for name in GROUPS if what == "all" else [what]:
-        try:
-            found = import_module(GROUPS[name]).bench(quick)
-        except MissingPackage as error:
-            if what != "all":
-                raise
-            say(f"left out: {name}: {error}")
-            continue
-        for one in found:
-            table(one.rows, one.columns, title=one.title)
-        tables += found
-        write_tables(tables, out)  # a later one may fail
-        if markdown is not None:
-            append_markdown(found, markdown, f"routing bench {name}{' --quick' if quick else ''}")
-    say(f"wrote {out}" if markdown is None else f"wrote {out} and {markdown}")
+    run_groups(list(GROUPS) if what == "all" else [what], quick, out, markdown)
 
 
 @cli.command()

@@ -9,9 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from routing.errors import InputError, choices, nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from routing.intervals import Interval
 
 Goal = Literal["maximize", "minimize"]
 SPLITS = {"train": "training", "val": "validation", "test": "test", "cross": "cross-dataset"}
@@ -237,6 +242,14 @@ def in_words(name: str, value: float) -> str:
     if known.is_count:
         return count(value)
     return f"{known.shown(value)} {known.unit}".rstrip()
+
+
+def interval_of(name: str, values: ArrayLike) -> Interval:
+    """Return the mean of repeats of a column with a 95 % interval inside its range; see ``bounded_interval``."""
+    from routing.intervals import bounded_interval  # imports scipy, which most users of this module can do without
+
+    known = find(name)
+    return bounded_interval(values, *((-math.inf, math.inf) if known is None else (known.low, known.high)))
 
 
 def ordered(names: Iterable[str]) -> list[str]:

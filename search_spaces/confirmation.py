@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from routing.config.run import RunConfig
 from routing.config.script import AnyRun, ScriptRun, read_run
@@ -22,28 +23,17 @@ from routing.files.atomic import write_json
 from routing.files.links import check_links
 from routing.files.record import OperatingPoint, TrialRecord, read_metrics
 from routing.files.results_folder import (
-    ARM,
     CONFIG_FILE,
-    CONFIRM_FILE,
     CONFIRM_FOLDER,
     FRONT_FILE,
-    HIGH,
-    LOW,
-    MEAN,
     METRICS_FILE,
-    OPERATING_POINT,
     POINTS_FILE,
-    SELECTED,
     STUDY_FILE,
     TEST_FILE,
     TRIALS_FILE,
-    WINNERS_CURSE,
     trial_folder,
 )
-from routing.intervals import mean_interval
-from routing.objectives import Objective
-from routing.quantities import on_split, split_of
-from search_spaces.ledger.tables import write_table
+from search_spaces.confirm_table import CORRECT, baseline_of, pack, write_confirmed
 from search_spaces.signals import GO_ON
 from search_spaces.study.load import load_study, parse_study
 from search_spaces.study.schema import MAX_NAME, Study
@@ -65,7 +55,7 @@ def confirm(
     time_budget: float | str | None = None,
     run: str = RUN,
 ) -> Path:
-    """Train the configurations on the front of ``results`` under fresh seeds and write ``results/confirm``.
+    """Train the front of ``results`` and its dense baseline under the same fresh seeds; write ``results/confirm``.
 
     Called again, it goes on where it stopped; with more seeds it adds them.
 
@@ -83,7 +73,9 @@ def confirm(
     study = load_study(_study_file(folder))
     check_links(folder)
     front = _read_front(folder)
-    arms = distinct_configurations(folder, front)
+    baseline = baseline_of(_read_points(folder), study.objectives)
+    trials = [*front["trial"], *([] if baseline is None else [baseline["trial"]])]
+    arms = distinct_configurations(folder, trials)
     declared = confirmation_study(folder, study, arms, seeds)
     if run == RUN:  # before hours of training: is there a test split at all?
         runs = [_config(folder, number) for number in arms]
@@ -105,21 +97,21 @@ def confirm(
     except RoutingError as error:
         error.args = (str(error).replace(GO_ON, "the same command goes on"),)
         raise
-    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE, dtype=_TEXTS), study.objectives, arms)
+    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE, dtype=_TEXTS), study.objectives, arms, baseline)
     return out
 
 
-def distinct_configurations(folder: Path, front: pd.DataFrame) -> dict[int, int]:
-    """Return every trial on the front with the trial that stands for it: the first of the same configuration."""
+def distinct_configurations(folder: Path, trials: Iterable[float]) -> dict[int, int]:
+    """Return every one of these trials with the one that stands for it: the first of the same configuration."""
     first: dict[str, int] = {}
     arms = {}
-    for number in dict.fromkeys(int(trial) for trial in front["trial"]):
+    for number in dict.fromkeys(int(trial) for trial in trials):
         arms[number] = first.setdefault(json.dumps(_settings(folder, number), sort_keys=True), number)
     return arms
 
 
 def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: int) -> Study:
-    """Return the ablation whose arms are the distinct configurations on the front, named after their trials."""
+    """Return the ablation whose arms are the distinct configurations, named after their trials."""
     first = max(_seeds_used(folder, list(arms))) + 1
     values = {
         "kind": "ablation",
@@ -162,7 +154,9 @@ def train_and_test(config: AnyRun, report: Callable[[dict[str, float]], None] | 
     from routing.runner import run
 
     def test(record: TrialRecord) -> None:
-        write_json(out / TEST_FILE, {"points": [point.row() for point in points_on_test_split(out, record.points)]})
+        tested = points_on_test_split(out, record.points)
+        rows = [point.row() for point, _ in tested]
+        write_json(out / TEST_FILE, {"points": rows, CORRECT: [pack(correct) for _, correct in tested]})
 
     return run(config, report, out, before_record=test)
 
@@ -179,8 +173,13 @@ def _train_and_test_script(
     return metrics
 
 
-def points_on_test_split(out: Path, points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
-    """Return the operating points of a saved run on the test split, at the knob values of the validation split."""
+def points_on_test_split(
+    out: Path, points: Sequence[OperatingPoint]
+) -> list[tuple[OperatingPoint, NDArray[np.bool_] | None]]:
+    """Return the operating points of a saved run on the test split, at the knob values of the validation split.
+
+    Each with the images (N,) it is right about, where the task's metric counts them.
+    """
     from routing.runner import make_evaluator
     from routing.saved import load
     from routing.training.seeding import pick_device
@@ -192,79 +191,25 @@ def points_on_test_split(out: Path, points: Sequence[OperatingPoint]) -> list[Op
         values = [point.knob_value for point in points[1:] if point.knob_value is not None]
         evaluations += evaluator.along_knob(saved.model, values)
     return [
-        evaluation.point(point.knob, point.knob_value, point.is_default, point.params, "test")
+        (
+            evaluation.point(point.knob, point.knob_value, point.is_default, point.params, "test"),
+            None if evaluation.correct is None else evaluation.correct.numpy() > 0,
+        )
         for evaluation, point in zip(evaluations, points, strict=True)
     ]
-
-
-def write_confirmed(
-    out: Path, front: pd.DataFrame, points: pd.DataFrame, objectives: Sequence[Objective], arms: dict[int, int]
-) -> None:
-    """Write confirm.csv: a row per point of the front, with n, mean and interval of every metric over fresh seeds.
-
-    ``<metric>_mean``, ``_low``, ``_high``: mean over seeds and its 95 % interval (Student's t). ``selected_<metric>``:
-    the value by which the point was chosen. ``winners_curse``: that value minus the mean on the test
-    split.
-
-    Args:
-        arms: trial on the front -> the trial of the same configuration that was trained again.
-    """
-    rows = []
-    for _, chosen in front.iterrows():
-        own = points[points[ARM].astype(str) == str(arms[int(chosen["trial"])])]
-        matched = [match(chosen, group) for _, group in own.groupby("seed")]
-        rows.append(_summary(chosen, pd.DataFrame([row for row in matched if row is not None]), objectives))
-    write_table(out / CONFIRM_FILE, rows)
-
-
-def match(chosen: pd.Series, points: pd.DataFrame) -> pd.Series | None:
-    """Return the row of one training that stands for a point of the front.
-
-    The default point stands for a default point, the same knob value for a knob value; where a retrained model has
-    other values (a threshold is chosen on the scores of its model), the point of the nearest cost.
-    """
-    if points.empty:
-        return None
-    if bool(chosen["is_default"]):
-        defaults = points[points["is_default"].astype(bool)]
-        return defaults.iloc[0] if len(defaults) else None
-    same = points[points["knob_value"].astype(str) == str(chosen["knob_value"])]
-    if len(same):
-        return same.iloc[0]
-    if "flops" not in points:  # of a script
-        return None
-    distance = (np.log(points["flops"].clip(lower=1e-12)) - np.log(max(chosen["flops"], 1e-12))).abs()
-    return points.loc[distance.idxmin()]
-
-
-def _summary(chosen: pd.Series, found: pd.DataFrame, objectives: Sequence[Objective]) -> dict[str, Any]:
-    row: dict[str, Any] = {key: chosen[key] for key in ("trial", *OPERATING_POINT) if key in chosen}
-    row["n"] = len(found)
-    wanted = [c for c in points_metrics(found, [o.metric for o in objectives]) if c in found]
-    for metric in wanted:
-        values = pd.to_numeric(found[metric], errors="coerce").dropna().to_numpy(dtype=float)
-        if len(values):
-            mean, low, high = mean_interval(values)
-            row |= {f"{metric}{MEAN}": mean, f"{metric}{LOW}": low, f"{metric}{HIGH}": high}
-    task = objectives[0].metric
-    row[f"{SELECTED}{task}"] = float(chosen[task])
-    test = on_split(task, "test")
-    if test != task and f"{test}{MEAN}" in row:
-        row[WINNERS_CURSE] = objectives[0].sign * (row[f"{test}{MEAN}"] - row[f"{SELECTED}{task}"])
-    names = [key for key in chosen.index if "." in str(key) and not pd.isna(chosen[key])]
-    return {**row, **{str(key): chosen[key] for key in names}}
-
-
-def points_metrics(found: pd.DataFrame, objectives: Sequence[str]) -> list[str]:
-    """Return the metrics to summarise: the objectives, those of the test split, and the realised routing ratio."""
-    tests = [str(column) for column in found if split_of(str(column)) == "test"]
-    return list(dict.fromkeys([*objectives, *tests, "routing_ratio"]))
 
 
 def _study_file(folder: Path) -> Path:
     if not (folder / STUDY_FILE).is_file():
         raise InputError(f"{folder} is no results folder; it has no {STUDY_FILE}")
     return folder / STUDY_FILE
+
+
+def _read_points(folder: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(folder / POINTS_FILE, dtype=_TEXTS)
+    except (OSError, ValueError):
+        return pd.DataFrame()
 
 
 def _read_front(folder: Path) -> pd.DataFrame:

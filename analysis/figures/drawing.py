@@ -32,6 +32,8 @@ BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for colour-blind readers
     "no_routing": ("^", "#009E73"),
     "cheap_compute": ("D", "#E69F00"),
 }
+CONFIRMED = "p"
+"""Marker of points that were trained again; nothing else has it."""
 OTHER_BASELINE = ("h", "#56B4E9")
 """Marker and colour of a baseline of a plugin."""
 WIDTHS: dict[ColumnWidth, float] = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper

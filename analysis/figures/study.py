@@ -14,6 +14,7 @@ from analysis.figures.drawing import (
     BASELINE_STYLES,
     BLACK,
     COLOURS,
+    CONFIRMED,
     FRONT,
     GREY,
     KNEE,
@@ -28,6 +29,7 @@ from analysis.figures.drawing import (
     place_legend,
     save,
 )
+from analysis.findings.attainment import PERCENTILES
 from analysis.findings.families import kinds
 from analysis.findings.summary import Summary
 from analysis.words.words import axis_label, scale
@@ -41,11 +43,13 @@ def draw_front(
     folder: Path,
     width: ColumnWidth = "double",
     confirmed: pd.DataFrame | None = None,
+    attained: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Draw every point, the front, baselines and knee: first objective against the second.
 
     Points have the colour and shape of what tells them apart (``families.kinds``) while there are colours enough.
-    ``confirmed`` adds points with intervals: ``x``, ``y``, ``y_low``, ``y_high`` and ``label`` (one for all rows).
+    ``confirmed`` adds points with intervals: ``x``, ``y``, ``y_low``, ``y_high`` and, one for all rows, ``label`` and
+    ``metric``; ``attained`` a band, see ``attainment``.
     """
     if len(summary.results.objectives) < 2:
         return []
@@ -54,7 +58,13 @@ def draw_front(
         axes = figure.add_subplot()
         _front_points(axes, summary)
         if confirmed is not None and len(confirmed):
-            _confirmed_points(axes, confirmed, scale(summary.results.objectives[0].metric))
+            task = summary.results.objectives[0].metric
+            _confirmed_points(axes, confirmed, scale(task))
+            if attained is not None and len(attained):
+                _attained_band(axes, attained, scale(task))
+            other = str(confirmed["metric"].iloc[0])
+            if other != task:
+                axes.set_ylabel(f"{axis_label(task)}; confirmed: {axis_label(other).split(' (')[0]}")
         axes.set_title(as_text(summary.results.name))
         place_legend(figure, width)
         return save(figure, folder, "front", formats)
@@ -134,14 +144,43 @@ def _confirmed_points(axes: Axes, confirmed: pd.DataFrame, y_scale: float) -> No
         confirmed["x"],
         y * y_scale,
         yerr=bars,
-        fmt="D",
-        markersize=4,
+        fmt=CONFIRMED,
+        markersize=8,
+        markerfacecolor="white",
         color=BLACK,
         capsize=2,
         linewidth=1,
         zorder=7,
         label=str(confirmed["label"].iloc[0]),
     )
+
+
+def _attained_band(axes: Axes, attained: pd.DataFrame, y_scale: float) -> None:
+    """Draw between what every seed reaches and what one of them does, and a line at what half of them reach."""
+    some, half, every = (attained[attained["percentile"] == percent] for percent in PERCENTILES)
+    costs = np.unique([*attained["x"], *axes.get_xlim()[1:]])  # what is reached stays reached at a higher cost
+    limits = axes.get_xlim()
+    top, middle, bottom = (_at(surface, costs) * y_scale for surface in (some, half, every))
+    label = "reached on test by one seed to all"
+    axes.fill_between(costs, bottom, top, step="post", color=KNEE, alpha=0.15, linewidth=0, zorder=1, label=label)
+    axes.step(
+        costs,
+        middle,
+        where="post",
+        color=KNEE,
+        linewidth=1,
+        linestyle="--",
+        zorder=1,
+        label="reached by half of the seeds",
+    )
+    axes.set_xlim(limits)
+
+
+def _at(surface: pd.DataFrame, costs: np.ndarray) -> np.ndarray:
+    """Return the height of a surface at every cost, NaN below its cheapest point."""
+    places = np.searchsorted(surface["x"].to_numpy(), costs, side="right") - 1
+    heights = surface["y"].to_numpy(dtype=float)
+    return np.where(places >= 0, heights[places], np.nan)
 
 
 def draw_hypervolume(

@@ -27,11 +27,12 @@ def draw_all(
     *,
     compared: pd.DataFrame | None = None,
     confirmed: pd.DataFrame | None = None,
+    attained: pd.DataFrame | None = None,
     importance: pd.DataFrame | None = None,
 ) -> list[Path]:
     """Draw every figure this study has something for; return the paths in reading order."""
     task = summary.results.objectives[0]
-    paths = study.draw_front(summary, formats, folder, width, confirmed)
+    paths = study.draw_front(summary, formats, folder, width, confirmed, attained)
     paths += study.draw_hypervolume(summary, formats, folder, width)
     if compared is not None and not compared.empty:
         paths += study.draw_forest(compared, task, formats, folder, width)

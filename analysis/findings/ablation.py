@@ -18,6 +18,7 @@ from routing.files.results_folder import ARM, BASELINE_ARM, COMPLETE
 from routing.intervals import mean_interval
 from routing.objectives import Objective
 from routing.pareto import loss_matrix
+from routing.quantities import interval_of
 
 MIN_SEEDS = 5
 SIGNIFICANT = 0.05
@@ -128,7 +129,7 @@ def _arm_row(runs: pd.DataFrame, baseline: pd.DataFrame, objectives: tuple[Objec
     for objective in objectives:
         metric = objective.metric
         values = runs.set_index("seed")[metric].astype(float)
-        interval = mean_interval(values)
+        interval = interval_of(metric, values)
         row |= {f"{metric}_{name}": value for name, value in interval._asdict().items()}
         paired = paired_difference(values, baseline.set_index("seed")[metric].astype(float))
         row["pairs"] = paired.pop("pairs")

@@ -15,7 +15,7 @@ from analysis.read.objectives import measured
 from analysis.read.results import Results, default_points
 from analysis.words.words import axis_label, shown
 from routing.files.results_folder import COMPLETE
-from routing.intervals import mean_interval
+from routing.quantities import interval_of
 
 MAX_KEYS = 9
 MAX_LEVELS = 12
@@ -70,7 +70,7 @@ def level_means(trials: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
     mode = trials["model.router.mode"] if "model.router.mode" in trials else pd.Series(None, index=trials.index)
     group = model.where(mode.isna(), model + " " + mode.astype(str))
     for (name, level), own in trials.groupby([group.rename("group"), key], sort=True):
-        interval = mean_interval(own[metric].astype(float))
+        interval = interval_of(metric, own[metric].astype(float))
         rows.append({"group": name, "level": level, "n": len(own), **interval._asdict()})
     return pd.DataFrame(rows, columns=["group", "level", "n", "mean", "low", "high"])
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.findings.confirmed import confirmed_row, error_bars
 from analysis.findings.summary import Summary
 from analysis.read.configs import config_keys, knob_value, varied_keys, yaml_value
 from analysis.read.results import default_points
 from analysis.words.words import axis_label, scale
-from routing.files.results_folder import ARM, OPERATING_POINT
+from routing.files.results_folder import ARM, MEAN, OPERATING_POINT
 from routing.quantities import ordered
 
 MAX_CHART_POINTS = 20_000
@@ -20,9 +21,16 @@ LATENCY = "ms_per_image"
 NO_AXES = ("trial", *OPERATING_POINT, ARM)
 
 
-def page_data(summary: Summary) -> dict[str, Any]:
-    """Return the page's data: axes, operating points, trials with their configuration, table columns."""
+def page_data(summary: Summary, confirmed: pd.DataFrame | None = None) -> dict[str, Any]:
+    """Return the page's data: axes, operating points, trials with their configuration, table columns.
+
+    Args:
+        confirmed: confirm.csv, whose points are drawn with bars.
+    """
     points = _with_latency(_chart_points(summary), summary.results.trials)
+    bars = pd.DataFrame() if confirmed is None else error_bars(confirmed, summary.results)
+    if confirmed is not None and len(bars):
+        points = _with_confirmed(points, confirmed, bars)
     others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
     axes = [name for name in dict.fromkeys([*ordered(others), *others]) if _has_numbers(points[name])]
     objectives = [objective.metric for objective in summary.results.objectives]
@@ -41,6 +49,7 @@ def page_data(summary: Summary) -> dict[str, Any]:
             "knee": [bool(index == summary.knee) for index in points.index],
             "values": {name: numbers(points[name]) for name in axes},
         },
+        "confirmed": _bars(bars),
         "dropped": len(summary.results.points) - len(points),
         "trials": {
             "number": trials["number"].tolist(),
@@ -50,6 +59,26 @@ def page_data(summary: Summary) -> dict[str, Any]:
         },
         "table": _table(summary),
     }
+
+
+def _with_confirmed(points: pd.DataFrame, confirmed: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
+    """Return the points with what they reached under fresh seeds, in a column of the metric read there."""
+    metric = bars["metric"].iloc[0]
+    if metric in points:
+        return points
+    rows = [confirmed_row(confirmed, point) for _, point in points.iterrows()]
+    points = points.copy()
+    points[metric] = [None if row is None else row.get(f"{metric}{MEAN}") for row in rows]
+    return points
+
+
+def _bars(bars: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the confirmed points as the chart draws them, None without any."""
+    if bars.empty:
+        return None
+    columns = {name: numbers(bars[name]) for name in ("x", "y", "y_low", "y_high")}
+    metric = str(bars["metric"].iloc[0])
+    return {**columns, "label": bars["label"].iloc[0], "metric": metric, "scale": scale(metric)}
 
 
 def _chart_points(summary: Summary) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.findings.confirmed import confirmed_row, reached
+from analysis.findings.confirmed import against_baseline, confirmed_row, reached
 from analysis.findings.dense_match import dense_matches
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
@@ -108,7 +108,8 @@ def _confirmation(picked: dict[str, pd.Series], summary: Summary, confirmed: pd.
     parts = []
     for what, point in picked.items():
         found = None if confirmed is None else confirmed_row(confirmed, point)
-        words = "" if found is None else reached(found, summary.results)
+        words = "" if found is None or confirmed is None else against_baseline(found, confirmed, summary.results)
+        words = words or ("" if found is None else reached(found, summary.results))
         parts += [f"{what}: {words}"] if words else []
     if parts:
         return f"Trained again and read on the test split once: {'; '.join(parts)}."
@@ -126,6 +127,10 @@ def verdict(summary: Summary, confirmed: pd.DataFrame | None = None) -> str:
     match = _as_good_as_full(summary)
     if match is None:
         return f"best {_point(best, objectives)}"
+    found = None if confirmed is None else confirmed_row(confirmed, match.row)
+    said = "" if found is None or confirmed is None else against_baseline(found, confirmed, summary.results)
+    if said:
+        return f"{said} ({_who(match.row)})"
     value, full = (_value(objectives[0], row) for row in (match.row, match.full))
     return f"{value} against {full} of full_compute at {match.share:.0%} of its compute ({_who(match.row)})"
 

@@ -113,7 +113,7 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str
         "problems": results.problems,
         **_frame(),
         "script": _asset("report.js"),
-        "data": _packed(json.dumps(page_data(summary), allow_nan=False, separators=(",", ":"))),
+        "data": _packed(json.dumps(page_data(summary, findings.confirmed), allow_nan=False, separators=(",", ":"))),
         "library": _chart_library(),
     }
     context["sections"] = _sections(context)

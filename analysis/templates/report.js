@@ -177,13 +177,24 @@
       const legendOnly = own.length ? {} : { x: [null], y: [null] }; // a group without a front point keeps its legend
       traces.push(trace(own, x, y, { name: group, showlegend: true, marker, type: "scatter", ...legendOnly }));
     });
+    const sure = data.confirmed; // points that were trained again under fresh seeds, with their intervals
+    const isConfirmed = sure && x === data.objectives[1] && (y === data.objectives[0] || y === sure.metric);
+    if (isConfirmed) {
+      const far = (ends, sign) => ends.map((end, i) => sign * (end - sure.y[i]) * sure.scale);
+      traces.push({ x: sure.x.map((value) => value * axes.get(x).scale), y: sure.y.map((value) => value * sure.scale),
+        error_y: { type: "data", symmetric: false, array: far(sure.y_high, 1), arrayminus: far(sure.y_low, -1),
+          color: "#1b1f24", thickness: 1.5, width: 4 },
+        name: sure.label, type: "scatter", mode: "markers", hovertemplate: "%{y:.5~g}<extra>" + escaped(sure.label) + "</extra>",
+        marker: { size: 11, symbol: "pentagon", color: "#ffffff", line: { width: 2, color: "#1b1f24" } } });
+    }
     const knee = kept.filter((i) => points.knee[i]);
     traces.push(trace(knee, x, y, { name: "knee", type: "scatter", hoverinfo: "skip", hovertemplate: null,
       marker: { size: 22, color: "rgba(0,0,0,0)", line: { width: 3, color: "#b34700" } } }));
-    const axis = (name, log) => ({ title: { text: axes.get(name).label }, type: log ? "log" : "linear",
+    const both = isConfirmed && y !== sure.metric ? "; pentagons: test" : "";
+    const axis = (name, log, more) => ({ title: { text: axes.get(name).label + (more || "") }, type: log ? "log" : "linear",
       gridcolor: "#e6e8eb", zeroline: false, exponentformat: "SI", automargin: true, tickangle: 0,
       ...(log ? logTicks(kept.map((i) => points.values[name][i] * axes.get(name).scale)) : {}) });
-    const layout = { uirevision: x + y, xaxis: axis(x, byId("log-x").checked), yaxis: axis(y, byId("log-y").checked),
+    const layout = { uirevision: x + y, xaxis: axis(x, byId("log-x").checked), yaxis: axis(y, byId("log-y").checked, both),
       hovermode: "closest", hoverlabel: { align: "left", bgcolor: "#ffffff", font: { size: 12, color: "#1b1f24" } },
       legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", itemclick: false, itemdoubleclick: false },
       margin: { l: 60, r: 20, t: 20, b: 50 }, font: { family: "system-ui, sans-serif", size: 13 } };

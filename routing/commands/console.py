@@ -8,6 +8,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.status import Status
@@ -64,7 +65,9 @@ def _view(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], wraps: 
     view = Table(box=None, pad_edge=False)
     for key, head in columns.items():
         numeric = all(isinstance(row.get(key), (int, float)) for row in rows if _given(row.get(key)))
-        view.add_column(head, justify="right" if numeric else "left", no_wrap=key not in wraps)
+        words = [text(key, row.get(key)) for row in rows]
+        whole = None if key in wraps else max(map(cell_len, [head, *words]), default=0)  # it is never cropped
+        view.add_column(head, justify="right" if numeric else "left", no_wrap=key not in wraps, min_width=whole)
     for row in rows:
         view.add_row(*(Text(text(key, row.get(key))) for key in columns))
     return view

@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from routing.commands.console import point_columns, say, table
+from routing.files.mirror import Mirror
+from routing.files.results_folder import CONFIRM_FILE, CONFIRM_FOLDER, FIGURES_FOLDER, TABLES_FOLDER
 
 
-def show_findings(found: Any) -> None:
-    """Print an ``Analysis`` and those of further folders; the last line is the headline and the report's path."""
+def show_findings(found: Any, of_confirm: bool = False) -> None:
+    """Print an ``Analysis`` and those of further folders; of ``confirm`` what fresh seeds say in place of the front."""
     for analysis in (found, *found.others):
+        if of_confirm:
+            rows = analysis.confirmed.to_dict("records")
+            title = f"Front of {analysis.folder} under fresh seeds, on the test split"
+            table(rows, {name: name for name in analysis.confirmed}, title=title)
+            say(f"wrote {analysis.folder / CONFIRM_FOLDER / CONFIRM_FILE}")
+            continue
         objectives = [objective.metric for objective in analysis.objectives]
         rows = analysis.front_rows()
         table(rows, point_columns(rows, objectives), title=f"Front of {analysis.folder}", keep=objectives)
@@ -25,6 +33,15 @@ def show_findings(found: Any) -> None:
     if found.comparison is not None:
         for path in (*found.comparison.figures, found.comparison.report):
             say(f"wrote {path}")
+
+
+def copy_findings(results: Path, url: str) -> None:
+    """Copy what an analysis has written to where the sweep is mirrored."""
+    mirror = Mirror(url)
+    mirror.push(results, deep=False)
+    for folder in (FIGURES_FOLDER, TABLES_FOLDER):
+        mirror.push(results / folder, folder)
+    say(f"copied {results} to {mirror.url}")
 
 
 def show_headline(found: Any) -> None:

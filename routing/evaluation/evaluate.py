@@ -21,12 +21,16 @@ from routing.models.base import KnobValue, ModelOutput, PartName, VisionModel
 
 @dataclass
 class Evaluation:
-    """Metrics of a split; ``flops`` int64 (M,) and ``routing_ratio`` (M,) or None are per image."""
+    """Metrics of a split; ``flops`` int64 (M,) and ``routing_ratio`` (M,) or None are per image.
+
+    ``correct`` is the task's metric image by image (M,) where it is a mean of zeros and ones, else None.
+    """
 
     metrics: dict[str, float]
     flops: Tensor
     routing_ratio: Tensor | None
     model_metrics: dict[str, float] = field(default_factory=dict)
+    correct: Tensor | None = None
 
     def compute_summary(self) -> dict[str, float]:
         """Return mean, 5th and 95th percentile of multiply-adds per image."""
@@ -78,7 +82,9 @@ class _Collector:
         predictions, targets = torch.cat(self.predictions).cpu(), targets.cpu()  # metrics are in double precision
         metrics = task.metrics(predictions, targets)
         metrics |= {name: metric(predictions, targets) for name, metric in further.items()}
-        return Evaluation(metrics, self.model.closed_form(self._units(), self.images), ratios, self.model_metrics)
+        flops = self.model.closed_form(self._units(), self.images)
+        correct = task.per_image(predictions, targets)
+        return Evaluation(metrics, flops, ratios, self.model_metrics, correct)
 
     def _units(self) -> dict[PartName, Tensor]:
         """Return the units of all images, name -> (M,); a part that a batch does not name did not run in it."""

@@ -119,7 +119,7 @@ def test_a_sweep_without_a_finished_trial_has_failed(make_results, monkeypatch, 
     folder = make_results(trials=trials)
     monkeypatch.setattr("search_spaces.sweep", lambda *_, **__: folder)
     assert main(["sweep", "digits", "--out", str(folder)]) == code
-    assert ("no trial has finished; why not is in trials.csv" in capsys.readouterr().err) == bool(code)
+    assert ("no trial has finished; why not: `routing show " in capsys.readouterr().err) == bool(code)
     assert (folder / "report.html").is_file()
 
 

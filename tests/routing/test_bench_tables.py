@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from routing import cli
 from routing.bench import GROUPS
 from routing.bench.tables import BenchTable, append_markdown, machine, markdown, provenance
+from routing.commands import benchmarks
 
 TABLE = BenchTable(
     "a title",
@@ -69,7 +70,7 @@ def benches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
 
         return SimpleNamespace(bench=bench)
 
-    monkeypatch.setattr(cli, "import_module", module)
+    monkeypatch.setattr(benchmarks, "import_module", module)
     return calls
 
 
@@ -91,9 +92,9 @@ def test_the_command_runs_one_or_all(benches: list[tuple[str, bool]], tmp_path: 
 def test_what_was_measured_before_a_failure_is_kept(
     benches: list[tuple[str, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake, out = cli.import_module, tmp_path / "bench.json"
+    fake, out = benchmarks.import_module, tmp_path / "bench.json"
     monkeypatch.setattr("search_spaces.bench.replay.DIGITS", tmp_path / "digits.csv")
-    monkeypatch.setattr(cli, "import_module", lambda path: _real_replay(path, fake))
+    monkeypatch.setattr(benchmarks, "import_module", lambda path: _real_replay(path, fake))
     assert cli.main(["bench", "--out", str(out)]) == 2
     assert capsys.readouterr().err.startswith(f"routing: {tmp_path / 'digits.csv'}: no recording; make one with")
     assert len(json.loads(out.read_text(encoding="utf-8"))["tables"]) == len(GROUPS) - 1
@@ -106,10 +107,16 @@ def _real_replay(path: str, fake: Callable[[str], object]) -> object:
 def test_a_benchmark_whose_package_is_missing_is_left_out_of_all(
     benches: list[tuple[str, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake, out, words = cli.import_module, tmp_path / "bench.json", "needs timm: pip install 'routing-sweeps[timm]'"
+    fake, out, words = (
+        benchmarks.import_module,
+        tmp_path / "bench.json",
+        "needs timm: pip install 'routing-sweeps[timm]'",
+    )
     monkeypatch.setitem(sys.modules, "timm", None)
     literature = GROUPS["literature"]
-    monkeypatch.setattr(cli, "import_module", lambda path: import_module(path) if path == literature else fake(path))
+    monkeypatch.setattr(
+        benchmarks, "import_module", lambda path: import_module(path) if path == literature else fake(path)
+    )
     assert cli.main(["bench", "literature", "--out", str(out)]) == 2
     assert words in capsys.readouterr().err
     assert cli.main(["bench", "--out", str(out)]) == 0

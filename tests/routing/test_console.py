@@ -42,6 +42,15 @@ def test_a_table_of_points_fits_and_names_what_it_leaves_out(width: int, capsys:
     assert all((head in shown) or (head in dropped) for head in columns.values())
 
 
+def test_cells_of_several_words_are_whole_or_left_out(width: int, capsys: pytest.CaptureFixture[str]) -> None:
+    row = dict.fromkeys("abcdef", "9.67 [1.40, 44.61] over 3 seeds")
+    table([row], {name: name for name in row})
+    lines = printed(capsys)
+    assert max(map(len, lines)) <= width
+    assert "..." not in "".join(lines)
+    assert lines[1].count("9.67 [1.40, 44.61] over 3 seeds") == (width + 2) // 33  # 31 wide, two between
+
+
 def test_long_text_takes_several_lines(width: int, capsys: pytest.CaptureFixture[str]) -> None:
     question = "How much compute does routing save on real digits, and at what loss of accuracy, if any at all? " * 2
     table([{"name": "digits", "question": question}], {"name": "study", "question": "question"}, wraps=("question",))

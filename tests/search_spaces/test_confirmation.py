@@ -14,7 +14,8 @@ from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.results_folder import METRICS_FILE, trial_folder
 from search_spaces import confirm, sweep
-from search_spaces.confirmation import confirmation_study, distinct_configurations, match, write_confirmed
+from search_spaces.confirm_table import baseline_of, match, write_confirmed
+from search_spaces.confirmation import confirmation_study, distinct_configurations
 from search_spaces.ledger.folder import write_study
 from search_spaces.plan import planned_trials
 from search_spaces.study.load import load_study, parse_study
@@ -33,7 +34,7 @@ def results(tmp_path: Path) -> Path:
 def test_each_configuration_once_under_seeds_nobody_used(tmp_path: Path) -> None:
     folder = results(tmp_path)
     front = pd.DataFrame({"trial": [2, 1, 1, 0], "flops": [1, 2, 3, 4]})
-    arms = distinct_configurations(folder, front)
+    arms = distinct_configurations(folder, front["trial"])
     assert arms == {2: 2, 1: 1, 0: 2}  # 0 is the run of 2 under another seed
     study = confirmation_study(folder, load_study(folder), arms, seeds=3)
     assert study.kind == "ablation"
@@ -71,10 +72,37 @@ def test_confirm_csv_has_means_intervals_and_the_winners_curse(tmp_path: Path) -
     assert again["n"] == 2  # trial 9 is the configuration of trial 7
     assert row["n"] == 2
     assert row["val_accuracy_mean"] == pytest.approx(0.87)
-    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == pytest.approx((0.722938, 0.977062), abs=1e-5)
+    assert (row["test_accuracy_low"], row["test_accuracy_high"]) == (0.84, 0.86)  # of two seeds the range
     assert row["selected_val_accuracy"] == 0.90
     assert row["winners_curse"] == pytest.approx(0.05)
     assert row["model.name"] == "full_compute"
+
+
+def test_the_difference_to_the_baseline_is_paired_by_seed(tmp_path: Path) -> None:
+    common = {"knob": "none", "knob_value": "0", "is_default": True}
+    front = pd.DataFrame(
+        [{"trial": 7, **common, "flops": 3e5, "val_accuracy": 0.93, "model.name": "attention_routing"}]
+    )
+    dense = {"trial": 2, **common, "flops": 1e6, "val_accuracy": 0.94, "model.name": "full_compute"}
+    others = [{**dense, "trial": 3, "val_accuracy": 0.93}, {**dense, "trial": 4, "model.name": "no_routing"}]
+    objectives = parse_study(sweep_values()).objectives
+    baseline = baseline_of(pd.DataFrame([*others, dense]), objectives)
+    assert baseline is not None
+    assert baseline["trial"] == 2
+    assert baseline_of(front, objectives) is None
+    ours, theirs = [0.90, 0.92, 0.94, 0.96], [0.91, 0.94, 0.95, 0.98]
+    points = pd.DataFrame(
+        [{"arm": arm, "seed": seed, **common, "flops": flops, "val_accuracy": 0.9, "test_accuracy": values[seed]}
+         for arm, values, flops in ((7, ours, 3e5), (2, theirs, 1e6)) for seed in range(4)]
+    )  # fmt: skip
+    write_confirmed(tmp_path, front, points, objectives, {7: 7, 2: 2}, baseline)
+    row, own = pd.read_csv(tmp_path / "confirm.csv").iloc
+    assert (row["baseline"], own["baseline"], own["trial"], row["pairs"]) == (2, 2, 2, 4)
+    # differences -0.01, -0.02, -0.01, -0.02: mean -0.015, half width 3.182 * 0.00577 / 2 = 0.00919
+    ends = (row["difference_mean"], row["difference_low"], row["difference_high"])
+    assert ends == pytest.approx((-0.015, -0.02419, -0.00581), abs=1e-5)
+    assert row["cost_of_baseline"] == pytest.approx(0.3)
+    assert pd.isna(own["difference_mean"])
 
 
 def test_bad_input(tmp_path: Path) -> None:
