@@ -274,7 +274,7 @@ def fusion(runs: tuple[Path, ...], split: str, out: Path | None, formats: tuple[
 @click.option("--markdown", type=click.Path(path_type=Path), help="Also append the tables to this file.")
 def bench(what: str, quick: bool, out: Path, markdown: Path | None) -> None:
     """Speed, as ratios measured side by side in one run; on a machine that does nothing else."""
-    from routing.commands.benchmarks import run_groups
+    from routing.bench.groups import run_groups
 
     run_groups(list(GROUPS) if what == "all" else [what], quick, out, markdown)
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from routing import cli
 from routing.bench import GROUPS
+from routing.bench import groups as benchmarks
 from routing.bench.tables import BenchTable, append_markdown, machine, markdown, provenance
-from routing.commands import benchmarks
 
 TABLE = BenchTable(
     "a title",
