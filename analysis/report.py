@@ -64,7 +64,7 @@ class Analysis:
 
 
 def analyze(
-    results: Sequence[str | Path],
+    results: str | Path | Sequence[str | Path],
     *,
     formats: Sequence[str] = ("png",),
     width: ColumnWidth = "double",
@@ -73,7 +73,7 @@ def analyze(
     """Write front.csv, figures/ and report.html into each results folder.
 
     Args:
-        results: results folders; a sweep may still be running in them. One that is named twice counts once.
+        results: a results folder or several; a sweep may still be running in them. One that is named twice counts once.
         formats: of the figures: png, svg, pdf; PNG is always drawn too, for the page.
         width: single or double, the column of a paper that the figures fill.
         draw_model: draws a trained model into the ``figures`` of its trial's folder; called for the knee and for the
@@ -85,6 +85,7 @@ def analyze(
     for kind in formats:
         _check("figure format", kind, FORMATS)
     _check("figure width", width, WIDTHS)
+    results = [results] if isinstance(results, (str, Path)) else results
     if not results:
         raise InputError("analyze needs at least one results folder")
     distinct = {Path(folder).resolve(): folder for folder in results}

@@ -1,4 +1,4 @@
-"""One run: configuration to data, model, training, evaluation, trial record.
+"""From a configuration to a trained model, from a study to a front, and everything of it as objects.
 
 config = routing.RunConfig.from_yaml("run.yaml", ["--seed", "1"])
 record = routing.run(config, out=Path("runs/first"))
@@ -13,29 +13,50 @@ from typing import TYPE_CHECKING
 from routing.face import public_face
 
 if TYPE_CHECKING:
+    from routing.api import Results, analyze, compare, confirm, count, export, sweep, train
     from routing.config.run import RunConfig
     from routing.evaluation.compute import count_module, measure
     from routing.models import build_model
     from routing.models.own.register import register_module
     from routing.models.vit.token_pruning import pruned
     from routing.models.vit.token_selection import select_tokens
+    from routing.pareto import hypervolume, is_on_front, non_domination_rank
     from routing.runner import run
     from routing.saved import load
+    from search_spaces import Study, dry_run, load_study, studies
 
 __version__ = "0.1.0"
 __all__ = [
+    "Results",
     "RunConfig",
+    "Study",
+    "analyze",
     "build_model",
+    "compare",
+    "confirm",
+    "count",
     "count_module",
+    "dry_run",
+    "export",
+    "hypervolume",
+    "is_on_front",
     "load",
+    "load_study",
     "measure",
+    "non_domination_rank",
     "pruned",
     "register_module",
     "run",
     "select_tokens",
+    "studies",
+    "sweep",
+    "train",
 ]
 
 _HOMES = {
+    **dict.fromkeys(("Results", "analyze", "compare", "confirm", "count", "export", "sweep", "train"), "routing.api"),
+    **dict.fromkeys(("Study", "dry_run", "load_study", "studies"), "search_spaces"),
+    **dict.fromkeys(("hypervolume", "is_on_front", "non_domination_rank"), "routing.pareto"),
     "RunConfig": "routing.config.run",
     "build_model": "routing.models",
     "count_module": "routing.evaluation.compute",

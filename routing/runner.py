@@ -46,7 +46,7 @@ CERTIFIED = ("gap_closed", "gap_closed_oracle", "recall")  # numbers of the cert
 def run(
     config: RunConfig,
     report: Report | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     before_record: Callable[[TrialRecord], None] | None = None,
     say: Callable[[str], None] | None = None,
@@ -67,6 +67,7 @@ def run(
         TrialFailed: the loss is not a number.
         InputError: the configuration cannot be met by this data or machine.
     """
+    out = None if out is None else Path(out)
     started = time.perf_counter()
     prepare_process(config.seed, config.threads)
     device = pick_device(config.device)

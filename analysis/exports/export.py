@@ -45,9 +45,15 @@ def export(
         ExportFailed: the model has no such format; the rest of its folder has been written.
     """
     summary = summarise(read_results(results))
-    chosen = {pick: choose(summary, pick, lambda row: _latency(summary, row)) for pick in dict.fromkeys(picks)}
+    chosen = {pick: choose(summary, pick, lambda row: latency(summary, row)) for pick in dict.fromkeys(picks)}
     target = summary.results.folder / BEST_FOLDER if out is None else Path(out)
     return [_write(summary, pick, row, target / pick, formats) for pick, row in chosen.items()]
+
+
+def export_point(summary: Summary, name: str, row: pd.Series, out: Path | None, formats: Sequence[str]) -> Path:
+    """Write the folder of one point, ``RESULTS/best/<name>`` by default, and return it; see ``export``."""
+    folder = summary.results.folder / BEST_FOLDER / name if out is None else out
+    return _write(summary, name, row, folder, formats)
 
 
 def point_config(results: Results, row: pd.Series) -> RunConfig:
@@ -66,7 +72,8 @@ def load_point(results: Results, row: pd.Series) -> SavedRun:
     return saved
 
 
-def _latency(summary: Summary, row: pd.Series) -> float:
+def latency(summary: Summary, row: pd.Series) -> float:
+    """Return the milliseconds that one image takes here, the median over single validation images."""
     saved = load_point(summary.results, row)
     return _measure(saved, _validation_images(saved.config)[0]).ms_p50
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,7 @@ OTHER_BASELINE = ("h", "#56B4E9")
 """Marker and colour of a baseline of a plugin."""
 WIDTHS: dict[ColumnWidth, float] = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper
 FORMATS = ("png", "svg", "pdf")
+_collected: ContextVar[dict[str, Figure] | None] = ContextVar("collected", default=None)
 
 
 def look(index: int, colours: Sequence[str] = COLOURS, markers: Sequence[str] = MARKERS) -> tuple[str, str]:
@@ -63,10 +65,25 @@ def new_figure(width: float, height: float) -> Figure:
 def save(figure: Figure, folder: Path, name: str, formats: Iterable[str]) -> list[Path]:
     """Write a figure as ``folder/name.<format>`` for every format, the name made fit for a file; return the paths."""
     paths = [folder / f"{file_name(name)}.{kind}" for kind in formats]
+    figures = _collected.get()
+    if figures is not None:
+        figures[name] = figure
+        return []
     for path in paths:
         with replacing(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:])
     return paths
+
+
+@contextmanager
+def collected() -> Iterator[dict[str, Figure]]:
+    """Yield what figures that are drawn meanwhile are put into by name; no file is written."""
+    figures: dict[str, Figure] = {}
+    token = _collected.set(figures)
+    try:
+        yield figures
+    finally:
+        _collected.reset(token)
 
 
 def place_legend(figure: Figure, width: ColumnWidth) -> None:

@@ -64,11 +64,18 @@ def test_a_network_of_another_library(package: str, name: str, folder: Path) -> 
 def test_a_function_swept_and_confirmed(folder: Path) -> None:
     write("my_train.py", "def train(config, report, seed, out)", folder)
     write("my_study.yaml", "name: my_study", folder)
-    routing("sweep", "my_study.yaml", "--concurrency", "2", cwd=folder)
+    write("use_results.py", "results = routing.sweep(", folder)
+    more = [block.text for block in blocks(PAGE, "python") if "routing.count(config)" in block.text]
+    with (folder / "use_results.py").open("a") as program:
+        program.write(more[0])
+    done = subprocess.run(
+        [sys.executable, "use_results.py"], cwd=folder, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "front.png").is_file()
     trials = pd.read_csv(folder / "results" / "my_study" / "trials.csv")
     assert set(trials["state"]) == {"COMPLETE", "PRUNED"}
     assert (trials.loc[trials["state"] == "PRUNED", "epochs"] < 4).all()
-    routing("confirm", "results/my_study", "--seeds", "2", "--concurrency", "2", cwd=folder)
     confirmed = pd.read_csv(folder / "results" / "my_study" / "confirm" / "confirm.csv")
     assert (confirmed["n"] == 2).all()
     assert confirmed["test_accuracy_mean"].between(0.1, 1).all()

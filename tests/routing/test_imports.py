@@ -43,6 +43,16 @@ for first in map(modules, (search_spaces.study, search_spaces.search, search_spa
     heavy_imports(program)
 
 
+def test_the_package_itself() -> None:
+    """Every public name is there, and none is imported before it is asked for."""
+    assert heavy_imports("import routing\nassert set(routing.__all__) <= set(dir(routing))") == []
+    light = "import routing, sys\nassert not {'pydantic', 'numpy', 'search_spaces', 'analysis'} & set(sys.modules)"
+    heavy_imports(light)
+    import routing
+
+    assert all(getattr(routing, name) is not None for name in routing.__all__)
+
+
 def test_describing_the_embedded_data() -> None:
     assert heavy_imports("from routing.config.run import RunConfig\nRunConfig().dataset.info()") == []
 

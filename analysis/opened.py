@@ -1,0 +1,270 @@
+"""``StudyResults`` (``routing.Results``): a results folder as an object, for a notebook or a program."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from analysis.exports.export import export_point, load_point
+from analysis.figures.drawing import collected
+from analysis.figures.which import draw_all
+from analysis.findings.ablation import compare_arms
+from analysis.findings.confirmed import error_bars, read_confirmed
+from analysis.findings.importance import importances
+from analysis.findings.picks import choose
+from analysis.findings.summary import Summary, summarise
+from analysis.read.objectives import losses
+from analysis.read.results import read_results
+from analysis.words.words import axis_label, scale, shown
+from routing.errors import InputError, choices
+from routing.files.results_folder import RUNNING, WAITING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from plotly.graph_objects import Figure as Chart
+
+    from routing.saved import SavedRun
+
+FIGURES = ("front", "hypervolume", "forest", "slices", "grid_size", "parallel", "importance")
+
+
+class StudyResults:
+    """A results folder, read once; ``refresh`` reads it again.
+
+    Args:
+        folder: of a sweep or an ablation, which may still be running.
+
+    Raises:
+        InputError: no results folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._summary  # noqa: B018  # a folder that is none is said now
+
+    @cached_property
+    def _summary(self) -> Summary:
+        return summarise(read_results(self.folder))
+
+    def refresh(self) -> StudyResults:
+        """Read the folder again; return the object itself."""
+        for name in ("_summary", "_figures"):
+            self.__dict__.pop(name, None)
+        return self
+
+    @property
+    def study(self) -> dict[str, Any]:
+        """The resolved study file."""
+        return self._summary.results.study
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """A row per trial in every state: the columns of trials.csv."""
+        return self._summary.results.trials
+
+    @property
+    def points(self) -> pd.DataFrame:
+        """A row per operating point: the columns of points.csv."""
+        return self._summary.results.points
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The rows of ``points`` on the front, ordered by cost; they keep their index."""
+        return self._summary.front
+
+    @property
+    def confirmed(self) -> pd.DataFrame:
+        """The columns of confirm/confirm.csv; empty before ``confirm``."""
+        return read_confirmed(self._summary.results)
+
+    @property
+    def ablation(self) -> pd.DataFrame:
+        """A row per arm of an ablation: its difference to the baseline with its interval; empty of a sweep."""
+        found = compare_arms(self._summary.results)
+        return pd.DataFrame() if found is None else found
+
+    @property
+    def knee(self) -> pd.Series | None:
+        """The point of the front where more of one objective costs most of the other; None without a front."""
+        return self._summary.knee_row
+
+    @property
+    def best(self) -> pd.Series | None:
+        """The best point by the first objective; None without a front."""
+        return self._summary.best_row
+
+    @property
+    def problems(self) -> list[str]:
+        """What was missing or damaged, a line each."""
+        return self._summary.results.problems
+
+    def pick(self, name: str | None = None, **limits: float) -> pd.Series:
+        """Return one point.
+
+        Args:
+            name: ``knee`` or ``best``, or another pick of the command line.
+            limits: one of ``flops=4e5`` (the best at that cost or less; any other cost of the points alike),
+                ``latency_ms=1`` (the best of the front that is as fast, measured here), ``accuracy=0.93`` (the cheapest
+                that reaches it; any other metric of the task alike), ``trial=17`` (at its own setting).
+
+        Raises:
+            InputError: no such point.
+        """
+        if (name is None) == (not limits) or len(limits) > 1:
+            raise InputError("pick: one of 'knee', 'best', flops=, latency_ms=, accuracy=, trial=")
+        if name is not None:
+            return self._chosen(name)
+        ((key, limit),) = limits.items()
+        if key in ("trial", "latency_ms"):
+            return self._chosen(f"{key.removesuffix('_ms')}={limit:g}")
+        return self._within(key, limit)
+
+    def _chosen(self, pick: str) -> pd.Series:
+        from analysis.exports.export import latency
+
+        return choose(self._summary, pick, lambda row: latency(self._summary, row))
+
+    def _within(self, key: str, limit: float) -> pd.Series:
+        objectives, points = self._summary.results.objectives, self.points
+        names = {o.metric: o for o in objectives} | {o.metric.removeprefix("val_"): o for o in objectives}
+        if key not in names:
+            raise InputError(f"pick: '{key}' is no objective of this study (valid: {choices(names)})")
+        objective = names[key]
+        fits = points[objective.sign * points[objective.metric] <= objective.sign * limit]
+        if fits.empty:
+            raise InputError(f"pick: no point has {key} {'>=' if objective.sign < 0 else '<='} {limit:g}")
+        vectors = pd.DataFrame(losses(fits, objectives))
+        place = objectives.index(objective)
+        others = [column for column in vectors if column != place]
+        return fits.iloc[vectors.sort_values([*others, place], kind="stable").index[0]]
+
+    def model(self, point: pd.Series | str = "knee") -> SavedRun:
+        """Return the trained model of a point (a row, or a pick), its knob set, ready to ``predict``."""
+        return load_point(self._summary.results, self._row(point))
+
+    def export(
+        self,
+        point: pd.Series | str = "knee",
+        out: str | Path | None = None,
+        *,
+        onnx: bool = False,
+        torch_export: bool = False,
+    ) -> Path:
+        """Write config, weights and card of a point, as ``routing export`` does; return the folder."""
+        formats = [name for name, wanted in (("onnx", onnx), ("torch_export", torch_export)) if wanted]
+        row = self._row(point)
+        name = point if isinstance(point, str) else f"point-{row.name}"
+        return export_point(self._summary, name, row, None if out is None else Path(out), formats)
+
+    def _row(self, point: pd.Series | str) -> pd.Series:
+        return self.pick(point) if isinstance(point, str) else point
+
+    @cached_property
+    def _figures(self) -> dict[str, Figure]:
+        results = self._summary.results
+        with collected() as figures:
+            draw_all(
+                self._summary, ("png",), self.folder,
+                compared=compare_arms(results), confirmed=error_bars(self.confirmed, results),
+                importance=importances(results),
+            )  # fmt: skip
+        return figures
+
+    def figures(self) -> dict[str, Figure]:
+        """Return every figure that this study has something for, by name."""
+        return dict(self._figures)
+
+    def _figure(self, name: str) -> Figure:
+        if name not in self._figures:
+            raise InputError(f"{self.folder}: nothing to draw as {name} (valid: {choices(self._figures)})")
+        return self._figures[name]
+
+    def plot_front(self) -> Figure:
+        """Draw all points, the front and its knee."""
+        return self._figure("front")
+
+    def plot_hypervolume(self) -> Figure:
+        """Draw the hypervolume as trials finish."""
+        return self._figure("hypervolume")
+
+    def plot_forest(self) -> Figure:
+        """Draw the differences of an ablation with their intervals."""
+        return self._figure("forest")
+
+    def plot_slices(self) -> Figure:
+        """Draw the first objective over every key."""
+        return self._figure("slices")
+
+    def plot_parallel(self) -> Figure:
+        """Draw the trials as lines through their keys."""
+        return self._figure("parallel")
+
+    def plot_importance(self) -> Figure:
+        """Draw how much each key matters."""
+        return self._figure("importance")
+
+    def plotly_front(self) -> Chart:
+        """Return the points as an interactive chart, the front as a line."""
+        from plotly.graph_objects import Figure as Chart
+
+        task, cost = (objective.metric for objective in self._summary.results.objectives[:2])
+        chart = Chart()
+        for name, table, mode in (("points", self.points, "markers"), ("front", self.front, "lines+markers")):
+            texts = [f"trial {number}" for number in table["trial"]]
+            y = table[task] * scale(task)
+            chart.add_scatter(x=table[cost], y=y, mode=mode, name=name, text=texts)
+        chart.update_layout(xaxis={"title": axis_label(cost), "type": "log"}, yaxis={"title": axis_label(task)})
+        return chart
+
+    def watch(self, every: float = 2.0, timeout: float | None = None) -> StudyResults:
+        """Show the state of a running sweep until no trial runs or waits any more, in a notebook in place.
+
+        Args:
+            every: seconds between two looks.
+            timeout: seconds after which to end.
+        """
+        show = _shower()
+        started, quiet = time.monotonic(), 0
+        while quiet < 2 and (timeout is None or time.monotonic() - started < timeout):
+            show(self.refresh())
+            quiet = 0 if self.trials["state"].isin((RUNNING, WAITING)).any() else quiet + 1
+            time.sleep(every)
+        return self
+
+    def words(self) -> str:
+        """Return the state in one line."""
+        states = ", ".join(f"{count} {state.lower()}" for state, count in self._summary.states.items()) or "no trial"
+        best, objectives = self.best, self._summary.results.objectives
+        values = "" if best is None else ", ".join(f"{o.metric} {shown(o.metric, best[o.metric])}" for o in objectives)
+        return f"{self._summary.results.name}: {states}" + (f"; best {values}" if values else "")
+
+    def __repr__(self) -> str:
+        return f"Results({str(self.folder)!r}): {self.words()}"
+
+    def _repr_html_(self) -> str:
+        columns: Sequence[str] = [o.metric for o in self._summary.results.objectives]
+        front = self.front[["trial", *(c for c in ("knob_value",) if self.front[c].notna().any()), *columns]]
+        return f"<p>{html.escape(self.words())}</p>{front.head(20).to_html(index=False)}"
+
+
+def _shower() -> Any:
+    """Return what shows results again and again: in place in a notebook, a line each elsewhere."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import clear_output, display
+    except ImportError:
+        return lambda results: print(results.words(), flush=True)
+    if get_ipython() is None:
+        return lambda results: print(results.words(), flush=True)
+
+    def show(results: StudyResults) -> None:
+        clear_output(wait=True)
+        display(results)
+
+    return show
