@@ -33,7 +33,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class FusionSummary:
-    """``table``: mode, group, stage, weight, low, high, runs, images; ``files``: the CSV and the figure."""
+    """``table``: mode, group, stage, weight, low, high, runs, images; ``files``: the two CSV files and the figure."""
 
     table: pd.DataFrame
     files: list[Path]
@@ -50,16 +50,28 @@ def analyze_fusion(
 
     Args:
         folders: runs, or results folders, of which every kept ``hyperiqa`` trial with learned weights is taken.
-        out: where the files go; ``figures`` of the first folder if not given.
+        out: where the files go; ``figures`` of the first folder if not given. Those of another split than ``val`` have
+            its name in theirs, and ``fusion_weights_per_image.csv`` has a row per run and image.
 
     Raises:
         InputError: no run with a learned fusion among them.
     """
-    images = pd.concat([image_weights(run, split) for run in _runs(folders)], ignore_index=True)
+    runs = _runs(folders)
+    images = pd.concat([image_weights(run, split) for run in runs], ignore_index=True)
     table = mean_weights(images)
-    out = out or folders[0] / FIGURES_FOLDER
-    write_text(out / f"{FILE}.csv", table.to_csv(index=False))
-    return FusionSummary(table, [out / f"{FILE}.csv", *draw(table, out, formats)])
+    out, file = out or folders[0] / FIGURES_FOLDER, FILE if split == "val" else f"{FILE}_{split}"
+    per_image = out / f"{file}_per_image.csv"
+    write_text(out / f"{file}.csv", table.to_csv(index=False))
+    write_text(per_image, _wide(images).to_csv(index=False))
+    title = f"{read_config(runs[0]).dataset.name}, {split} split, {images['run'].nunique()} runs of hyperiqa"
+    return FusionSummary(table, [out / f"{file}.csv", per_image, *draw(table, out, formats, file, title)])
+
+
+def _wide(images: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per run and image: run, mode, image, group, score, prediction, weight_1, weight_2, ..."""
+    keys = ["run", "mode", "image", "group", "score", "prediction"]
+    wide = images.pivot_table(index=keys, columns="stage", values="weight").add_prefix("weight_").reset_index()
+    return wide.rename_axis(columns=None)
 
 
 def _runs(folders: Sequence[Path]) -> list[Path]:
@@ -85,14 +97,15 @@ def _learned(run: Path, must: bool) -> bool:
 
 @torch.no_grad()
 def image_weights(run: Path, split: str = "val") -> pd.DataFrame:
-    """Return one row per image and stage: run, mode, group, stage, weight."""
+    """Return one row per image and stage: run, mode, image (its number), group, score, prediction, stage, weight."""
     config = read_config(run)
     prepare_process(config.seed, config.threads)
     saved, data = load(run), config.dataset.load()
     model = saved.model
     device = next(model.parameters()).device
-    weights, stages = [], list[int]()
+    weights, predictions, stages = [], [], list[int]()
     for batch in batches(data[split].to(device), data.info, config.evaluation.batch_size):
+        predictions.append(model(batch.images).prediction.detach().float().cpu())
         of_stages = model.fusion_weights(batch.images)
         stages = list(of_stages)
         weights.append(torch.stack(list(of_stages.values()), dim=1).cpu())
@@ -104,7 +117,10 @@ def image_weights(run: Path, split: str = "val") -> pd.DataFrame:
         {
             "run": str(run),
             "mode": config.model.model_dump()["fusion"]["mode"],
+            "image": np.repeat(np.arange(len(weights_NS)), len(stages)),
             "group": np.repeat(group_N, len(stages)),
+            "score": np.repeat(data[split].targets.double().numpy(), len(stages)),
+            "prediction": np.repeat(torch.cat(predictions).double().numpy(), len(stages)),
             "stage": np.tile(stages, len(weights_NS)),
             "weight": weights_NS.ravel().astype(float),
         }
@@ -125,12 +141,12 @@ def mean_weights(images: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("mode", key=lambda modes: modes.map(order), kind="stable", ignore_index=True)
 
 
-def draw(table: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Draw one panel per mode: groups side by side, one bar per stage."""
+def draw(table: pd.DataFrame, folder: Path, formats: Sequence[str], file: str = FILE, title: str = "") -> list[Path]:
+    """Draw one panel per mode: groups side by side with their number of images, one bar per stage."""
     modes = list(dict.fromkeys(table["mode"]))
     groups, stages = list(dict.fromkeys(table["group"])), sorted(set(table["stage"]))
     with paper_style():
-        figure = new_figure(max(3.5, 2.6 * len(modes) + 1), 2.6)
+        figure = new_figure(max(4.0, 2.6 * len(modes) + 1), 2.9)
         panels = figure.subplots(1, len(modes), sharey=True, squeeze=False)[0]
         for axes, mode in zip(panels, modes, strict=True):
             part = table[table["mode"] == mode].set_index(["group", "stage"])
@@ -140,10 +156,12 @@ def draw(table: pd.DataFrame, folder: Path, formats: Sequence[str]) -> list[Path
                 errors = np.nan_to_num([bars["weight"] - bars["low"], bars["high"] - bars["weight"]])
                 label = f"stage {stage}" if mode == modes[0] else None
                 axes.bar(at, bars["weight"], 0.8 / len(stages), yerr=errors, label=label, color=COLOURS[place])
-            axes.set_xticks(range(len(groups)), [as_text(group) for group in groups])
-            runs, images = int(part["runs"].max()), int(part["images"].max())
-            axes.set_title(f"{mode} ({f'{runs} runs' if runs > 1 else f'{images} images'})")
+            counts = part.groupby("group")["images"].max()
+            axes.set_xticks(range(len(groups)), [as_text(f"{group}\nn = {counts[group]:,}") for group in groups])
+            runs = int(part["runs"].max())
+            axes.set_title(f"{mode}, {f'over {runs} runs' if runs > 1 else 'over images'}")
         panels[0].set_ylim(0, min(1.0, 1.05 * float(table[["weight", "high"]].max(axis=None))))
         panels[0].set_ylabel("fusion weight, 95 % interval")
         figure.legend(loc="outside lower center", ncols=len(stages))
-        return save(figure, folder, FILE, formats)
+        figure.suptitle(as_text(title), fontsize=9)
+        return save(figure, folder, file, formats)

@@ -24,6 +24,7 @@ from analysis.page.page import Findings, pictured_trials, render
 from analysis.read.configs import knob_value
 from analysis.read.results import read_results
 from analysis.words.tables import to_latex, to_markdown
+from analysis.words.words import at_knob
 from routing.errors import InputError, choices, nearest
 from routing.files.atomic import write_text
 from routing.files.results_folder import FIGURES_FOLDER, FRONT_FILE, MODEL_FILE, REPORT_FILE, TABLES_FOLDER
@@ -43,6 +44,7 @@ class Analysis:
     folder: Path
     front: pd.DataFrame
     knee: pd.Series | None
+    knee_knob: str
     hypervolume: float
     objectives: tuple[Objective, ...]
     states: dict[str, int]
@@ -146,6 +148,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         folder=folder,
         front=summary.front,
         knee=summary.knee_row,
+        knee_knob="" if summary.knee_row is None else at_knob(summary.knee_row.to_dict()),
         hypervolume=summary.hypervolume,
         objectives=results.objectives,
         states=summary.states,

@@ -32,7 +32,7 @@ from analysis.figures.drawing import (
 from analysis.findings.attainment import PERCENTILES
 from analysis.findings.families import kinds
 from analysis.findings.summary import Summary
-from analysis.words.words import axis_label, scale
+from analysis.words.words import at_knob, axis_label, scale
 from routing.files.results_folder import ARM
 from routing.objectives import Objective
 
@@ -106,7 +106,7 @@ def _front_points(axes: Axes, summary: Summary) -> None:
             edgecolors=KNEE if told_apart is None else BLACK,
             linewidths=2,
             zorder=6,
-            label=f"knee (trial {int(knee['trial'])})",
+            label=as_text(f"knee (trial {int(knee['trial'])}{at_knob(knee.to_dict())})"),
         )
     cost_axis(axes, cost, points[cost.metric])
     axes.set_ylabel(axis_label(task.metric))

@@ -11,7 +11,7 @@ from analysis.findings.confirmed import against_baseline, confirmed_row, reached
 from analysis.findings.dense_match import dense_matches
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
-from analysis.words.words import name, scale, shown
+from analysis.words.words import at_knob, name, scale, shown
 from routing.claim import claim_of
 from routing.config.names import FULL_COMPUTE
 from routing.files.results_folder import COMPLETE
@@ -172,7 +172,7 @@ def _who(row: pd.Series) -> str:
     model = row.get("model.name")
     mode = row.get("model.router.mode")
     words = [f"trial {int(row['trial'])}", *(word for word in (model, mode) if isinstance(word, str) and word)]
-    return " ".join(words)
+    return " ".join(words) + at_knob(row.to_dict())
 
 
 def _value(objective: Objective, row: pd.Series) -> str:

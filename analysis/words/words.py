@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from routing.quantities import count, find, in_words, label
@@ -37,3 +38,21 @@ def shown(metric: str, value: Any) -> str:
     if math.isnan(number):
         return ""
     return in_words(metric, number)
+
+
+def at_knob(row: Mapping[Any, Any]) -> str:
+    """Return where on its curve a row of points.csv lies: ``, threshold 0.5``; empty without a knob."""
+    knob, value = row.get("knob"), row.get("knob_value")
+    if not isinstance(knob, str) or value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    number = value if isinstance(value, (int, float)) else _number_in(str(value))
+    if number is None:
+        return f", {value}"  # scales=2,crops=1 names itself
+    return f", {knob} {number:.4g}"
+
+
+def _number_in(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -25,7 +25,8 @@ def show_findings(found: Any, of_confirm: bool = False) -> None:
         table(rows, point_columns(rows, objectives), title=f"Front of {analysis.folder}", keep=objectives)
         if analysis.knee is not None:
             why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
-            say(f"knee: trial {analysis.knee['trial']}   hypervolume: {analysis.hypervolume:.6g}{why}")
+            at = analysis.knee_knob
+            say(f"knee: trial {analysis.knee['trial']}{at}   hypervolume: {analysis.hypervolume:.6g}{why}")
         for line in analysis.problems:
             say(f"note: {line}")
         for path in (*analysis.figures, *analysis.tables, analysis.report):

@@ -16,6 +16,7 @@ from routing.files.results_folder import MODEL_FILE
 from routing.files.tensors import DATA, load_tensors, load_weights, read_metadata
 
 if TYPE_CHECKING:
+    from routing.data import DataInfo
     from routing.models.base import VisionModel
 
 FILE_TYPES = (".safetensors", ".pth", ".pt")
@@ -124,3 +125,39 @@ def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], he
     odd = [*unexpected, *(key for key in missing if not key.startswith(head))]
     if odd:
         raise ValueError(f"'{odd[0]}' is not in both")
+
+
+def keep_statistics(model: nn.Module, name: str, weights: str | None, info: DataInfo) -> None:
+    """Let ``renormalised`` give images to a model as the torchvision weights that it starts from were trained.
+
+    Args:
+        name: of torchvision's model.
+        weights: None where it is trained from scratch; images then stay as they are.
+        info: of the data, whose statistics its images are normalised by.
+    """
+    scale = shift = None
+    if weights is not None:
+        mean, std = trained_statistics(name, weights)
+        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+        scale, shift = given_std / std, (given_mean - mean) / std
+    model.register_buffer("scale", scale, persistent=False)
+    model.register_buffer("shift", shift, persistent=False)
+
+
+def renormalised(model: nn.Module, images: Tensor) -> Tensor:
+    """Return images (B, 1 or 3, H, W) by the statistics of ``keep_statistics``, (B, 3, H, W) where there are some."""
+    scale, shift = model.scale, model.shift
+    if not isinstance(scale, Tensor) or not isinstance(shift, Tensor):
+        return images
+    return images * scale + shift
+
+
+def trained_statistics(name: str, weights: str) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (3, 1, 1) of a torchvision model's weights; those of its default ones for a file."""
+    from torchvision.models import get_model_weights
+
+    known = get_model_weights(name)
+    found = known[weights] if weights in known.__members__ else known["DEFAULT"]
+    transforms = found.transforms()
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
+    return mean, std

@@ -12,6 +12,7 @@ from analysis.fusion import analyze_fusion, mean_weights
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.runner import run
+from routing.saved import load
 
 
 def rows(run_name: str, weights: list[float], mode: str = "attention") -> list[dict[str, Any]]:
@@ -53,10 +54,31 @@ def test_a_run_and_a_results_folder(tiny_quality: dict[str, Any], tmp_path: Path
     sums = table[table["mode"] == "attention"].groupby("group")["weight"].sum()
     assert sums.to_numpy() == pytest.approx(1.0, abs=1e-5)
     assert set(table["images"]) == {20}
-    assert [path.name for path in summary.files] == ["fusion_weights.csv", "fusion_weights.png"]
+    assert [path.name for path in summary.files] == [
+        "fusion_weights.csv", "fusion_weights_per_image.csv", "fusion_weights.png",
+    ]  # fmt: skip
+    images = pd.read_csv(summary.files[1])
+    assert len(images) == 2 * 80
+    assert images.filter(like="weight_")[images["mode"] == "attention"].sum(axis=1).to_numpy() == pytest.approx(1)
+    first = images[images["run"].str.endswith("0")]
+    saved = load(tmp_path / "trials" / "0")
+    split = saved.config.dataset.load()["val"]
+    assert first["score"].to_numpy() == pytest.approx(split.targets.numpy())
+    assert first["prediction"].to_numpy() == pytest.approx(
+        saved.predict(split.images[:]).prediction.detach().numpy(), abs=1e-5
+    )
+    means = first.groupby("group")["weight_2"].mean()
+    shown = table[(table["mode"] == "attention") & (table["stage"] == 2)].set_index("group")["weight"]
+    assert means.to_dict() == pytest.approx(shown.to_dict())
+    before = summary.files[0].read_bytes()
+    other = analyze_fusion([tmp_path], split="test")
+    assert [path.name for path in other.files] == [
+        "fusion_weights_test.csv", "fusion_weights_test_per_image.csv", "fusion_weights_test.png",
+    ]  # fmt: skip
+    assert summary.files[0].read_bytes() == before
     assert all(path.stat().st_size > 0 for path in summary.files)
     alone = analyze_fusion([tmp_path / "trials" / "0"], tmp_path / "out", formats=("svg",))
-    assert alone.files[1] == tmp_path / "out" / "fusion_weights.svg"
+    assert alone.files[2] == tmp_path / "out" / "fusion_weights.svg"
     assert len(alone.rows()) == 16
 
 

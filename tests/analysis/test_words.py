@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.words.words import axis_label, count, shown
+from analysis.words.words import at_knob, axis_label, count, shown
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_shown():
     assert shown("val_top5_accuracy", 0.9) == "90.00 %"
     assert axis_label("flops") == "compute (multiply-adds per image)"
     assert axis_label("my_metric") == "my metric"
+
+
+def test_a_point_is_named_with_its_knob() -> None:
+    assert at_knob({"knob": "threshold", "knob_value": 0.5}) == ", threshold 0.5"
+    assert at_knob({"knob": "share", "knob_value": "0.25"}) == ", share 0.25"
+    assert at_knob({"knob": "scales,crops", "knob_value": "scales=2,crops=1"}) == ", scales=2,crops=1"
+    assert at_knob({"knob": None, "knob_value": None}) == at_knob({"knob": "x", "knob_value": float("nan")}) == ""

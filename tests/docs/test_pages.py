@@ -12,6 +12,7 @@ from commands import check, command_lines, inline_commands
 from pages import PAGES, ROOT, SHELL, anchors, blocks, inline_code, links
 from snippets import check as check_snippet
 
+import routing
 from routing.config.run import RunConfig
 from routing.files.yaml_io import load_text
 from search_spaces.study.load import load_study, parse_study
@@ -127,3 +128,10 @@ def test_the_chinese_readme_shows_the_same_commands() -> None:
         for name in ("README.md", "README.zh-CN.md")
     }
     assert commands["README.zh-CN.md"] == commands["README.md"]
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = load_text((ROOT / "CITATION.cff").read_text(), "CITATION.cff")[0]
+    assert citation["version"] == routing.__version__
+    assert f"version = {{{routing.__version__}}}" in (ROOT / "README.md").read_text()
+    assert citation["title"] in (ROOT / "README.md").read_text()

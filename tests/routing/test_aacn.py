@@ -165,6 +165,15 @@ class TestModel:
             "stage3 self-attention": (4, 4, 25, 25),
         }
 
+    def test_dropout_of_the_heads_only_in_training(self) -> None:
+        model = built(**{"decision.dropout": 0.5})
+        assert torch.equal(model.eval()(images()).prediction, built().eval()(images()).prediction)
+        model.train()
+        assert not torch.equal(model(images()).prediction, model(images()).prediction)
+        assert torch.equal(
+            built().train()(images()).prediction, built(**{"decision.dropout": 0.0}).train()(images()).prediction
+        )
+
     def test_the_map_to_look_at_is_the_one_that_decides(self) -> None:
         model = built(**{"decision.keep_ratio": 0.2}).eval()
         attended = model.attend(images())

@@ -26,6 +26,7 @@ from routing.models.attention import SelfAttention, attention_rows
 from routing.models.backbones import Backbone
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.patch.routers import CURVE_SHARES
+from routing.models.pretrained import keep_statistics, renormalised
 
 
 def num_kept(positions: int, keep_ratio: float) -> int:
@@ -111,9 +112,12 @@ class Heads(nn.Module):
 class Decision(nn.Module):
     """The decision branch: an expert per attended stage, then the heads (one head where there is no attention)."""
 
-    def __init__(self, channels: Sequence[int], width: int, vector: int, num_outputs: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], width: int, vector: int, num_outputs: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.experts = nn.ModuleList(PositionExpert(c, width) for c in channels)
+        self.drop = nn.Dropout(dropout)
         features = sum(width or c for c in channels)
         self.heads = Heads(features, vector, num_outputs) if vector else nn.Linear(features, num_outputs)
         self.head_widths = (features, vector) if vector else (features,)
@@ -140,6 +144,7 @@ class AttentionAugmentedNet(VisionModel):
         kind: type[Backbone] = BACKBONES.get(chosen.name)
         self.backbone = kind.of(chosen.name, info.channels, info.input_size, chosen.channels)
         self.pretrained = section.backbone.weights is not None
+        keep_statistics(self, chosen.name, chosen.weights, info)
         available = len(self.backbone.stages)
         if settings.stages is not None and settings.stages > available:
             raise InputError(
@@ -155,14 +160,14 @@ class AttentionAugmentedNet(VisionModel):
             self.attention = AttentionBranch(channels, settings, info.num_outputs)
             self.knob = "keep_ratio"
         self.attends = settings.enabled
-        self.decision = Decision(channels, section.decision.width, vector, info.num_outputs)
+        self.decision = Decision(channels, section.decision.width, vector, info.num_outputs, section.decision.dropout)
         self.keep_ratio = 1.0
         self.dense_flops = self.expected_flops()
         self.keep_ratio = section.decision.keep_ratio
 
     def positions(self, images: Tensor) -> list[Tensor]:
         """Return the positions (B, T, C) of every attended stage."""
-        features = self.backbone(images)[self.first_stage :]
+        features = self.backbone(renormalised(self, images))[self.first_stage :]
         pooled = [F.adaptive_avg_pool2d(f, grid) for f, grid in zip(features, self.grids, strict=True)]
         return [f.flatten(2).transpose(1, 2) for f in pooled]
 
@@ -185,6 +190,7 @@ class AttentionAugmentedNet(VisionModel):
                 positions_BTC = positions_BTC.gather(1, kept_BK.unsqueeze(2).expand(-1, -1, positions_BTC.shape[2]))
             features.append(self.decision.experts[index](positions_BTC, map_BT))
         inputs = [torch.cat(features, dim=1)] + ([] if attended.vector_BD is None else [attended.vector_BD])
+        inputs = [self.decision.drop(values) for values in inputs]
         output = ModelOutput(self.decision.heads(*inputs).float(), units_executed=units)
         if attended.vector_BD is not None:
             self._add_attention(output, attended.vector_BD)

@@ -82,6 +82,7 @@ class AacnDecisionSection(Section):
         default=128, ge=0, le=65536, description="Each kept position passes a Linear-ReLU of this width; 0: none."
     )
     keep_ratio: float = Field(default=1.0, gt=0, le=1, description="Share of positions kept, in training as well.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout of what the two heads read, in training.")
 
 
 class AacnSection(ModelSection):

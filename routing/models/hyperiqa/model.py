@@ -23,6 +23,7 @@ from routing.models.hyperiqa.crops import CROP_PLACES, crop, crop_each, random_p
 from routing.models.hyperiqa.fusion import Fusion
 from routing.models.hyperiqa.hyper_head import HyperHead, local_distortion
 from routing.models.hyperiqa.section import FusionSection, HyperIqaSection
+from routing.models.pretrained import keep_statistics, renormalised
 
 KNOB_CROPS = (1, 2, 3, 5, 9)
 _KNOB = re.compile(r"^scales=(\d+),crops=(\d+)$")
@@ -67,6 +68,7 @@ class HyperIqa(VisionModel):
         self.fewer_scales_weight = section.fewer_scales_weight if len(self.stages_used) > 1 else 0.0
         backbone: type[StagedBackbone] = STAGED_BACKBONES.get(section.backbone.name)
         self.backbone = backbone.of(section.backbone, info.channels, self.crop_size, self.stages_used[-1])
+        keep_statistics(self, section.backbone.name, section.backbone.weights, info)
         channels = [self.backbone.channels[stage - 1] for stage in self.stages_used]
         self.fusion = build_fusion(section.fusion, channels)
         head = section.head
@@ -129,7 +131,7 @@ class HyperIqa(VisionModel):
     def _features(self, images: Tensor, scales: int) -> StageFeatures:
         """Return the first ``scales`` scales, and what every stage that runs for them adds to the content vector."""
         stages = self.stages_used[:scales]
-        outputs = self.backbone(images, stages[-1])
+        outputs = self.backbone(renormalised(self, images), stages[-1])
         pooled = [F.adaptive_avg_pool2d(outputs[stage - 1], self.pool) for stage in stages]
         modules = self.distortion[: len(outputs)] if self.has_distortion else ()
         return StageFeatures(pooled, [module(output) for module, output in zip(modules, outputs, strict=False)])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.errors import InputError, MissingPackage, nearest
-from routing.models.pretrained import one_line
+from routing.models.pretrained import keep_statistics, one_line, renormalised
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
@@ -60,7 +60,10 @@ class Vit(TransformerClassifier):
 
 
 class TorchvisionVit(TransformerClassifier):
-    """A ``torchvision.models.VisionTransformer``; grey images are repeated to three channels."""
+    """A ``torchvision.models.VisionTransformer``; grey images are repeated to three channels.
+
+    With pretrained weights images are normalised as those were.
+    """
 
     def __init__(self, section: TorchvisionVitSection, info: DataInfo) -> None:
         from torchvision.models import get_model
@@ -72,6 +75,7 @@ class TorchvisionVit(TransformerClassifier):
         core = get_model(section.architecture, image_size=info.input_size, num_classes=info.num_outputs)
         assert isinstance(core, TorchvisionTransformer)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
+        keep_statistics(self, section.architecture, section.weights, info)
 
     def initialise(self, section: TorchvisionVitSection) -> None:  # type: ignore[override]
         """Load ``model.weights``."""
@@ -81,7 +85,7 @@ class TorchvisionVit(TransformerClassifier):
     def embed(self, images: Tensor) -> Tensor:
         """Patches, CLS, positions."""
         core = self.core
-        patches_BND = core._process_input(images.expand(-1, 3, -1, -1))
+        patches_BND = core._process_input(renormalised(self, images).expand(-1, 3, -1, -1))
         tokens_BTD = torch.cat([core.class_token.expand(images.shape[0], -1, -1), patches_BND], dim=1)
         embedded: Tensor = core.encoder.dropout(tokens_BTD + core.encoder.pos_embedding)
         return embedded
