@@ -186,7 +186,7 @@ def _pruned_view(subject: Subject, image: Tensor, before: list[AttentionLayer]) 
     after = subject.attention(image, pruning)[-1]
     assert after.kept is not None
     kept = np.zeros(after.num_patches, dtype=bool)
-    kept[after.kept[0, 1:].numpy() - 1] = True
+    kept[after.kept[0, after.first_patch :].numpy() - after.first_patch] = True
     predicted = int(subject.predictions(image, pruning)[0])
     return PrunedView(
         kept=kept,

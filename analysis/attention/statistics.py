@@ -111,7 +111,7 @@ def _of_batch(layer: AttentionLayer, own: Mapping[str, Statistic]) -> LayerStati
         name=layer.name,
         entropy=entropy(layer.maps).mean(dim=2).numpy(),
         peak=patches_BHN.amax(dim=2).numpy(),
-        mean=layer.reader_BHT()[:, :, 1:].double().mean(dim=2).numpy() if layer.has_cls else None,
+        mean=layer.reader_BHT()[:, :, layer.first_patch :].double().mean(dim=2).numpy() if layer.has_cls else None,
         distance=_distance(layer, between),
         uniform_distance=float(between.mean()),
         similarity=cosines_BHH.mean(dim=0).numpy(),
@@ -144,12 +144,12 @@ def _distance(layer: AttentionLayer, between_NN: Tensor) -> Array | None:
     """Return the mean over patch queries of the attention-weighted distance (B, H)."""
     if layer.maps.shape[2] == 1:
         return None
-    first = int(layer.has_cls)
+    first = layer.first_patch
     maps = layer.maps[:, :, first:, first:].double()
     maps = maps / maps.sum(dim=3, keepdim=True).clamp(min=1e-12)
     far = between_NN[None, None]
     if layer.kept is not None:
-        places = layer.kept[:, 1:] - 1
+        places = layer.kept[:, first:] - first
         far = between_NN[places[:, :, None], places[:, None, :]][:, None]
     weighted: Array = (maps * far).sum(dim=3).mean(dim=2).numpy()
     return weighted

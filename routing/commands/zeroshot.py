@@ -156,7 +156,7 @@ def zeroshot(
     if setting is not None or attention_file is not None:
         host = host_of(clip.tower)
         if setting is not None:
-            setting.check(host.num_tokens, host.depth)
+            setting = setting.on(host)
     split = _first(data[config.split], config.limit).to(device)
     classes_EC = clip.class_embeddings(class_names, templates)
     if config.precision == "bf16":

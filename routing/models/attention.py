@@ -61,7 +61,9 @@ class AttentionLayer:
     """One layer's attention on a batch (B images, Q query rows, N patches of the layer's grid).
 
     maps: (B, H, Q, T), rows sum to 1. grid: patches (rows, columns). has_cls: row and column 0 belong to CLS.
-    kept: (B, T) which token of the grid (CLS counted) each column is, after pruning; None where all are there.
+    num_prefix: tokens before the patches, CLS counted; None: CLS alone, if there is one.
+    kept: (B, T) which token of the image (those before the patches counted) each column is, after pruning; None where
+        all are there.
     """
 
     name: str
@@ -69,6 +71,12 @@ class AttentionLayer:
     grid: tuple[int, int]
     has_cls: bool
     kept: Tensor | None = None
+    num_prefix: int | None = None
+
+    @property
+    def first_patch(self) -> int:
+        """Column of the first patch."""
+        return int(self.has_cls) if self.num_prefix is None else self.num_prefix
 
     def cpu(self) -> AttentionLayer:
         """Return it on the CPU."""
@@ -95,9 +103,9 @@ class AttentionLayer:
 
     def patches_BHN(self) -> Tensor:
         """Return the reader's attention to patches, summing to 1; dropped patches get 0."""
-        row = self.reader_BHT()[:, :, int(self.has_cls) :]
+        row = self.reader_BHT()[:, :, self.first_patch :]
         row = row / row.sum(dim=2, keepdim=True).clamp(min=1e-12)
         if self.kept is None:
             return row
-        index = (self.kept[:, 1:] - 1)[:, None].expand_as(row)
+        index = (self.kept[:, self.first_patch :] - self.first_patch)[:, None].expand_as(row)
         return row.new_zeros(*row.shape[:2], self.num_patches).scatter(2, index, row)

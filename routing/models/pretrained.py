@@ -113,8 +113,8 @@ def fitting(architecture: str, source: str) -> Iterator[None]:
         raise InputError(f"model.weights {source}: do not fit {architecture}: {one_line(error)}") from None
 
 
-def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], head: str) -> None:
-    """Load weights into ``core``; what begins with ``head`` only where all of it fits."""
+def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], head: str | tuple[str, ...]) -> None:
+    """Load weights into ``core``; what begins with ``head`` (or one of these) only where all fits."""
     wanted = core.state_dict()
     ends = {key for key in state if key.startswith(head)}
     if any(key not in wanted or state[key].shape != wanted[key].shape for key in ends):

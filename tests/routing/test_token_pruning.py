@@ -17,6 +17,7 @@ from routing.evaluation.compute import count_module
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
+from routing.models.vit.positions import Positions
 from routing.models.vit.token_pruning import Pruning, pruned, pruned_by, select_tokens
 from routing.models.vit.token_selection import Selection
 
@@ -121,7 +122,7 @@ def test_host_chooses_what_the_pure_function_chooses(model: nn.Module) -> None:
     with torch.no_grad():
         logits(model)
         handle.remove()
-        source = host.attention_input(block, captured["tokens"], None)
+        source = host.attention_input(block, captured["tokens"], Positions())
         everyone = torch.arange(37).expand(5, -1)
         expected = select_tokens(source.queries(everyone), source.keys(), source.tokens, 3, 7, 0.3)
     with pruned(model, 3, 7, 0.3, start_layer=2) as record:
@@ -138,8 +139,8 @@ def test_only_anchor_rows_are_computed() -> None:
     host = host_of(model)
 
     class Spy(type(host)):  # type: ignore[misc]
-        def attention_input(self, block: nn.Module, tokens: Tensor, bias: Tensor | None) -> Any:
-            source = super().attention_input(block, tokens, bias)
+        def attention_input(self, block: nn.Module, tokens: Tensor, positions: Positions) -> Any:
+            source = super().attention_input(block, tokens, positions)
             queries = source.queries
             object.__setattr__(source, "queries", lambda index: rows.append(index.shape[1]) or queries(index))
             return source
@@ -205,15 +206,11 @@ def test_start_layer_out_of_range(model: nn.Module, start_layer: int) -> None:
         pass
 
 
-def test_models_without_cls_token_or_adapter() -> None:
-    with pytest.raises(InputError, match=r"SwinTransformer: .*need a vision transformer with a CLS token"):
+def test_models_without_an_adapter() -> None:
+    with pytest.raises(InputError, match=r"SwinTransformer: .*need a plain vision transformer"):
         host_of(torchvision.models.swin_t())
-    with pytest.raises(InputError, match=r"5 tokens before its patches \(valid: a class token alone\)"):
-        host_of(from_timm(reg_tokens=4))
-    with pytest.raises(InputError, match="0 tokens before its patches"):
-        host_of(from_timm(class_token=False, global_pool="avg"))
-    with pytest.raises(InputError, match="blocks of another kind"):
-        host_of(from_timm(block_fn=sys.modules["timm.models.vision_transformer"].ResPostBlock))
+    with pytest.raises(InputError, match="blocks of another kind: ParallelScalingBlock"):
+        host_of(from_timm(block_fn=sys.modules["timm.models.vision_transformer"].ParallelScalingBlock))
     with pytest.raises(InputError, match="Linear"), pruned(nn.Linear(2, 2), 1, 1):
         pass
 

@@ -84,7 +84,7 @@ def test_a_tower_without_tokens_is_classified_all_the_same(words: list[str], tmp
     [record] = zeroshot(config)
     assert record["metrics"]["tokens"] is None
     assert record["metrics"]["flops"] > 0
-    with pytest.raises(InputError, match="need a vision transformer with a CLS token"):
+    with pytest.raises(InputError, match="need a plain vision transformer"):
         zeroshot(config, attention_file=tmp_path / "attention.safetensors")
 
 

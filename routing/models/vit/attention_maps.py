@@ -1,6 +1,6 @@
 """Attention of any layer and head on request, equal to what the fused kernel used; normal inference pays nothing.
 
-Shapes: B images, H heads, T tokens (CLS is token 0).
+Shapes: B images, H heads, T tokens (those before the patches first).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def attention_maps(
         forward: how to run the model; by default ``model(images)``.
 
     Raises:
-        InputError: a layer the model does not have, or no transformer with a CLS token.
+        InputError: a layer the model does not have, or a model without an adapter.
     """
     host = host_of(model)
     wanted = _layer_indices(layers, host.depth)
@@ -62,12 +62,10 @@ def _layer_indices(layers: Iterable[int] | None, depth: int) -> list[int]:
 
 def _capture(host: Host, index: int, maps: dict[int, Tensor]) -> Callable[..., None]:
     def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        masks = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, Tensor)]
-        heads = host.heads(host.parts(block)[1])
-        bias = host.mask_in(masks[0], heads) if masks else None
+        positions = host.received(block, args, kwargs)
         tokens_BTD = host.tokens_in(args[0])
-        source = host.attention_input(block, tokens_BTD, bias)
+        source = host.attention_input(block, tokens_BTD, positions)
         everyone_BT = torch.arange(tokens_BTD.shape[1], device=tokens_BTD.device).expand(len(tokens_BTD), -1)
-        maps[index] = attention_rows(source.queries(everyone_BT), source.keys(), bias)
+        maps[index] = attention_rows(source.queries(everyone_BT), source.keys(), source.bias)
 
     return hook

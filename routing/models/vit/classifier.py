@@ -3,7 +3,7 @@
 Pruning acts in evaluation only. One trained model gives an operating point for every pruning setting; blocks before the
 first pruned one run once for all of them.
 
-Shapes: B images, T tokens (CLS is token 0), K kept, D width.
+Shapes: B images, T tokens (those before the patches first), K kept, D width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from routing.models.chain import Chain, Stage
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import Host, host_of
 from routing.models.vit.section import PruningGridSection, PruningSection
-from routing.models.vit.token_pruning import UNPRUNED, Choice, Pruning, pruned_by, reduce_tokens
+from routing.models.vit.token_pruning import UNPRUNED, Choice, KeptBlock, Pruning, pruned_by, reduce_tokens
 from routing.models.vit.token_selection import Selection
 
 CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
@@ -52,10 +52,9 @@ class TransformerClassifier(VisionModel):
         self.grid_settings = pruning.grid
         method = "importance_diversity" if pruning.method == UNPRUNED else pruning.method
         selection = Selection(pruning.k_anchors, pruning.top_m, pruning.alpha, pruning.direction, pruning.normalize)
+        selection = replace(selection, prefix=self.host.prefix)
         self.reference = Pruning(selection, pruning.start_layer, method)
-        self.pruning = None if pruning.method == UNPRUNED else self.reference
-        if self.pruning is not None:
-            self.pruning.check(self.host.num_tokens, self.host.depth)
+        self.pruning = None if pruning.method == UNPRUNED else self.reference.on(self.host)
         self.dense_flops = self.cost_at(None)
         self._curve = self._settings()
 
@@ -115,10 +114,11 @@ class TransformerClassifier(VisionModel):
     def _from_block(self, tokens_BTD: Tensor, first: int, pruning: Pruning | None) -> ModelOutput:
         """Run the blocks from ``first`` on; what came before ran on all tokens."""
         host, before = self.host, tokens_BTD.shape[1]
+        positions, kept_BK = host.positions(), None
         for index, block in enumerate(host.blocks[first:], first):
             if pruning is not None and index == pruning.start_layer:
-                tokens_BTD, _ = reduce_tokens(host, block, pruning, tokens_BTD)
-            tokens_BTD = block(tokens_BTD)
+                tokens_BTD, kept_BK = reduce_tokens(host, block, pruning, tokens_BTD, positions[index])
+            tokens_BTD = host.run(block, tokens_BTD, positions[index].of(kept_BK, host.prefix.count, before))
         kept = tokens_BTD.shape[1]
         logits = self.classify(tokens_BTD).float()
         units = {
@@ -138,12 +138,20 @@ class TransformerClassifier(VisionModel):
         host = self.host
         num_tokens = num_tokens or host.num_tokens
         if pruning is None:
-            return {PartKey("block", num_tokens): host.depth}
+            return {PartKey("block", num_tokens): host.depth, **self._pool_units(num_tokens)}
         kept = kept or pruning.selection.num_kept
         before, after = PartKey("block", num_tokens), PartKey("block", kept)
         units = {before: pruning.start_layer, PartKey("select", num_tokens, pruning): 1}
         units[after] = units.get(after, 0) + host.depth - pruning.start_layer
-        return units
+        return {**units, **self._pool_units(kept)}
+
+    def pool(self) -> tuple[nn.Module, int] | None:
+        """Return what pools tokens by attention before the head, and how many prefix tokens it leaves out, if any."""
+        return None
+
+    def _pool_units(self, num_tokens: int) -> dict[PartKey, int]:
+        pool = self.pool()
+        return {} if pool is None else {PartKey("pool", num_tokens - pool[1]): 1}
 
     def cost_at(self, pruning: Pruning | None) -> float:
         """Return multiply-adds per image at a setting; None is unpruned."""
@@ -156,25 +164,45 @@ class TransformerClassifier(VisionModel):
         width = self.host.width
         image = torch.zeros(1, *self.image_shape)
         channels, size, _ = self.image_shape
-        patches = self.host.num_tokens - 1
+        patches = self.host.num_patches
         parts: dict[PartName, CountedPart] = {
             "embedding": CountedPart(embedding, (image,), channels * size * size // patches * patches * width),
             "head": CountedPart(head, (torch.zeros(1, width),), self._head_multiply_adds(head)),
         }
         for key in units_executed:
             tokens, pruning = torch.zeros(1, key.tokens, width), key.setting
-            if pruning is None:
-                block = self.host.blocks[-1]
+            if key.kind == "pool":
+                parts[key] = self._counted_pool(key.tokens)
+            elif pruning is None:
+                block = self._counted_block()
                 parts[key] = CountedPart(block, (tokens,), self.block_multiply_adds(key.tokens), None)
             else:
                 choice = Choice(self.host, self.host.blocks[pruning.start_layer], pruning)
                 parts[key] = CountedPart(choice, (tokens,), pruning.multiply_adds(self.host, key.tokens), None)
         return parts
 
+    def _counted_block(self) -> nn.Module:
+        """Return the last block; where attention is given positions, with those of its first tokens."""
+        has_positions = not self.host.positions()[-1].are_none
+        return KeptBlock(self.host, self.host.depth - 1) if has_positions else self.host.blocks[-1]
+
+    def _counted_pool(self, num_tokens: int) -> CountedPart:
+        """Return attention pooling: keys and values of every token, one query per latent, then projection and MLP."""
+        found = self.pool()
+        assert found is not None
+        pool, width = found[0], self.host.width
+        latents = int(pool.latent_len)
+        cost = sum(
+            layer.in_features * layer.out_features * (num_tokens if layer is pool.kv else latents)
+            for layer in pool.modules()
+            if isinstance(layer, nn.Linear)
+        )
+        return CountedPart(pool, (torch.zeros(1, num_tokens, width),), cost + 2 * latents * num_tokens * width, None)
+
     def block_multiply_adds(self, num_tokens: int) -> int:
         """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
-        width, mlp = self.host.width, self.host.mlp_multiply_adds
-        return num_tokens * (4 * width**2 + mlp) + 2 * num_tokens**2 * width
+        each = self.host.projection_multiply_adds + self.host.mlp_multiply_adds
+        return num_tokens * each + 2 * num_tokens**2 * self.host.width
 
     @staticmethod
     def _head_multiply_adds(head: nn.Module) -> int:
@@ -219,9 +247,10 @@ class TransformerClassifier(VisionModel):
         host = self.host
         for start_layer in sorted({1, max(1, host.depth // 2)}):
             for share in CURVE_SHARES:
-                kept = max(3, round(share * host.num_tokens))
-                anchors = max(1, (kept - 1) // 5)
-                chosen = replace(self.reference.selection, k_anchors=anchors, top_m=kept - 1 - anchors)
+                first = host.prefix.count
+                kept = max(first + 2, round(share * host.num_tokens))
+                anchors = max(1, (kept - first) // 5)
+                chosen = replace(self.reference.selection, k_anchors=anchors, top_m=kept - first - anchors)
                 yield replace(self.reference, selection=chosen, start_layer=start_layer)
 
     def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
@@ -247,12 +276,16 @@ class TransformerClassifier(VisionModel):
         """
         with pruned_by(self.core, pruning) as record:
             maps = self.attention_maps(images)
-        layers = []
+        layers, host = [], self.host
         for index, (name, layer) in enumerate(maps.items()):
             kept = record.kept if pruning is not None and index >= pruning.start_layer else None
-            if layer.shape[3] != self.host.num_tokens and kept is None:
+            if layer.shape[3] != host.num_tokens and kept is None:
                 raise InputError("merged tokens have no place in the image: attention under 'merge' cannot be drawn")
-            layers.append(AttentionLayer(name, layer, self.host.grid, has_cls=True, kept=kept))
+            layers.append(
+                AttentionLayer(
+                    name, layer, host.grid, has_cls=host.prefix.has_cls, kept=kept, num_prefix=host.prefix.count
+                )
+            )
         return layers
 
     @contextmanager
@@ -293,8 +326,8 @@ class Block(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return tokens (B, T, D) from images (B, C, S, S) or tokens."""
         tokens_BTD = features if self.index else self.model.embed(features)
-        out: Tensor = self.model.host.blocks[self.index](tokens_BTD)
-        return out
+        host = self.model.host
+        return host.run(host.blocks[self.index], tokens_BTD, host.positions()[self.index])
 
 
 class Ending(nn.Module):

@@ -1,6 +1,6 @@
 """``vit``, ``torchvision_vit`` and ``timm_vit``: how the networks are built, entered and left.
 
-Shapes: B images, T tokens (CLS is token 0), N patches, D width.
+Shapes: B images, T tokens (those before the patches first), N patches, D width.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
 from routing.models.vit.section import TimmVitSection, TorchvisionVitSection, VitSection
+from routing.models.vit.timm_hosts import TimmHost
 from routing.models.vit.weights import load_run, load_timm, load_torchvision
 
-_TIMM_NAMES = "a vision transformer of timm with a class token, such as vit_small_patch16_224"
+_TIMM_NAMES = "a plain vision transformer of timm, such as vit_small_patch16_224"
 
 
 class Vit(TransformerClassifier):
@@ -101,7 +102,7 @@ class TorchvisionVit(TransformerClassifier):
 
 
 class TimmVit(TransformerClassifier):
-    """A ``timm.models.VisionTransformer`` with a class token.
+    """A plain vision transformer of timm: its ``VisionTransformer``, ``Eva`` or ``Beit``.
 
     Grey images are repeated to three channels; all are normalised with the mean and deviation that timm gives for it.
     """
@@ -125,19 +126,39 @@ class TimmVit(TransformerClassifier):
 
     def embed(self, images: Tensor) -> Tensor:
         """Patches, CLS, positions."""
-        core = self.core
-        patches_BND = core.patch_embed(images * self.scale + self.shift)
-        tokens_BTD: Tensor = core.norm_pre(core.patch_drop(core._pos_embed(patches_BND)))
-        return tokens_BTD
+        host = self.host
+        assert isinstance(host, TimmHost)
+        return host.embed(images * self.scale + self.shift)
 
     def classify(self, tokens_BTD: Tensor) -> Tensor:
-        """Norm, CLS or mean as the model has it, head."""
+        """Norm, CLS, mean or attention pooling as the model has it, head."""
         logits: Tensor = self.core.forward_head(self.core.norm(tokens_BTD))
         return logits
 
     def ends(self) -> tuple[nn.Module, nn.Module]:
-        """``patch_embed`` and ``head``."""
-        return self.core.patch_embed, self.core.head
+        """``patch_embed`` and ``head``; with a distillation token both heads, whose mean is the prediction."""
+        distilled = getattr(self.core, "head_dist", None)
+        head = self.core.head if distilled is None else MeanOfHeads(self.core.head, distilled)
+        return self.core.patch_embed, head
+
+    def pool(self) -> tuple[nn.Module, int] | None:
+        """``attn_pool``."""
+        pool = getattr(self.core, "attn_pool", None)
+        if pool is None:
+            return None
+        return pool, 0 if getattr(self.core, "pool_include_prefix", True) else self.host.prefix.count
+
+
+class MeanOfHeads(nn.Module):
+    """The heads of a distilled transformer on one token each, averaged."""
+
+    def __init__(self, *heads: nn.Module) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+
+    def forward(self, features_BD: Tensor) -> Tensor:
+        """Return logits (B, classes)."""
+        return torch.stack([head(features_BD) for head in self.heads]).mean(dim=0)
 
 
 def _timm_model(name: str, **settings: Any) -> nn.Module:
@@ -164,8 +185,8 @@ def _timm_model(name: str, **settings: Any) -> nn.Module:
         raise InputError(f"model.architecture {name}: not {_TIMM_NAMES}") from None
     except Exception as error:  # timm has no type of its own for a tag it does not know, or for a size it cannot take
         raise InputError(f"model.architecture {name}: {one_line(error)}") from None
-    if not isinstance(core.patch_embed, PatchEmbed) or core.attn_pool is not None:
-        raise InputError(f"model.architecture {name}: patches or pooling of another kind (valid: {_TIMM_NAMES})")
+    if not isinstance(core.patch_embed, PatchEmbed):
+        raise InputError(f"model.architecture {name}: patches of another kind (valid: {_TIMM_NAMES})")
     _check_patches(name, int(core.patch_embed.patch_size[0]), settings["img_size"])
     return core
 

@@ -120,7 +120,7 @@ class RoutedVitSection(VitShape):
 
 
 class TimmVitSection(TransformerSection):
-    """A vision transformer of timm with a class token, by name."""
+    """A plain vision transformer of timm, by name."""
 
     builds: ClassVar[str] = "routing.models.vit.model:TimmVit"
 

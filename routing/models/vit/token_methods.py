@@ -1,7 +1,7 @@
 """Token methods: ways to give a block fewer tokens. One class each; ``routing.config.registry.SELECTIONS`` names them.
 
-The index maths are in ``token_selection`` and ``token_merging``. Shapes: B images, T tokens (CLS is token 0), K kept,
-D width of a token.
+The index maths are in ``token_selection`` and ``token_merging``. Shapes: B images, T tokens (those before the patches
+first), K kept, D width of a token.
 """
 
 from __future__ import annotations
@@ -36,22 +36,26 @@ class BlockSize:
         """Multiply-adds of one row of attention: its query, then its products with all keys."""
         return self.width**2 + self.tokens * self.width
 
+    def reader(self, selection: Selection) -> int:
+        """Multiply-adds of the attention that ranks patches: the row of CLS, without one that of every token."""
+        return self.attention_row * (1 if selection.prefix.has_cls else self.tokens)
+
 
 class TokenMethod(ABC):
     """Base of every method that keeps some tokens and drops the others.
 
-    ``takes_mask``: whether it works where an attention mask hides tokens.
+    ``takes_mask``: whether it works where attention has masks or positions, which belong to tokens of the image.
     """
 
     takes_mask: ClassVar[bool] = True
 
     @abstractmethod
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
-        """Return the indices (B, K) of the tokens that stay, in any order; token 0, CLS, is among them.
+        """Return the indices (B, K) of the tokens that stay, in any order; those before the patches are among them.
 
         Args:
             source: tokens, keys and queries of the block.
-            selection: how many stay: K = ``selection.num_kept`` = 1 + k + m.
+            selection: how many stay: K = ``selection.num_kept`` = P + k + m, P of them before the patches.
         """
 
     @abstractmethod
@@ -74,7 +78,7 @@ class ImportanceDiversity(TokenMethod):
 
     def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
         """Keys, the row of CLS, rows of importance, cosines; a part of weight 0 is left out."""
-        total, k = block.keys + block.attention_row, selection.k_anchors
+        total, k = block.keys + block.reader(selection), selection.k_anchors
         if selection.alpha < 1:
             total += k * block.tokens * block.width
         if selection.alpha > 0:
@@ -103,7 +107,7 @@ class ClsAttention(TokenMethod):
 
     def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
         """Keys and the row of CLS."""
-        return block.keys + block.attention_row
+        return block.keys + block.reader(selection)
 
 
 class Diversity(TokenMethod):
@@ -115,7 +119,7 @@ class Diversity(TokenMethod):
 
     def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
         """Keys, the row of CLS, cosines."""
-        return block.keys + block.attention_row + selection.k_anchors * block.tokens * block.width
+        return block.keys + block.reader(selection) + selection.k_anchors * block.tokens * block.width
 
 
 class Merge(TokenMethod):
@@ -129,10 +133,11 @@ class Merge(TokenMethod):
 
     def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
         """Keys, and the pairs of every round."""
-        return block.keys + merged_pairs(block.tokens, selection.num_kept) * block.head_width
+        pairs = merged_pairs(block.tokens, selection.num_kept, selection.prefix.count)
+        return block.keys + pairs * block.head_width
 
     def reduce(self, source: AttentionInput, tokens_BTD: Tensor, selection: Selection) -> tuple[Tensor, Tensor | None]:
         """Return the merged tokens (B, K, D)."""
         with torch.no_grad():
             metric_BTE = source.keys().mean(dim=1)
-        return merge_tokens(tokens_BTD, metric_BTE, selection.num_kept), None
+        return merge_tokens(tokens_BTD, metric_BTE, selection.num_kept, selection.prefix.count), None

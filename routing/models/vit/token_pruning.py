@@ -8,7 +8,7 @@ the anchors. That block and all later ones then run on the kept tokens alone, in
 changes no bit. No module of the model is replaced: hooks are added and removed with the context. A compiled model is
 compiled again at its first call inside the context, and at the first one after it.
 
-Shapes: B images, T tokens (CLS is token 0), K kept, D width.
+Shapes: B images, T tokens (those before the patches first), K kept, D width.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from routing.config.registry import SELECTIONS
 from routing.errors import InputError, choices, nearest
 from routing.models.vit.hosts import Host, host_of
+from routing.models.vit.positions import Positions
 from routing.models.vit.token_methods import BlockSize, TokenMethod
 from routing.models.vit.token_selection import Direction, Normalize, Selection, select_tokens
 
@@ -62,6 +63,16 @@ class Pruning:
                 f"never pruned (valid: 1 to {depth - 1})"
             )
         self.selection.check(num_tokens)
+
+    def on(self, host: Host) -> Pruning:
+        """Return the setting for a model: with the tokens before its patches.
+
+        Raises:
+            InputError: a setting that the model cannot take.
+        """
+        fitted = replace(self, selection=replace(self.selection, prefix=host.prefix))
+        fitted.check(host.num_tokens, host.depth)
+        return fitted
 
     def text(self) -> str:
         """Return the setting as a knob value: ``k_anchors=10,top_m=20,alpha=0.5,start_layer=2``."""
@@ -113,34 +124,39 @@ class _Pruner:
         tokens_BTD = self.host.tokens_in(args[0])
         count = tokens_BTD.shape[1]
         self.pruning.selection.check(count)
-        heads = self.host.heads(self.host.parts(block)[1])
-        mask = _find_mask(args, kwargs)
-        bias = None if mask is None else self.host.mask_in(mask, heads)
-        if mask is not None and not self.pruning.chooser.takes_mask:
-            method = self.pruning.method
-            raise InputError(f"pruning.method '{method}' cannot take an attention mask (valid: one that can)")
-        kept_BKD, kept_BK = reduce_tokens(self.host, block, self.pruning, tokens_BTD, bias)
+        positions = self.host.received(block, args, kwargs)
+        kept_BKD, kept_BK = reduce_tokens(self.host, block, self.pruning, tokens_BTD, positions)
         self.record.kept, self.record.tokens_before = kept_BK, count
         return self.follow(block, (self.host.tokens_out(kept_BKD), *args[1:]), kwargs)
 
     def follow(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Gather the mask, where there is one, before every later block."""
-        mask = _find_mask(args, kwargs)
-        if mask is None or self.record.kept is None:
+        """Gather mask and positions, where there are any, before every later block."""
+        positions = self.host.received(block, args, kwargs)
+        count = self.record.tokens_before
+        if positions.are_none or self.record.kept is None or count is None:
             return args, kwargs
-        heads = self.host.heads(self.host.parts(block)[1])
-        kept = self.host.mask_out(_gather_bias(self.host.mask_in(mask, heads), self.record), heads)
-        return tuple(kept if value is mask else value for value in args), {
-            key: kept if value is mask else value for key, value in kwargs.items()
-        }
+        return self.host.handed(block, args, kwargs, positions.of(self.record.kept, self.host.prefix.count, count))
+
+    def release(self, block: nn.Module, *_: Any) -> None:
+        """Undo after a block what was done before it."""
+        self.host.release(block)
 
 
 def reduce_tokens(
-    host: Host, block: nn.Module, pruning: Pruning, tokens_BTD: Tensor, bias: Tensor | None = None
+    host: Host, block: nn.Module, pruning: Pruning, tokens_BTD: Tensor, positions: Positions
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the tokens (B, K, D) that ``block`` is given, in their own order, and their indices (None: merged)."""
+    """Return the tokens (B, K, D) that ``block`` is given, in their own order, and their indices (None: merged).
+
+    Raises:
+        InputError: a mask or positions inside attention, which the method cannot take.
+    """
+    if not pruning.chooser.takes_mask and not positions.are_none:
+        raise InputError(
+            f"pruning.method '{pruning.method}' cannot take an attention mask, nor positions inside attention "
+            "(valid: a method that keeps tokens as they are, such as importance_diversity)"
+        )
     with torch.no_grad():
-        source = host.attention_input(block, tokens_BTD, bias)
+        source = host.attention_input(block, tokens_BTD, positions)
     return pruning.chooser.reduce(source, tokens_BTD, pruning.selection)
 
 
@@ -153,7 +169,22 @@ class Choice(nn.Module):
 
     def forward(self, tokens_BTD: Tensor) -> Tensor:
         """Return the tokens (B, K, D) that go on."""
-        return reduce_tokens(self.host, self.block, self.pruning, tokens_BTD)[0]
+        positions = self.host.positions()[self.pruning.start_layer]
+        return reduce_tokens(self.host, self.block, self.pruning, tokens_BTD, positions)[0]
+
+
+class KeptBlock(nn.Module):
+    """A block on its first K tokens as a module of its own, for the compute ledger to trace."""
+
+    def __init__(self, host: Host, index: int) -> None:
+        super().__init__()
+        self.host, self.index, self.block = host, index, host.blocks[index]
+
+    def forward(self, tokens_BKD: Tensor) -> Tensor:
+        """Return what leaves the block (B, K, D)."""
+        kept_BK = torch.arange(tokens_BKD.shape[1], device=tokens_BKD.device).expand(len(tokens_BKD), -1)
+        positions = self.host.positions()[self.index].of(kept_BK, self.host.prefix.count, self.host.num_tokens)
+        return self.host.run(self.block, tokens_BKD, positions)
 
 
 @contextmanager
@@ -182,7 +213,7 @@ def pruned(
         A record of the latest forward pass: which tokens were kept.
 
     Raises:
-        InputError: a value out of range, more tokens kept than there are, or a model without a CLS token.
+        InputError: a value out of range, more tokens kept than there are, or a model of another kind.
     """
     pruning = Pruning(Selection(k_anchors, top_m, alpha, direction, normalize), start_layer, method)
     with pruned_by(model, pruning) as record:
@@ -196,12 +227,12 @@ def pruned_by(model: nn.Module, pruning: Pruning | None) -> Iterator[PruningReco
         yield PruningRecord()
         return
     host = host_of(model)
-    pruning.check(host.num_tokens, host.depth)
-    pruner = _Pruner(host, pruning)
+    pruner = _Pruner(host, pruning.on(host))
     with ExitStack() as hooks:
         for index, block in enumerate(host.blocks[pruning.start_layer :]):
             hook = pruner.follow if index else pruner.start
             hooks.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
+            hooks.callback(block.register_forward_hook(pruner.release, always_call=True).remove)
         hooks.callback(_forget_compiled)
         _forget_compiled()
         yield pruner.record
@@ -211,23 +242,3 @@ def _forget_compiled() -> None:
     """Force compiled models to compile again: code compiled earlier ignores hooks added or removed since."""
     if "torch._dynamo" in sys.modules:  # else nothing was compiled, and it takes a second to import
         torch.compiler.reset()
-
-
-def _find_mask(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Return the only tensor beside the tokens that a block is given."""
-    return next((value for value in (*args[1:], *kwargs.values()) if isinstance(value, Tensor)), None)
-
-
-def _gather_bias(bias: Tensor, record: PruningRecord) -> Tensor:
-    """Return the rows and columns (B, H or 1, K, K) of the kept tokens."""
-    kept_BK = record.kept
-    assert kept_BK is not None
-    if bias.shape[3] != record.tokens_before:
-        raise InputError(
-            f"token pruning: the attention mask is for {bias.shape[3]} tokens, but {record.tokens_before} were there"
-        )
-    batch, count = kept_BK.shape
-    bias = bias.expand(batch, *bias.shape[1:])
-    if bias.shape[2] > 1:
-        bias = bias.gather(2, kept_BK[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3]))
-    return bias.gather(3, kept_BK[:, None, None].expand(-1, bias.shape[1], bias.shape[2], -1)).expand(-1, -1, count, -1)

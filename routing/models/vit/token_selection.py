@@ -8,14 +8,17 @@ The method is training-free and decides per image, in four steps:
     4. score       S_i = alpha * I_i + (1 - alpha) * D_i; kept are CLS, the k anchors and the m best other tokens
 
 ``random``, ``cls_attention`` and ``diversity`` are controls of the same interface; merging is in ``token_merging``.
+Register and distillation tokens stay as CLS does. A model without CLS has the mean attention that a token receives
+in place of the attention of CLS.
 
-Shapes: B images, H heads, T tokens (CLS is token 0), R query rows, E width of a head, D width of a token, K kept.
+Shapes: B images, H heads, T tokens (P of them before the patches, CLS first), R query rows, E width of a head,
+D width of a token, K kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from routing.errors import InputError, choices, nearest
 from routing.models.attention import attention_rows, wide
+from routing.models.vit.positions import Prefix
 
 Direction = Literal["anchor_to_token", "token_to_anchor"]
 Normalize = Literal["minmax", "none"]
@@ -60,6 +64,7 @@ class Selection:
     direction: whose attention is importance; ``anchor_to_token`` costs k + 1 rows, ``token_to_anchor`` all T.
     normalize: ``minmax`` scales I and D to [0, 1] per image over the candidates (I is of order 1/T, D of order 1);
         ``none`` adds them as they are.
+    prefix: the model's tokens before the patches, which stay.
     """
 
     k_anchors: int
@@ -67,11 +72,12 @@ class Selection:
     alpha: float = 0.5
     direction: Direction = "anchor_to_token"
     normalize: Normalize = "minmax"
+    prefix: Prefix = field(default_factory=Prefix, repr=False)
 
     @property
     def num_kept(self) -> int:
-        """1 + k + m."""
-        return 1 + self.k_anchors + self.top_m
+        """P + k + m, with a class token alone before the patches 1 + k + m."""
+        return self.prefix.count + self.k_anchors + self.top_m
 
     def check(self, num_tokens: int | None = None) -> None:
         """Raise ``InputError`` for values out of range, or more kept tokens than there are."""
@@ -88,8 +94,8 @@ class Selection:
                 raise InputError(f"pruning.{name} '{word}'{nearest(word, valid)} (valid: {choices(valid)})")
         if num_tokens is not None and self.num_kept > num_tokens:
             raise InputError(
-                f"pruning keeps 1 + {self.k_anchors} + {self.top_m} = {self.num_kept} tokens, but the model has "
-                f"{num_tokens} (valid: k_anchors + top_m <= {num_tokens - 1})"
+                f"pruning keeps {self.prefix.count} + {self.k_anchors} + {self.top_m} = {self.num_kept} tokens, but "
+                f"the model has {num_tokens} (valid: k_anchors + top_m <= {num_tokens - self.prefix.count})"
             )
 
 
@@ -129,8 +135,8 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     """The method itself: anchors, importance, diversity, score; indices (B, 1 + k + m)."""
     selection.check(source.tokens.shape[1])
     keys_BHTE = source.keys()
-    anchors_BK = _anchors(source, keys_BHTE, selection.k_anchors)
-    candidates_BT = _candidates(source, anchors_BK)
+    anchors_BK = _anchors(source, keys_BHTE, selection.prefix, selection.k_anchors)
+    candidates_BT = _candidates(source, selection.prefix, anchors_BK)
     hidden_BT = source.hidden_BT()
     compared_BT = candidates_BT if hidden_BT is None else candidates_BT & ~hidden_BT
     score_BT = torch.zeros(source.tokens.shape[:2], device=source.tokens.device)
@@ -140,22 +146,24 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     if selection.alpha < 1:
         diversity_BT = _diversity(source.tokens, anchors_BK)
         score_BT = score_BT + (1 - selection.alpha) * _scaled(diversity_BT, compared_BT, selection.normalize)
-    return _with_cls(anchors_BK, _best(source, score_BT, candidates_BT, selection.top_m))
+    rest_BM = _best(source, score_BT, candidates_BT, selection.top_m)
+    return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
 
 def diversity(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the same anchors, the others by diversity alone."""
     selection.check(source.tokens.shape[1])
-    anchors_BK = _anchors(source, source.keys(), selection.k_anchors)
-    candidates_BT = _candidates(source, anchors_BK)
-    return _with_cls(anchors_BK, _best(source, _diversity(source.tokens, anchors_BK), candidates_BT, selection.top_m))
+    anchors_BK = _anchors(source, source.keys(), selection.prefix, selection.k_anchors)
+    candidates_BT = _candidates(source, selection.prefix, anchors_BK)
+    rest_BM = _best(source, _diversity(source.tokens, anchors_BK), candidates_BT, selection.top_m)
+    return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
 
 def cls_attention(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the k + m tokens with the highest attention of CLS (EViT, arXiv:2202.07800, without its fusion)."""
     selection.check(source.tokens.shape[1])
-    best_BK = _anchors(source, source.keys(), selection.k_anchors + selection.top_m)
-    return _with_cls(best_BK[:, :0], best_BK)
+    best_BK = _anchors(source, source.keys(), selection.prefix, selection.k_anchors + selection.top_m)
+    return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
 
 def random(source: AttentionInput, selection: Selection) -> Tensor:
@@ -163,9 +171,9 @@ def random(source: AttentionInput, selection: Selection) -> Tensor:
     selection.check(source.tokens.shape[1])
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     noise_BT = torch.rand(source.tokens.shape[:2], generator=generator).to(source.tokens.device)
-    candidates_BT = _candidates(source, torch.zeros_like(noise_BT[:, :0], dtype=torch.long))
+    candidates_BT = _candidates(source, selection.prefix, torch.zeros_like(noise_BT[:, :0], dtype=torch.long))
     best_BK = _best(source, noise_BT, candidates_BT, selection.k_anchors + selection.top_m)
-    return _with_cls(best_BK[:, :0], best_BK)
+    return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
 
 def _rows(values_BHTE: Tensor, rows_BR: Tensor) -> Tensor:
@@ -188,13 +196,14 @@ def _attention_of(source: AttentionInput, keys_BHTE: Tensor, rows_BR: Tensor) ->
     return rows_BHRT.mean(dim=1)
 
 
-def _anchors(source: AttentionInput, keys_BHTE: Tensor, count: int) -> Tensor:
-    """Return the tokens (B, count) with the highest attention of CLS, by rank, CLS itself left out."""
-    batch = source.tokens.shape[0]
-    cls = torch.zeros(batch, 1, dtype=torch.long, device=source.tokens.device)
-    attention_BT = _attention_of(source, keys_BHTE, cls).squeeze(1)
-    _check_finite(attention_BT, "attention of CLS")
-    return attention_BT[:, 1:].argsort(dim=1, descending=True, stable=True)[:, :count] + 1
+def _anchors(source: AttentionInput, keys_BHTE: Tensor, prefix: Prefix, count: int) -> Tensor:
+    """Return the patches (B, count) with the highest attention of CLS, without one of all tokens, by rank."""
+    batch, tokens = source.tokens.shape[:2]
+    readers = torch.arange(1 if prefix.has_cls else tokens, device=source.tokens.device).expand(batch, -1)
+    attention_BT = _attention_of(source, keys_BHTE, readers).mean(dim=1)
+    _check_finite(attention_BT, "attention of CLS" if prefix.has_cls else "attention that a token receives")
+    first = prefix.count
+    return attention_BT[:, first:].argsort(dim=1, descending=True, stable=True)[:, :count] + first
 
 
 def _importance(source: AttentionInput, keys_BHTE: Tensor, anchors_BK: Tensor, direction: Direction) -> Tensor:
@@ -216,10 +225,10 @@ def _diversity(tokens_BTD: Tensor, anchors_BK: Tensor) -> Tensor:
     return 1 - cosine_BKT.amax(dim=1) / norms_BT
 
 
-def _candidates(source: AttentionInput, taken_BK: Tensor) -> Tensor:
-    """Return (B, T), True for tokens that are neither CLS nor taken."""
+def _candidates(source: AttentionInput, prefix: Prefix, taken_BK: Tensor) -> Tensor:
+    """Return (B, T), True for patches that are not taken."""
     free_BT = torch.ones(source.tokens.shape[:2], dtype=torch.bool, device=source.tokens.device)
-    free_BT[:, 0] = False
+    free_BT[:, : prefix.count] = False
     return free_BT.scatter(1, taken_BK, torch.zeros_like(taken_BK, dtype=torch.bool))
 
 
@@ -249,6 +258,6 @@ def _check_finite(values_BT: Tensor, what: str) -> None:
         raise InputError(f"token pruning: the {what} is not a finite number; check the weights and the images")
 
 
-def _with_cls(anchors_BK: Tensor, rest_BM: Tensor) -> Tensor:
-    cls = torch.zeros(rest_BM.shape[0], 1, dtype=torch.long, device=rest_BM.device)
-    return torch.cat([cls, anchors_BK, rest_BM], dim=1)
+def _with_prefix(prefix: Prefix, anchors_BK: Tensor, rest_BM: Tensor) -> Tensor:
+    first = torch.arange(prefix.count, device=rest_BM.device).expand(rest_BM.shape[0], -1)
+    return torch.cat([first, anchors_BK, rest_BM], dim=1)

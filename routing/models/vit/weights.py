@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from torch import nn
@@ -44,8 +45,8 @@ def load_torchvision(model: VisionModel, architecture: str, source: str) -> None
 def load_timm(model: VisionModel, architecture: str, source: str) -> None:
     """Load pretrained weights into a timm transformer: ``DEFAULT`` is timm's own for the name, else a run or a file.
 
-    Positions and patches are resampled to those of the model, by timm; a head for another number of classes is left as
-    it is.
+    Positions and patches are resampled to those of the model, by timm; a head for another number of classes is left
+    as it is.
 
     Raises:
         InputError: no such weights, no network, or weights of another architecture.
@@ -54,7 +55,6 @@ def load_timm(model: VisionModel, architecture: str, source: str) -> None:
         load_run(model, source)
         return
     import timm
-    from timm.models.vision_transformer import checkpoint_filter_fn
 
     core = model.core
     assert isinstance(core, nn.Module)
@@ -71,4 +71,5 @@ def load_timm(model: VisionModel, architecture: str, source: str) -> None:
     else:
         raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")
     with fitting(architecture, source):
-        load_state(model, core, dict(checkpoint_filter_fn(state, core)), "head.")
+        resampled = sys.modules[type(core).__module__].checkpoint_filter_fn(state, core)
+        load_state(model, core, dict(resampled), ("head.", "head_dist."))
