@@ -188,6 +188,14 @@ def find(name: str) -> Quantity | None:
     return found if found is not None and found.kind == "task" else None
 
 
+def why_impossible(name: str, value: Any) -> str:
+    """Return why a column cannot hold this value: no finite number, or outside its range; empty where it can."""
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "not a finite number"
+    known = find(name)
+    return "" if known is None else known.why_not(value)
+
+
 def split_of(name: str) -> str | None:
     """Return the split a column is measured on by its prefix, also one of a plugin that is not imported here."""
     split, _, rest = name.partition("_")

@@ -72,7 +72,7 @@ def confirm(
         raise InputError(f"seeds must be at least 2, not {seeds}: one training has no interval")
     study = load_study(_study_file(folder))
     check_links(folder)
-    front = _read_front(folder)
+    front = _read_front(folder, study)
     baseline = baseline_of(_read_points(folder), study.objectives)
     trials = [*front["trial"], *([] if baseline is None else [baseline["trial"]])]
     arms = distinct_configurations(folder, trials)
@@ -84,7 +84,7 @@ def confirm(
             dataset.load()["test"]
     out = folder / CONFIRM_FOLDER
     try:
-        sweep(
+        sweep(  # the front has been checked: what is wrong with it must not show after hours of training
             declared,
             out,
             resume=True,
@@ -212,7 +212,7 @@ def _read_points(folder: Path) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def _read_front(folder: Path) -> pd.DataFrame:
+def _read_front(folder: Path, study: Study) -> pd.DataFrame:
     path = folder / FRONT_FILE
     if not path.is_file():
         raise InputError(f"{path}: no such file; `routing analyze {folder}` writes it")
@@ -220,8 +220,20 @@ def _read_front(folder: Path) -> pd.DataFrame:
         front = pd.read_csv(path, dtype=_TEXTS)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable: {str(error).splitlines()[0]}") from None
-    if front.empty or "trial" not in front:
+    task = study.objectives[0].metric
+    missing = [name for name in ("trial", *OPERATING_POINT, "flops", task) if name not in front]
+    if missing:
+        raise InputError(f"{path}: no column {', '.join(missing)}; `routing analyze {folder}` writes it anew")
+    if front.empty:
         raise InputError(f"{path}: no points; nothing to confirm")
+    for name in ("trial", "flops", task):
+        numbers = pd.to_numeric(front[name], errors="coerce")
+        wrong = front.index[~np.isfinite(numbers) | (name == "trial") & (numbers % 1 != 0)]
+        if len(wrong):
+            found = f"{path}:{wrong[0] + 2}: {name} is {front.loc[wrong[0], name]!r}, no number"
+            raise InputError(f"{found}; `routing analyze {folder}` writes it anew")
+        front[name] = numbers
+    front = front.astype({"trial": int})
     for number in front["trial"]:
-        read_metrics(trial_folder(folder, int(number)))
+        read_metrics(trial_folder(folder, number))
     return front

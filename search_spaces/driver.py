@@ -51,7 +51,7 @@ class Driver:
         self.study, self.out, self.mirror, self.run = study, out, mirror, run
         self.address, self.concurrency = address, concurrency
         self.plan: Blueprint = blueprint(study, trials)
-        self.opening = Opening(study, self.plan, out, mirror, resume, warm_start, force, storage)
+        self.opening = Opening(study, self.plan, out, mirror, resume, warm_start, force, storage, blueprint)
         self.stopping = Stopping(budget)
         self.collector = Collector(
             out, lambda labels: self.plan.configure(self.plan.space.restore(labels)), study.objectives

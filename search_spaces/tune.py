@@ -88,14 +88,16 @@ def sweep(
     )
     try:
         return driver.drive()
-    except StorageInternalError as error:
-        why = next(iter(str(error.__cause__ or error).strip().splitlines()), "no reason is given")
-        where = without_secrets(storage or str(out))
-        raise RoutingError(f"{where}: the ledger cannot be written: {why}; {go_on()}") from None
     except OSError as error:
         if not is_disk_full(error):
             raise
         raise RoutingError(f"{out}: the disk is full; make room, then {go_on()}") from None
+    except Exception as error:
+        if not isinstance(error, StorageInternalError) and not type(error).__module__.startswith("sqlalchemy."):
+            raise
+        why = next(iter(str(error.__cause__ or error).strip().splitlines()), "no reason is given")
+        where = without_secrets(storage or str(out))
+        raise RoutingError(f"{where}: the ledger cannot be read or written: {why}; {go_on()}") from None
 
 
 def _seconds(budget: float | str) -> float:

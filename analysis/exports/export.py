@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from analysis.findings.picks import choose, knob_of
 from analysis.findings.summary import Summary, summarise
 from analysis.read.results import Results, read_results
 from routing.config.run import RunConfig
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_text
+from routing.files.links import check_links
 from routing.files.results_folder import BEST_FOLDER, CONFIG_FILE, MODEL_FILE
+from routing.files.tensors import load_tensors
 from routing.saved import SavedRun, load
 
 CHECKED_IMAGES = 200
@@ -95,35 +98,49 @@ def _measure(saved: SavedRun, images: torch.Tensor) -> SingleImageLatency:
 
 
 def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: Sequence[str]) -> Path:
+    """Write the folder of one pick: all of it beside, and then in its place; a full disk leaves the one before."""
     results = summary.results
     config = point_config(results, row)
     weights = results.trial_folder(int(row["trial"])) / MODEL_FILE
-    write_text(folder / CONFIG_FILE, config.to_yaml())
-    for name in (MODEL_FILE, *FILES.values()):
-        (folder / name).unlink(missing_ok=True)
-    declared = getattr(config.dataset, "num_val", None)
-    card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists(), val_images=declared)
     if weights.exists():
-        shutil.copyfile(weights, folder / MODEL_FILE)
-        try:
-            saved = load_point(results, row)
-            images, card.val_images = _validation_images(config)
-            card.latency = _measure(saved, images)
-        except InputError as error:  # damaged weights, or data that is not on this machine: the rest is still of use
-            card.notes.append(f"Latency was not measured: {error}.")
-            if formats:
-                write_card(card, folder)
-                raise
-        else:
-            card.files, failed = _other_formats(saved, images, formats, folder)
-            card.notes += [f"{error}." for error in failed]
-            write_card(card, folder)
-            if failed:
-                raise failed[0]
+        load_tensors(weights)  # truncated ones are refused before anything is written
     elif formats:
         raise InputError(f"{weights}: no weights to export as {' or '.join(formats)}: the sweep did not keep them")
-    write_card(card, folder)
+    declared = getattr(config.dataset, "num_val", None)
+    card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists(), val_images=declared)
+    check_links(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
+        beside, failed = Path(work), None
+        write_text(beside / CONFIG_FILE, config.to_yaml())
+        if weights.exists():
+            shutil.copyfile(weights, beside / MODEL_FILE)
+            failed = _add_formats(card, results, row, formats, beside)
+        write_card(card, beside)
+        for name in (MODEL_FILE, *FILES.values()):
+            if not (beside / name).exists():
+                (folder / name).unlink(missing_ok=True)
+        for path in beside.iterdir():
+            path.replace(folder / path.name)
+    if failed is not None:
+        raise failed
     return folder
+
+
+def _add_formats(
+    card: Card, results: Results, row: pd.Series, formats: Sequence[str], folder: Path
+) -> RoutingError | None:
+    """Measure the model, write it in other formats, and say on its card what came of that; return what failed."""
+    try:
+        saved = load_point(results, row)
+        images, card.val_images = _validation_images(card.config)
+        card.latency = _measure(saved, images)
+    except InputError as error:  # weights of another model, or data that is not here: the rest is still of use
+        card.notes.append(f"Latency was not measured: {error}.")
+        return error if formats else None
+    card.files, failed = _other_formats(saved, images, formats, folder)
+    card.notes += [f"{error}." for error in failed]
+    return failed[0] if failed else None
 
 
 def _other_formats(

@@ -8,6 +8,7 @@ import io
 import json
 import secrets
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -278,12 +279,13 @@ def _shrunk(path: Path) -> str | None:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             image.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
             buffer = io.BytesIO()
             image.convert("P", palette=Image.Palette.ADAPTIVE).save(buffer, "PNG", optimize=True)
-    except (OSError, ValueError):
-        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None  # SyntaxError is what PIL says of a broken PNG
     return _uri(buffer.getvalue())
 
 

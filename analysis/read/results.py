@@ -39,6 +39,7 @@ from routing.files.results_folder import (
 )
 from routing.files.yaml_io import as_cell, load_file
 from routing.objectives import Objective
+from routing.quantities import why_impossible
 
 NUMBER_COLUMNS = ("routing_ratio", "flops", "params")
 """Columns of points with numbers only: one damaged cell would make pandas read all of a column as text."""
@@ -46,6 +47,8 @@ POINT_COLUMNS = ("trial", "seed", *OPERATING_POINT, *NUMBER_COLUMNS)
 _EXACT: dict[str, Any] = (  # pandas reads floats to the last digit by itself from 3.1 on
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
+MAX_NUMBER = 2**53
+"""A trial's number above this is damage: a float no longer tells it from the next."""
 _NOTHING = ("", "nan", "NaN", "NA", "N/A", "null", "None")
 """Cells without a value. An arm may be called any of these but the first."""
 _WITHOUT_POINTS = (FAIL, PRUNED)
@@ -115,9 +118,10 @@ def read_results(folder: str | Path) -> Results:
     complete = measured(points, objectives)
     for number in dict.fromkeys(points.loc[~complete, "trial"]):
         problems.append(f"trial {number}: a point without {' or '.join(o.metric for o in objectives)} is left out")
-    points = points[complete].reset_index(drop=True)
+    points = points[complete]
     numeric = dict.fromkeys([*(objective.metric for objective in objectives), *NUMBER_COLUMNS])
     points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numeric})
+    points = _possible(points, list(numeric), problems)
     environment = _read_json(root / ENVIRONMENT_FILE, problems)
     return Results(root, study, environment, objectives, trials, points, problems)
 
@@ -174,6 +178,21 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
     return table
 
 
+def _possible(points: pd.DataFrame, columns: list[str], problems: list[str]) -> pd.DataFrame:
+    """Return the points whose measurements can be; the others are named."""
+    keep = pd.Series(True, index=points.index)
+    for name in columns:
+        values = points[name].dropna()
+        if values.empty or not (why_impossible(name, values.min()) or why_impossible(name, values.max())):
+            continue  # a range: when its ends can be, all between them can
+        for index, trial, value in zip(values.index, points.loc[values.index, "trial"], values, strict=True):
+            why = why_impossible(name, float(value))
+            if why and keep[index]:
+                keep[index] = False
+                problems.append(f"trial {trial}: a point with {name} {value:g} is left out ({why})")
+    return points[keep].reset_index(drop=True)
+
+
 def _with_columns(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     missing = [column for column in columns if column not in table]
     return table.assign(**{column: pd.Series(None, index=table.index, dtype=object) for column in missing})
@@ -182,6 +201,7 @@ def _with_columns(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 def _numbered(table: pd.DataFrame, column: str, where: str, problems: list[str]) -> pd.DataFrame:
     """Return the rows whose trial number is a number, as int; the others are counted."""
     numbers = pd.to_numeric(table[column], errors="coerce")
+    numbers = numbers.where(numbers.between(0, MAX_NUMBER) & (numbers % 1 == 0))
     if numbers.isna().any():
         problems.append(f"{where}: {int(numbers.isna().sum())} row(s) without a trial number skipped")
     return table[numbers.notna()].assign(**{column: numbers[numbers.notna()].astype(int)})

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 
 
+_LEAST = {"channels": 1, "input_size": 1, "num_outputs": 1, "patch_grid_size": 1, "patch_margin": 0, "input_width": 0}
+"""Of ``DataInfo``: the lowest value of each whole number."""
+
+
 @dataclass(frozen=True)
 class DataInfo:
     """What a model must know of its data.
@@ -65,9 +69,26 @@ class DataInfo:
         try:
             found: dict[str, Any] = json.loads(text)
             found = {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
-            return cls(**found)
-        except (ValueError, TypeError, AttributeError) as error:
+            info = cls(**found)
+            info.check()
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"what the weights say of their data is not readable: {error}") from None
+        return info
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for a size or a count that no data have."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} is {value!r} (valid: whole numbers from {least} on)")
+        for name in ("mean", "std"):
+            numbers = getattr(self, name)
+            if not isinstance(numbers, tuple) or len(numbers) != self.channels:
+                raise ValueError(f"{name} is not one number for each of {self.channels} channels: {numbers!r}")
+            if not all(isinstance(one, (int, float)) and math.isfinite(one) for one in numbers):
+                raise ValueError(f"{name} holds what is no finite number: {numbers!r}")
+        if not all(self.std):
+            raise ValueError(f"std holds 0: {self.std!r}")
 
     def class_name(self, index: int) -> str:
         """Return the name of a class, its number where the data have no names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ from routing.files.results_folder import (
     LOCK_FILE,
     MIRROR_FILE,
     MODEL_FILE,
+    SET_ASIDE_FOLDER,
     STUDY_FILE,
     TRIALS_FOLDER,
 )
@@ -237,6 +239,14 @@ def drop_leftovers(out: Path) -> None:
         for path in out.glob(pattern):
             if _LEFTOVER.fullmatch(path.name) and path.is_file():
                 path.unlink(missing_ok=True)
+
+
+def set_aside(out: Path, folder: Path) -> Path:
+    """Move the folder of a finished trial whose number is given again to ``set_aside/<number>``, or ``-2``, ..."""
+    names = (folder.name if count == 1 else f"{folder.name}-{count}" for count in itertools.count(1))
+    target = next(path for name in names if not (path := out / SET_ASIDE_FOLDER / name).exists())
+    target.parent.mkdir(exist_ok=True)
+    return folder.rename(target)
 
 
 def drop_models(out: Path, keep: str, front: set[int]) -> list[Path]:

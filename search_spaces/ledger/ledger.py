@@ -133,7 +133,7 @@ def _whole_entries(path: Path, content: bytes) -> int:
     for number, line in enumerate(content.splitlines(keepends=True), start=1):
         try:
             whole = line.endswith(b"\n") and isinstance(json.loads(line), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             whole = False
         if not whole:
             if good + len(line) < len(content):
@@ -157,7 +157,11 @@ def read_trials(path: Path, name: str) -> list[FrozenTrial]:
         copy = Path(folder) / path.name
         copy.write_bytes(content[: _whole_entries(path, content)])
         try:
-            return optuna.load_study(study_name=name, storage=open_storage(str(copy))).get_trials(deepcopy=False)
+            storage = open_storage(str(copy))
+        except InputError as error:
+            raise InputError(str(error).replace(str(copy), str(path))) from None
+        try:
+            return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
         except KeyError:
             raise InputError(f"{path} holds no study '{name}'") from None
 

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from optuna.trial import FrozenTrial
+
 from routing.errors import InputError
 from routing.files.mirror import Mirror
-from routing.files.results_folder import ID_FILE, LEDGER_FILE, MIRROR_FILE, STUDY_FILE, TRIALS_FOLDER
+from routing.files.results_folder import (
+    ID_FILE,
+    LEDGER_FILE,
+    MIRROR_FILE,
+    SET_ASIDE_FOLDER,
+    STUDY_FILE,
+    TRIALS_FOLDER,
+)
+from search_spaces.ledger.agreement import check_agreement, unknown_results
 from search_spaces.ledger.folder import (
     check_mirror,
     check_unchanged,
     drop_leftovers,
+    former_studies,
     keep_former_study,
     mark_mirror,
     read_id,
     write_study,
 )
-from search_spaces.ledger.ledger import Ledger, mend_journal
+from search_spaces.ledger.ledger import Ledger, mend_journal, read_trials
 from search_spaces.ledger.resume import check_warm_source, drop_gone, enqueue_missing, settle, warm
 from search_spaces.signals import go_on
+from search_spaces.study.load import load_study
 from search_spaces.study.schema import Study
 
 if TYPE_CHECKING:
     from search_spaces.plan import Blueprint
+
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -39,6 +55,7 @@ class Opening:
     warm_start: list[Path]
     force: bool
     storage: str | None
+    plan_of: Callable[[Study], Blueprint]
 
     def check(self) -> None:
         """Check that the folder and its mirror are free for this sweep; nothing is written.
@@ -73,13 +90,19 @@ class Opening:
         self._fetch()
         is_new = not (self.out / STUDY_FILE).exists()
         notes = [] if is_new else self._changes()
+        journal = self.out / LEDGER_FILE
+        if self.storage is None and not is_new and journal.exists() and journal.stat().st_size:
+            self._check_agreement(read_trials(journal, self.study.name), str(journal))
         drop_leftovers(self.out)
-        mended = mend_journal(self.out / LEDGER_FILE) if self.storage is None else None
+        mended = mend_journal(journal) if self.storage is None else None
         ledger = self._open_ledger()
+        if self.storage is not None and not is_new:
+            self._check_agreement(ledger.trials(), ledger.where)
         if notes:
             keep_former_study(self.out)
         write_study(self.out, self.study)
         notes += [mended] if mended else []
+        notes += self._unknown(ledger)
         notes += settle(ledger, self.out, self.study.objectives, self.plan)
         notes += drop_gone(ledger, self.plan.space)
         notes += [warm(ledger, folder, self.study.objectives, self.plan.space) for folder in self.warm_start]
@@ -102,6 +125,27 @@ class Opening:
     def _changes(self) -> list[str]:
         """Return how the study differs from the one the folder was made for, where that is accepted."""
         return [f"study changed: {line}" for line in check_unchanged(self.out, self.study, self.force)]
+
+    def _check_agreement(self, trials: Sequence[FrozenTrial], where: str) -> None:
+        plans = [self.plan, *self._former_plans()]
+        check_agreement(trials, self.out, self.study.objectives, plans, where)
+
+    def _former_plans(self) -> Iterator[Blueprint]:
+        """Yield what the study was before: as it stands in the folder, and before each ``--force``."""
+        for path in (self.out / STUDY_FILE, *reversed(former_studies(self.out))):
+            with suppress(InputError):  # of an older version: what does not read explains no trial
+                yield self.plan_of(load_study(path))
+
+    def _unknown(self, ledger: Ledger) -> list[str]:
+        """Return a line on finished trials whose entries the ledger has lost, and what becomes of them."""
+        numbers = unknown_results(ledger.trials(), self.out)
+        if not numbers:
+            return []
+        shown = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
+        return [
+            f"the end of {ledger.where} is lost: it does not know {len(numbers)} finished trials of {TRIALS_FOLDER}/ "
+            f"({shown}); one whose setting comes again keeps its result, another one goes to {SET_ASIDE_FOLDER}/"
+        ]
 
     def _open_ledger(self) -> Ledger:
         """Open the ledger this study goes on in; nothing of a refused one is written to.

@@ -24,6 +24,7 @@ from routing.files.results_folder import (
     trial_folder,
 )
 from routing.files.yaml_io import load_file
+from routing.quantities import why_impossible
 from search_spaces.ledger.folder import former_studies, has_run_as, holds_run
 from search_spaces.ledger.ledger import (
     ENQUEUED,
@@ -104,8 +105,8 @@ def _finished_values(
         (folder / METRICS_FILE).unlink(missing_ok=True)
         return None
     values = [metrics.get(objective.metric) for objective in objectives]
-    usable = all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-    return [float(v) for v in values] if usable else None
+    usable = not any(why_impossible(o.metric, v) for o, v in zip(objectives, values, strict=True))
+    return [float(v) for v in values if v is not None] if usable else None
 
 
 def drop_gone(ledger: Ledger, space: Space) -> list[str]:

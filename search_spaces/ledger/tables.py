@@ -36,7 +36,7 @@ from routing.files.results_folder import (
 )
 from routing.files.yaml_io import as_cell
 from routing.pareto import is_on_front, losses_of
-from routing.quantities import split_of
+from routing.quantities import split_of, why_impossible
 from search_spaces.ledger.folder import former_studies, has_run_as
 from search_spaces.ledger.ledger import REASON, RETRIED_AS, setting_of
 
@@ -211,10 +211,10 @@ def points_of(content: dict[str, Any], objectives: Sequence[Objective]) -> list[
 
 
 def values_of(content: dict[str, Any], objectives: Sequence[Objective]) -> list[list[float]]:
-    """Return the objectives of every operating point that has them all; see ``points_of``."""
+    """Return the objectives of every operating point that has them all, with values that can be; see ``points_of``."""
     wanted = [objective.metric for objective in objectives]
     points = points_of(content, objectives)
-    return [[point[m] for m in wanted] for point in points if all(point.get(m) is not None for m in wanted)]
+    return [[point[m] for m in wanted] for point in points if not any(why_impossible(m, point.get(m)) for m in wanted)]
 
 
 def with_test_metrics(folder: Path, points: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,9 +21,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from routing.config.script import AnyRun
 from routing.files.mirror import Mirror
-from routing.files.results_folder import TRIALS_FOLDER, trial_folder
-from routing.quantities import is_metric, split_of
-from search_spaces.ledger.folder import holds_run
+from routing.files.results_folder import METRICS_FILE, TRIALS_FOLDER, trial_folder
+from routing.quantities import is_metric, split_of, why_impossible
+from search_spaces.ledger.folder import holds_run, set_aside
 from search_spaces.ledger.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
 from search_spaces.on_ray.asking import Asker, Check, Ready
 from search_spaces.search.memory import Curve
@@ -144,7 +144,7 @@ class LedgerSearch(OptunaSearch):
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.address}
 
     def _prepare(self, folder: Path, retry_of: int | None, config: AnyRun) -> None:
-        """Give a repeated trial the folder of its first attempt; leftovers of another run are deleted."""
+        """Give a repeated trial the folder of its first attempt; a result of another run is set aside."""
         earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
         if self.mirror is not None and earlier is not None:  # a node's latest upload may be the only copy
             self.mirror.pull(earlier, f"{TRIALS_FOLDER}/{earlier.name}", replace=True)
@@ -155,7 +155,9 @@ class LedgerSearch(OptunaSearch):
                 self.mirror.push(folder, f"{TRIALS_FOLDER}/{folder.name}")
                 self.mirror.drop_folder(f"{TRIALS_FOLDER}/{earlier.name}")
         elif folder.exists() and not holds_run(folder, config):
-            shutil.rmtree(folder)
+            if (folder / METRICS_FILE).exists():
+                set_aside(self.out, folder)
+            shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
 
     def on_trial_start(self, trial_id: str) -> None:
@@ -250,18 +252,18 @@ class LedgerSearch(OptunaSearch):
             value = metrics.get(name)
             if value is None and live is not None and name == "flops":
                 value = live.expected_flops
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
+            if value is None or why_impossible(name, value):
                 return None
             values.append(float(value))
         return values
 
     def _not_finite(self, metrics: dict[str, Any]) -> str:
-        bad = [f"{name} is {metrics.get(name, 'missing')}" for name in self.metric if self._bad(metrics.get(name))]
+        bad = [
+            f"{name} is {metrics.get(name, 'missing')}"
+            for name in self.metric
+            if why_impossible(name, metrics.get(name))
+        ]
         return f"no usable result: {', '.join(bad)}"
-
-    @staticmethod
-    def _bad(value: Any) -> bool:
-        return not isinstance(value, (int, float)) or not math.isfinite(value)
 
     def close(self) -> None:
         """Start no more trials."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pandas as pd
 import pytest
 
@@ -11,6 +13,7 @@ from analysis.findings.summary import summarise
 from analysis.read.results import read_results
 from routing.config.run import RunConfig
 from routing.errors import InputError
+from routing.files.tensors import load_tensors
 from routing.files.yaml_io import dump, load_file
 
 
@@ -19,7 +22,7 @@ def test_trial_pick_writes_all_three_files(make_results):
     (written,) = export(folder, ["trial=3"])
     assert written == folder / "best" / "trial=3"
     assert RunConfig.from_yaml(written / "config.yaml") == RunConfig.from_yaml(folder / "trials" / "3" / "config.yaml")
-    assert (written / "model.safetensors").read_bytes() == b"weights of trial 3"
+    assert load_tensors(written / "model.safetensors")[0]["trial"] == 3
     card = (written / "card.md").read_text()
     assert "attention_routing on digits" in card
     assert "images, on which it was chosen too)" in card
@@ -88,3 +91,53 @@ def test_only_a_share_of_all_images_gets_the_interval_of_one(make_results):
         points.assign(**{name: points["val_accuracy"]}).to_csv(folder / "points.csv", index=False)
         (written,) = export(folder, ["best"])
         assert ("(95 %, one seed;" in (written / "card.md").read_text()) == (name != "val_balanced_accuracy")
+
+
+def test_damaged_weights_are_refused_and_a_full_disk_leaves_the_export_before(make_results, monkeypatch):
+    folder = make_results()
+    (written,) = export(folder, ["trial=3"])
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("analysis.exports.export.write_card", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(folder, ["trial=3"])
+    weights = folder / "trials" / "3" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-2])
+    with pytest.raises(InputError, match=r"3/model.safetensors: not a readable safetensors file"):
+        export(folder, ["trial=3"])
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+
+
+@pytest.mark.parametrize("value", ["inf", "17.0", "-0.2", "word"])
+def test_values_that_no_measurement_has_are_left_out_by_name(make_results, value):
+    folder = make_results()
+    points = pd.read_csv(folder / "points.csv", dtype=str)
+    points.loc[points["trial"] == "3", "val_accuracy"] = value
+    points.loc[points["trial"] == "4", "flops"] = "-5"
+    points.to_csv(folder / "points.csv", index=False)
+    results = read_results(folder)
+    assert not {3, 4} & set(results.points["trial"])
+    named = " ".join(results.problems)
+    assert "trial 3: a point " in named
+    assert "trial 4: a point with flops -5 is left out (compute is above 0)" in named
+    export(folder, ["best"])
+
+
+def test_nothing_but_impossible_values_has_no_best_point(make_results):
+    folder = make_results()
+    points = pd.read_csv(folder / "points.csv").assign(val_accuracy=17.0)
+    points.to_csv(folder / "points.csv", index=False)
+    with pytest.raises(InputError, match="no finished trial to export yet"):
+        export(folder, ["best"])
+
+
+def test_trial_numbers_that_are_none_are_skipped_and_counted(make_results):
+    folder = make_results()
+    trials = pd.read_csv(folder / "trials.csv", dtype=str)
+    trials["number"] = trials["number"].where(trials["number"] != "3", "1e400")
+    trials.to_csv(folder / "trials.csv", index=False)
+    assert "trials.csv: 1 row(s) without a trial number skipped" in read_results(folder).problems

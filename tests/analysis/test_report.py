@@ -11,7 +11,7 @@ from analysis.figures.compare import _styles
 from analysis.figures.drawing import look, new_figure
 from analysis.findings.summary import summarise
 from analysis.page.chart_data import page_data
-from analysis.page.page import pictured_trials
+from analysis.page.page import _shrunk, pictured_trials
 from analysis.read.results import read_results
 from analysis.report import analyze
 from routing.cli import main
@@ -219,3 +219,11 @@ def test_no_two_series_look_alike():
     assert [look(index)[0] for index in range(8)] == [look(index)[0] for index in range(8, 16)]
     styles = _styles(["a", "full_compute", "b", "c", "d", "e", "f"])
     assert len(set(styles.values())) == 7
+
+
+def test_a_picture_that_would_fill_the_memory_is_left_out(tmp_path, monkeypatch):
+    Image.new("RGB", (2000, 2000)).save(tmp_path / "bomb.png")
+    assert _shrunk(tmp_path / "bomb.png")
+    for most in (3_000_000, 1_000_000):  # PIL warns above its limit, and refuses above twice that
+        monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", most)
+        assert _shrunk(tmp_path / "bomb.png") is None

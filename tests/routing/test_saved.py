@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,17 @@ def test_what_weights_say_of_their_data_is_read_back_or_named() -> None:
     for text in ("{", "[]", '{"unknown": 1}'):
         with pytest.raises(InputError, match="what the weights say of their data is not readable"):
             DataInfo.from_json(text)
+
+
+@pytest.mark.parametrize("key", ["patch_grid_size", "channels", "input_size", "num_outputs"])
+@pytest.mark.parametrize("value", [0, -1, "4", 1.5, None])
+def test_a_description_of_data_that_no_data_have_is_refused(key: str, value: object) -> None:
+    whole = json.loads(DataInfo("classification", 1, 8, 10, (0.5,), (0.25,)).to_json())
+    with pytest.raises(InputError, match=f"what the weights say of their data is not readable: {key} is "):
+        DataInfo.from_json(json.dumps({**whole, key: value}))
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "{}", "3", '{"task": 1}'])
+def test_a_description_of_data_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="what the weights say of their data is not readable"):
+        DataInfo.from_json(text)

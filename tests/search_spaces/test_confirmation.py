@@ -20,6 +20,8 @@ from search_spaces.ledger.folder import write_study
 from search_spaces.plan import planned_trials
 from search_spaces.study.load import load_study, parse_study
 
+FRONT = "trial,knob,knob_value,is_default,val_accuracy,flops\n"
+
 
 def results(tmp_path: Path) -> Path:
     """A results folder of three trials, two of them the same run."""
@@ -113,7 +115,14 @@ def test_bad_input(tmp_path: Path) -> None:
         confirm(folder)
     with pytest.raises(InputError, match="seeds must be at least 2"):
         confirm(folder, seeds=1)
-    (folder / "front.csv").write_text("trial,flops\n")
+    (folder / "front.csv").write_text("trial,flops\n0,1\n")
+    with pytest.raises(InputError, match=r"front.csv: no column knob, knob_value, is_default, val_accuracy; `routing"):
+        confirm(folder)
+    for row in ("word,t,0.5,True,0.9,1e6", "0.5,t,0.5,True,0.9,1e6", "0,t,0.5,True,word,1e6", "1e400,t,0,True,0.9,1e6"):
+        (folder / "front.csv").write_text(f"{FRONT}0,t,0.5,True,0.9,1e6\n{row}\n")
+        with pytest.raises(InputError, match=r"front.csv:3: (trial|val_accuracy) is \S+, no number; `routing analyze"):
+            confirm(folder)
+    (folder / "front.csv").write_text(FRONT)
     with pytest.raises(InputError, match="nothing to confirm"):
         confirm(folder)
     assert not (folder / "confirm").exists()
@@ -127,7 +136,7 @@ def test_data_without_a_test_split_are_refused_before_anything_is_trained(tmp_pa
     folder = results(tmp_path)
     config = RunConfig.from_dict({"dataset": {"name": "image_folder", "root": str(tmp_path / "images")}})
     write_text(trial_folder(folder, 0) / "config.yaml", config.to_yaml())
-    (folder / "front.csv").write_text("trial,flops\n0,1\n")
+    (folder / "front.csv").write_text(f"{FRONT}0,none,,True,0.9,1\n")
     with pytest.raises(InputError, match=r"no split 'test' \(valid: train, val\)"):
         confirm(folder)
     assert not (folder / "confirm").exists()
