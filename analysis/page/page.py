@@ -279,8 +279,10 @@ def _shrunk(path: Path) -> str | None:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
             image.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
             buffer = io.BytesIO()
             image.convert("P", palette=Image.Palette.ADAPTIVE).save(buffer, "PNG", optimize=True)
