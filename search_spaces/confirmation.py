@@ -27,6 +27,7 @@ from routing.files.results_folder import (
     CONFIRM_FOLDER,
     FRONT_FILE,
     METRICS_FILE,
+    OPERATING_POINT,
     POINTS_FILE,
     STUDY_FILE,
     TEST_FILE,
@@ -220,13 +221,13 @@ def _read_front(folder: Path, study: Study) -> pd.DataFrame:
         front = pd.read_csv(path, dtype=_TEXTS)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: not readable: {str(error).splitlines()[0]}") from None
-    task = study.objectives[0].metric
-    missing = [name for name in ("trial", *OPERATING_POINT, "flops", task) if name not in front]
+    metrics = [objective.metric for objective in study.objectives]
+    missing = [name for name in ("trial", *OPERATING_POINT, *metrics) if name not in front]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; `routing analyze {folder}` writes it anew")
     if front.empty:
         raise InputError(f"{path}: no points; nothing to confirm")
-    for name in ("trial", "flops", task):
+    for name in ("trial", *metrics):
         numbers = pd.to_numeric(front[name], errors="coerce")
         wrong = front.index[~np.isfinite(numbers) | (name == "trial") & (numbers % 1 != 0)]
         if len(wrong):
