@@ -68,6 +68,10 @@ def levels(value: Any) -> Any:
     """``dataset.patch_grid_size: [4, 8]`` is short for one level per value of that key."""
     if not isinstance(value, dict):
         return value
+    for factor, levels in value.items():
+        names = [str(level) for level in levels] if isinstance(levels, list) else []
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"factors.{factor}: the level {twice[0]} is given twice in {levels}")
     return {
         factor: {str(level): {factor: level} for level in levels} if isinstance(levels, list) else levels
         for factor, levels in value.items()

@@ -219,6 +219,7 @@ def test_bad_sweeps_are_one_line(change: dict[str, Any], message: str) -> None:
         ),
         ({"factors": {"training.batch_size": [32, 64]}}, "duplicate arms: 'baseline' and 'training.batch_size=64'"),
         ({"factors": {"a": {"x": {"seed": 1}}}}, "arm 'a=x' changes 'seed'"),
+        ({"factors": {"training.batch_size": [64, "64"]}}, "the level 64 is given twice in"),
         ({"design": "leave_one_out"}, "factor 'mode' has 2 levels"),
         ({"design": "latin"}, "design"),
     ],
