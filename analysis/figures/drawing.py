@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,7 +50,7 @@ def look(index: int, colours: Sequence[str] = COLOURS, markers: Sequence[str] = 
 @contextmanager
 def paper_style() -> Iterator[None]:
     """Draw with the style file that ships with the package."""
-    with as_file(files("analysis") / "paper.mplstyle") as path, mpl.style.context(["default", path]):
+    with mpl.style.context(["default", Path(__file__).parents[1] / "paper.mplstyle"]):
         yield
 
 

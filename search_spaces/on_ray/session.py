@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 from routing.errors import InputError, RoutingError
 from routing.files.scratch import scratch_folder
@@ -170,7 +171,9 @@ def _import_all(modules: Iterable[str]) -> None:
 def _start(address: str | None, concurrency: int, resources: ResourcesSection, scratch: Path) -> None:
     import ray
 
-    quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": True}
+    quiet["job_config"] = job = ray.job_config.JobConfig()
+    job._py_driver_sys_path = _WithoutCurrentFolder()
     try:
         if address is not None:
             ray.init(address=address, **quiet)
@@ -193,6 +196,19 @@ def _start(address: str | None, concurrency: int, resources: ResourcesSection, s
             token = "" if os.environ.get("RAY_AUTH_MODE") else "; if it asks for a token, set RAY_AUTH_MODE=token"
             raise InputError(f"no Ray cluster answers at {address}: {line}{token}") from None
         raise RoutingError(f"Ray did not start: {line}") from None
+
+
+class _WithoutCurrentFolder(list[str]):
+    """What Ray puts in front of the path of its workers: a file of the user's must not stand in for a package of ours.
+
+    Ray adds the driver's current folder, which workers would search before site-packages.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add folders, the current one only where this package itself lies in it."""
+        here = Path.cwd().resolve()
+        stays = here == Path(__file__).resolve().parents[2]
+        super().extend(folder for folder in folders if stays or Path(folder).resolve() != here)
 
 
 def worker_environment(python: str) -> dict[str, str] | None:
