@@ -14,9 +14,20 @@ from routing import __version__
 from routing.bench import GROUPS
 from routing.commands.data_cli import cache, data
 from routing.commands.guard import guarded
+from routing.commands.keys_cli import completion, keys
 from routing.errors import RoutingError
 
 OVERRIDES = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["-h", "--help"]}
+
+
+def study_names(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Return shipped studies that begin so, or that a file may be meant."""
+    from click.shell_completion import CompletionItem
+
+    from search_spaces.study.load import shipped
+
+    names = [CompletionItem(name) for name in shipped() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -123,7 +134,7 @@ def evaluate(runs: tuple[Path, ...], split: str, operating_points: bool, weights
 
 
 @cli.command()
-@click.argument("study_file", metavar="STUDY")
+@click.argument("study_file", metavar="STUDY", shell_complete=study_names)
 @click.option("--out", help="Results folder, or a URL to copy them to (s3://...); default results/<study>.")
 @click.option(
     "--trials",
@@ -370,7 +381,7 @@ def schema(what: str) -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-for command in (cache, data):
+for command in (cache, completion, data, keys):
     cli.add_command(command)
 
 
