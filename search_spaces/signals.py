@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a clean stop."""
+"""SIGINT, SIGTERM and SIGHUP as a clean stop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ GO_ON = "go on with --resume"
 _RESUMES_ITSELF = "confirm"
 """The command that goes on without ``--resume`` where it is given again."""
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 def go_on() -> str:
     """Return how a sweep goes on: the whole command to paste, where one was given."""
@@ -31,7 +33,7 @@ def go_on() -> str:
 
 
 class SweepInterrupted(RoutingError):
-    """A signal ended the sweep; everything finished is kept. ``exit_code`` is 130 (SIGINT) or 143 (SIGTERM)."""
+    """A signal ended the sweep; finished trials are kept. ``exit_code``: SIGINT 130, SIGTERM 143, SIGHUP 129."""
 
     def __init__(self, number: int, out: Path) -> None:
         name = signal.Signals(number).name
@@ -41,14 +43,18 @@ class SweepInterrupted(RoutingError):
 
 @contextmanager
 def clean_stop(interrupt: Callable[[int], None]) -> Iterator[Callable[[], None]]:
-    """Turn the first SIGINT or SIGTERM into a clean stop; a second one acts as it always did.
+    """Turn the first SIGINT, SIGTERM or SIGHUP into a clean stop; a second one acts as it always did.
+
+    A SIGHUP that is ignored (``nohup``) stays ignored.
 
     Yields the function that puts the handlers in place (again).
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _STOPS}
+    if before.get(signal.SIGHUP) == signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def handle(number: int, _: FrameType | None) -> None:
         interrupt(number)

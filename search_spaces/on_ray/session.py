@@ -12,6 +12,7 @@ import shlex
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -23,6 +24,10 @@ from search_spaces.on_ray.start import lean_start, lean_trials
 from search_spaces.study.schema import ResourcesSection
 
 _CONNECT_SECONDS = 10.0
+_SETTINGS, _FRAME_HEADER = 4, 9
+"""Of HTTP/2: the type of the frame that each side sends first, and bytes of a frame's header."""
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
+"""What a client says first; its settings are the default ones."""
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _WORKER_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
@@ -102,19 +107,54 @@ def cluster_address(address: str | None) -> str | None:
 
 
 def check_address(address: str) -> None:
-    """Raise ``InputError`` when nothing listens at ``host:port``; Ray would try again for minutes."""
+    """Raise ``InputError`` when no Ray answers at ``host:port`` or at ``auto``; Ray would try again for minutes."""
     if address.startswith("ray://"):
         raise InputError(
             f"{address}: a sweep is no Ray client; give host:port of the head, on a machine that belongs to the "
             "cluster, or submit it as a job (docs/cluster/submit.sh)"
         )
-    host, _, port = address.rpartition(":")
+    place = _found_by_ray() if address == "auto" else address
+    host, _, port = place.rpartition(":")
     if not host or not port.isdigit():
-        return  # auto, local, ...: Ray knows at once
+        return  # Ray knows at once
+    found = f" ({place})" if place != address else ""
     try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+        with socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS) as connection:
+            if not _speaks_grpc(connection):
+                raise InputError(f"no Ray cluster answers at {address}{found}: something else listens there")
+    except TimeoutError:
+        raise InputError(f"no Ray cluster answers at {address}{found} within {_CONNECT_SECONDS:g} s") from None
     except (OSError, OverflowError) as error:
-        raise InputError(f"no Ray cluster answers at {address}: {error}") from None
+        raise InputError(f"no Ray cluster answers at {address}{found}: {error}") from None
+
+
+def _found_by_ray() -> str:
+    """Return where Ray's own ``auto`` looks: the file that the last cluster on this machine left, stale or not."""
+    from ray._private import services
+
+    try:
+        return services.canonicalize_bootstrap_address("auto") or ""
+    except (ConnectionError, ValueError, OSError) as error:
+        raise InputError(f"no Ray cluster answers at auto: {' '.join(str(error).split())[:150]}") from None
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Return whether the other end greets as HTTP/2 does (RFC 9113, 3.4), which Ray's head speaks.
+
+    Raises:
+        TimeoutError: it says nothing.
+    """
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return True  # the greeting would have to be encrypted
+    connection.sendall(_HTTP2_PREFACE)
+    deadline, answer = time.monotonic() + _CONNECT_SECONDS, b""
+    while len(answer) < _FRAME_HEADER:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        more = connection.recv(_FRAME_HEADER - len(answer))
+        if not more:
+            return False
+        answer += more
+    return answer[3] == _SETTINGS
 
 
 @contextmanager

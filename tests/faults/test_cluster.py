@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from routing.errors import InputError
 from routing.files.results_folder import METRICS_FILE
 from routing.trainable import RunTrainable
 from search_spaces import sweep
-from search_spaces.on_ray.session import cluster_concurrency
+from search_spaces.on_ray.session import check_address, cluster_concurrency
 from search_spaces.study.load import parse_study
 from search_spaces.study.schema import ResourcesSection
 
@@ -57,6 +61,7 @@ def test_a_lost_node_and_a_lost_head(tmp_path: Path, tiny: dict[str, Any], clust
     out = tmp_path / "out"
     values = study(tiny, resources={"cpu": 0.5, "custom": {"fast": 1}})
     cluster.start_head()
+    check_address(cluster.address)
     for number in (1, 2):
         cluster.start_worker(number, "--num-cpus=1", "--resources", '{"fast": 1}')
     driver = start_driver(values, out, "faulty_runs:gated", address=cluster.address)
@@ -158,4 +163,34 @@ def test_nobody_answers(address: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(InputError, match=f"no Ray cluster answers at {address}: "):
         sweep(parse_study(sweep_values()), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+class _NoRay(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""
+
+
+@pytest.mark.parametrize("kind", ["http", "silent", "closing", "stale auto"])
+def test_something_else_listens(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search_spaces.on_ray.session._CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        if kind == "http":
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _NoRay)
+            port = server.server_address[1]
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        elif kind == "closing":
+            threading.Thread(target=lambda: silent.accept()[0].close(), daemon=True).start()
+        address = f"127.0.0.1:{port}"
+        if kind == "stale auto":
+            monkeypatch.setattr("search_spaces.on_ray.session._found_by_ray", lambda: f"127.0.0.1:{port}")
+            address = "auto"
+        begun = time.monotonic()
+        with pytest.raises(InputError, match=f"no Ray cluster answers at {address}"):
+            sweep(parse_study(sweep_values()), tmp_path / "out", address=address)
+        assert time.monotonic() - begun < 5
+        if kind == "http":
+            server.shutdown()
+            server.server_close()
     assert list(tmp_path.iterdir()) == []
