@@ -8,13 +8,14 @@ import importlib
 import logging
 import math
 import os
+import secrets
 import shlex
 import socket
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ _SETTINGS, _FRAME_HEADER = 4, 9
 """Of HTTP/2: the type of the frame that each side sends first, and bytes of a frame's header."""
 _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
 """What a client says first; its settings are the default ones."""
+_TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_TOKEN = secrets.token_hex(32)
+"""Of the private clusters of this process."""
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _WORKER_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
@@ -170,9 +174,11 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
     import ray
 
     mine = not ray.is_initialized()
-    with scratch_folder() as scratch:
+    with ExitStack() as own_token, scratch_folder() as scratch:
         try:
             threading.Thread(target=_import_all, args=(_NEEDED_NEXT,), daemon=True).start()
+            if mine and cluster_address(address) is None:
+                own_token.enter_context(_own_token())
             if mine:
                 _start(cluster_address(address), concurrency, resources, scratch)
             for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
@@ -187,6 +193,22 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
                 ray.shutdown()
             else:
                 gc.collect()  # Ray Tune frees its placement groups with its objects, which are cyclic
+
+
+@contextmanager
+def _own_token() -> Iterator[None]:
+    """Give a private cluster a random token through the environment; Ray would keep one in a file of the home folder.
+
+    One that the user has set stays. Ray reads the token once per process, so that every cluster of a process shares it.
+    """
+    if any(os.environ.get(name) for name in _TOKEN_VARIABLES):
+        yield
+        return
+    os.environ[_TOKEN_VARIABLES[0]] = _TOKEN
+    try:
+        yield
+    finally:
+        os.environ.pop(_TOKEN_VARIABLES[0], None)
 
 
 def start_together(concurrency: int) -> None:

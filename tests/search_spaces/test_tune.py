@@ -222,8 +222,11 @@ def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_stops_cleanly_and_says_how_to_resume(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_stops_cleanly_and_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
     values = sweep_values(trials=50, base={"training.num_epochs": 20})
+    monkeypatch.setenv("HOME", "/proc/no-home")  # nothing can be written there, not even by root
     driver = start(values, tmp_path / "out", "fake_runs:sleepy")
     deadline = time.monotonic() + 60
     while not (tmp_path / "out" / "trials").exists() and time.monotonic() < deadline:
