@@ -13,13 +13,12 @@ from torch import Tensor, nn
 
 from routing.errors import InputError, choices, nearest
 from routing.files.results_folder import MODEL_FILE
-from routing.files.tensors import DATA, load_tensors, load_weights, read_metadata
+from routing.files.tensors import DATA, load_weights, read_metadata
+from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 if TYPE_CHECKING:
     from routing.data import DataInfo
     from routing.models.base import VisionModel
-
-FILE_TYPES = (".safetensors", ".pth", ".pt")
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
@@ -30,15 +29,14 @@ def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tens
     Args:
         architecture: torchvision's name of the model.
         source: torchvision's name of weights (``DEFAULT``, ``IMAGENET1K_V1``), downloaded once, or a path to a
-            .safetensors, .pth or .pt file.
+            file of weights (``weight_files.FILE_TYPES``).
         key: the configuration's key that names ``source``, for errors.
 
     Raises:
         InputError: unknown weights, no network, or a file that holds no weights.
     """
-    state = (
-        read_state(Path(source), key) if Path(source).suffix in FILE_TYPES else _downloaded(architecture, source, key)
-    )
+    is_file = is_weights_file(source)
+    state = read_state(Path(source), key) if is_file else _downloaded(architecture, source, key)
     if architecture.startswith("densenet"):  # published before torchvision renamed its layers
         state = {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
     return state
@@ -61,21 +59,6 @@ def _downloaded(architecture: str, source: str, key: str) -> dict[str, Tensor]:
             f"{key} '{source}' cannot be downloaded ({one_line(error)}); save {known[source].url} into {folder}, or "
             "give the path of a weights file"
         ) from None
-    return state
-
-
-def read_state(path: Path, key: str) -> dict[str, Tensor]:
-    """Return the tensors in a file of weights; ``key`` is the configuration's that names it, for errors."""
-    if not path.is_file():
-        raise InputError(f"{key} {path}: no such file")
-    if path.suffix == ".safetensors":
-        return load_tensors(path)[0]
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling garbage raises anything
-        raise InputError(f"{key} {path}: not a readable file of weights: {one_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{key} {path}: does not hold a dictionary of tensors")
     return state
 
 

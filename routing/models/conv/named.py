@@ -19,15 +19,14 @@ from routing.models.conv.cutting import cut
 from routing.models.conv.section import TimmNetSection, TorchvisionNetSection
 from routing.models.formula import multiply_adds
 from routing.models.pretrained import (
-    FILE_TYPES,
     fitting,
     is_run,
     load_run,
     load_state,
     one_line,
     pretrained_state,
-    read_state,
 )
+from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 
 class NamedNet(Classifier):
@@ -127,7 +126,7 @@ class TimmNet(NamedNet):
             return
         if source == "DEFAULT":
             state = _timm_state(name)
-        elif Path(source).suffix in FILE_TYPES:
+        elif is_weights_file(source):
             state = read_state(Path(source), "model.weights")
         else:
             raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")

@@ -132,5 +132,5 @@ class TimmNetSection(ClassifierSection):
     )
     weights: str | None = Field(
         default=None,
-        description="DEFAULT: timm's pretrained weights, downloaded once; a run; or a .safetensors, .pth or .pt file.",
+        description="DEFAULT: timm's pretrained weights, downloaded once; a run; or a file (.safetensors, .pth, ...).",
     )

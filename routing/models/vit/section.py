@@ -131,7 +131,7 @@ class TimmVitSection(TransformerSection):
     )
     weights: str | None = Field(
         default=None,
-        description="DEFAULT: timm's pretrained weights, downloaded once; or a .safetensors, .pth or .pt file.",
+        description="DEFAULT: timm's pretrained weights, downloaded once; or a file (.safetensors, .pth, .bin, ...).",
     )
 
 

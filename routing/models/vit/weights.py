@@ -10,15 +10,14 @@ from torch import nn
 from routing.errors import InputError, choices
 from routing.models.base import VisionModel
 from routing.models.pretrained import (
-    FILE_TYPES,
     fitting,
     is_run,
     load_run,
     load_state,
     one_line,
     pretrained_state,
-    read_state,
 )
+from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 
 def load_torchvision(model: VisionModel, architecture: str, source: str) -> None:
@@ -66,7 +65,7 @@ def load_timm(model: VisionModel, architecture: str, source: str) -> None:
                 f"model.weights DEFAULT: {architecture} has none that can be downloaded here ({one_line(error)}); give "
                 "the path of a weights file"
             ) from None
-    elif Path(source).suffix in FILE_TYPES:
+    elif is_weights_file(source):
         state = read_state(Path(source), "model.weights")
     else:
         raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")
