@@ -122,7 +122,7 @@ class DatasetSection(Section):
         pixels: NDArray[np.uint8] = view.fit(image)
         return pixels
 
-    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    def fit_array(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """Return pixels (C, H, W) at the size of training, made so as training does; None where it resizes nothing."""
         return None
 

@@ -38,13 +38,13 @@ class DamagedImage(Exception):
     """A file that cannot be decoded; its text is the reason, without the file's name."""
 
 
-def read_rgb(path: str, background: tuple[int, int, int], bit_depth: int, hint: int) -> Image.Image:
+def read_rgb(path: str, background: tuple[int, int, int], bit_depth: int, hint: int | None) -> Image.Image:
     """Return an image file in 8-bit RGB.
 
     Args:
         background: colour behind transparent pixels.
         bit_depth: bits of grey values that are stored in more than 8, the same for a whole data set.
-        hint: pixels per side that will be needed; a larger JPEG is decoded smaller, never below.
+        hint: pixels per side that will be needed; a larger JPEG is decoded smaller, never below; None: as it is.
 
     Raises:
         DamagedImage: the content is not an image that can be decoded.

@@ -191,7 +191,7 @@ def _done(task: dict[str, Any]) -> dict[str, Any]:
         return {"value": brightest_of(task["paths"])}
     block = Block(task.pop("number"), task.pop("first"), task.pop("paths"))
     target, offset = task.pop("target"), task.pop("offset")
-    view = View(**{**task, "background": tuple(task["background"])})
+    view = View(**{**task, "background": tuple(task["background"]), "fill": tuple(task["fill"])})
     return asdict(decode_block(Decoder(view, target, offset), block))
 
 

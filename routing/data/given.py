@@ -104,7 +104,7 @@ def _of_image(image: Image.Image, info: DataInfo, section: DatasetSection, what:
     _, height, width = _shape(info)
     if pixels.shape[1:] == (height, width):
         return torch.from_numpy(pixels)
-    resized = section.resize(pixels)
+    resized = section.fit_array(pixels)
     if resized is None:
         raise InputError(
             f"predict: {what} has {pixels.shape[2]} x {pixels.shape[1]} pixels; this model was trained on images of "

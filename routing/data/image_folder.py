@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +58,17 @@ def load(section: ImageFolderSection) -> ImageData:
 def view_of(section: ImageFolderSection | BoxedImagesSection) -> View:
     """Return how the section's files become pixels."""
     depth = None if section.bit_depth == "auto" else section.bit_depth
-    return View(section.input_size, section.input_size, section.background_rgb, depth)
+    view = View(section.input_size, section.input_size, section.background_rgb, depth)
+    if not isinstance(section, ImageFolderSection):  # boxes are in fractions of the whole image
+        return view
+    red, green, blue = (round(255 * value) for value in section.mean)
+    return replace(
+        view,
+        resize=section.resize,
+        crop_pct=section.crop_pct,
+        interpolation=section.interpolation,
+        fill=(red, green, blue) if section.resize == "longest_pad" else view.fill,
+    )
 
 
 def split_files(section: ImageFolderSection, layout: Layout) -> FolderSplits:
@@ -101,8 +111,8 @@ def _info(section: ImageFolderSection, layout: Layout) -> DataInfo:
         channels=3,
         input_size=section.input_size,
         num_outputs=len(layout.classes),
-        mean=MEAN,
-        std=STD,
+        mean=section.mean,
+        std=section.std,
         class_names=layout.classes,
         patch_grid_size=section.patch_grid_size,
         patch_margin=section.patch_margin,

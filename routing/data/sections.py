@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,6 +36,12 @@ class DigitsSection(DatasetSection):
                 f"dataset.digit_size {self.digit_size} is larger than dataset.input_size {self.input_size}"
             )
         return self
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Channels = tuple[Share, Share, Share]
+Positive = Annotated[float, Field(gt=0, le=10)]
+Spread = tuple[Positive, Positive, Positive]
 
 
 class FileImagesSection(Section):
@@ -108,6 +114,19 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
     name: Literal["image_folder"] = "image_folder"
     root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/; or the classes.")
     input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
+    resize: Literal["stretch", "shortest", "longest_pad"] = Field(
+        default="stretch",
+        description="stretch: to a square; shortest: the shorter side fits, the centre is cut out; longest_pad: the "
+        "longer side fits, the rest is filled with the mean. timm calls them squash, center, border.",
+    )
+    crop_pct: float = Field(
+        default=1.0, gt=0.1, le=1, description="Side of the centre that is cut out of the resized image, as a share."
+    )
+    interpolation: Literal["bilinear", "bicubic", "lanczos"] = Field(
+        default="bilinear", description="Filter of the resize; all are antialiased."
+    )
+    mean: Channels = Field(default=(0.485, 0.456, 0.406), description="Mean of pixels in [0, 1] that is subtracted.")
+    std: Spread = Field(default=(0.229, 0.224, 0.225), description="Deviation that pixels are divided by.")
     test_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="Cut by seed where the root holds class folders only, without train/."
     )
@@ -164,7 +183,7 @@ class TorchvisionSection(FoundImagesSection):
         """Read the files once, into the cache: ``info`` alone would not open them."""
         self.load()
 
-    def resize(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    def fit_array(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
         """Return pixels (C, H, W) as those of the data set are resized."""
         import torch
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from routing.data.decode import DamagedImage, as_rgb, read_rgb
 
@@ -18,18 +19,30 @@ _REDUCING_GAP = 2
 """A JPEG is decoded at no less than this multiple of the size that is wanted, so that resizing decides the pixels."""
 
 
+Resize = Literal["stretch", "shortest", "longest_pad"]
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
+
 @dataclass(frozen=True)
 class View:
     """How a file becomes uint8 (3, ``height``, ``width``).
 
     ``background`` lies below transparent pixels; ``bit_depth`` is that of grey values in more than 8 bits, None: found
     from all files of the data set.
+
+    ``resize``: ``stretch`` gives up the ratio of the sides; ``shortest`` fits the shorter side, and the centre is cut
+    out; ``longest_pad`` fits the longer side and pads with ``fill``: timm's crop modes squash, center and border.
+    ``crop_pct``: the share of the resized image's side that is cut out around the centre.
     """
 
     height: int
     width: int
     background: tuple[int, int, int] = (255, 255, 255)
     bit_depth: int | None = None
+    resize: Resize = "stretch"
+    crop_pct: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def image_bytes(self) -> int:
@@ -38,7 +51,10 @@ class View:
 
     def key(self) -> dict[str, Any]:
         """Return a key that distinguishes its pixels from those of other views."""
-        return {"version": VERSION, **asdict(self)}
+        since = ("resize", "crop_pct", "interpolation", "fill")  # left out at their defaults: older caches stay valid
+        plain = {field.name for field in fields(self) if field.name in since}
+        same = {name for name in plain if getattr(self, name) == getattr(View(1, 1), name)}
+        return {"version": VERSION, **{name: value for name, value in asdict(self).items() if name not in same}}
 
     def at_depth(self, bit_depth: int) -> View:
         """Return the view with the bit depth found."""
@@ -51,7 +67,8 @@ class View:
             DamagedImage: the content is not an image that can be decoded.
             InputError: the file cannot be read, whatever it holds.
         """
-        hint = _REDUCING_GAP * max(self.height, self.width)
+        is_default = self.resize == "stretch" and self.crop_pct == 1 and self.interpolation == "bilinear"
+        hint = _REDUCING_GAP * max(self.height, self.width) if is_default else None  # else one resize from the file
         return self._resized(read_rgb(path, self.background, self.bit_depth or 16, hint))
 
     def fit(self, image: Image.Image) -> NDArray[np.uint8]:
@@ -68,5 +85,29 @@ class View:
             raise DamagedImage(str(error)) from None
 
     def _resized(self, image: Image.Image) -> NDArray[np.uint8]:
-        resized = image.resize((self.width, self.height), Image.Resampling.BILINEAR)
+        method = Image.Resampling[self.interpolation.upper()]
+        resized = self._cut(image.resize(self._resized_to(*image.size), method))
         return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+    def _resized_to(self, width: int, height: int) -> tuple[int, int]:
+        """Return the size (width, height) that an image is resized to, before its centre is cut out."""
+        wide, high = math.floor(self.width / self.crop_pct), math.floor(self.height / self.crop_pct)
+        if self.resize == "stretch":
+            return wide, high
+        if self.resize == "longest_pad":
+            ratio = max(width / wide, height / high)
+            return max(1, round(width / ratio)), max(1, round(height / ratio))
+        if width / wide <= height / high:
+            return wide, max(high, int(wide * height / width))
+        return max(wide, int(high * width / height)), high
+
+    def _cut(self, image: Image.Image) -> Image.Image:
+        """Return the centre of an image, padded where it is smaller."""
+        missing = max(0, self.width - image.width), max(0, self.height - image.height)
+        if any(missing):
+            border = (missing[0] // 2, missing[1] // 2, (missing[0] + 1) // 2, (missing[1] + 1) // 2)
+            image = ImageOps.expand(image, border, fill=self.fill)
+        if image.size == (self.width, self.height):
+            return image
+        left, top = round((image.width - self.width) / 2), round((image.height - self.height) / 2)
+        return image.crop((left, top, left + self.width, top + self.height))
