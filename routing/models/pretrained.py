@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError, choices, nearest
-from routing.files.results_folder import MODEL_FILE
+from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
 from routing.files.tensors import DATA, load_weights, read_metadata
+from routing.files.yaml_io import load_file
 from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 if TYPE_CHECKING:
@@ -115,16 +116,33 @@ def keep_statistics(model: nn.Module, name: str, weights: str | None, info: Data
 
     Args:
         name: of torchvision's model.
-        weights: None where it is trained from scratch; images then stay as they are.
+        weights: None where it is trained from scratch; images then stay as they are. Those of a run are given images
+            as that run was.
         info: of the data, whose statistics its images are normalised by.
     """
     scale = shift = None
+    weights = _first_weights(weights)
     if weights is not None:
         mean, std = trained_statistics(name, weights)
         given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
         scale, shift = given_std / std, (given_mean - mean) / std
     model.register_buffer("scale", scale, persistent=False)
     model.register_buffer("shift", shift, persistent=False)
+
+
+def _first_weights(weights: str | None) -> str | None:
+    """Return the weights that a chain of runs started from, None where the first was trained from scratch."""
+    seen: set[Path] = set()
+    while weights is not None and is_run(weights):
+        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+        config = folder / CONFIG_FILE
+        if config in seen or not config.is_file():
+            return None
+        seen.add(config)
+        lent = load_file(config)[0]
+        model = lent.get("model") if isinstance(lent, dict) else None
+        weights = model.get("weights") if isinstance(model, dict) else None
+    return weights
 
 
 def renormalised(model: nn.Module, images: Tensor) -> Tensor:

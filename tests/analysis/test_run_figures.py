@@ -90,7 +90,7 @@ def test_the_figures_say_what_they_show() -> None:
     assert f"{seen.samples.routed[0].mean():.2f} routed" in texts(decisions)
     assert "big branch" in texts(decisions)
     grid = texts(run_figures._score_grid(seen, seen.samples))
-    assert f"{seen.samples.scores[2, 15]:.1f}" in grid
+    assert f"{seen.samples.scores[2, 15]:.2f}" in grid
     curves = texts(run_figures._training_curves(seen))
     for word in (
         "loss",

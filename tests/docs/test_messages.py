@@ -62,7 +62,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "results" / "my_images" / "trials.csv").write_text("number,state\n0,COMPLETE\n")
     points = "trial,is_default,val_accuracy,flops\n0,True,0.9,209536.0\n"
     (folder / "results" / "my_images" / "points.csv").write_text(points)
-    (folder / "results" / "without_test" / "front.csv").write_text("trial,flops\n0,1\n")
+    (folder / "results" / "without_test" / "front.csv").write_text("trial,knob,knob_value,is_default,val_accuracy,flops\n0,,,True,0.9,1\n")
     trial = folder / "results" / "without_test" / "trials" / "0"
     trial.mkdir(parents=True)
     (trial / "metrics.json").write_text('{"metrics": {}}')

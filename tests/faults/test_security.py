@@ -98,11 +98,11 @@ def test_planted_pickles_are_never_unpickled(results: Path, tmp_path: Path, caps
         for number in ("0", "1"):
             (results / "trials" / number / "model.safetensors").write_bytes(content)
         assert main(["analyze", str(results)]) == 0
-        assert main(["export", str(results), "--pick", "knee", "--pick", "trial=0"]) == 0
+        assert main(["export", str(results), "--pick", "knee", "--pick", "trial=0"]) == 2
         assert main(["evaluate", str(trial)]) == 2
         assert main(["attention", str(trial), "--out", str(tmp_path / "attention")]) == 2
         errors = capsys.readouterr().err.splitlines()
-        assert len(errors) == 2
+        assert len(errors) == 3
         assert all("not a readable safetensors file" in line for line in errors)
     assert not sign.exists()
 

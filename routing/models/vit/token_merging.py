@@ -67,7 +67,7 @@ def merged_pairs(num_tokens: int, count: int, num_prefix: int = 1) -> int:
 
 def most_merges(num_tokens: int, has_prefix: bool = True) -> int:
     """Return how many tokens one round can merge: every even one, but not the first where it is before the patches."""
-    return (num_tokens + 1) // 2 - has_prefix
+    return (num_tokens + 1) // 2 - int(has_prefix)
 
 
 def _match(metric_BTE: Tensor, merges: int, has_prefix: bool) -> tuple[tuple[Tensor, Tensor], Tensor]:
