@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.findings.baselines import is_baseline
 from analysis.findings.summary import Summary
-from routing.objectives import Objective
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,26 @@ def dense_matches(summary: Summary) -> DenseMatches | None:
     sign = 1 if metric.goal == "maximize" else -1
     order = conditional.assign(_value=-sign * conditional[metric.metric])
     best_row = conditional.loc[order.sort_values(["_value", cost.metric], kind="stable").index[0]]
-    found = [_match(row, dense, metric, cost, sign) for _, row in conditional.iterrows()]
-    savings = [match for match in found if match is not None and match.share < 1]
+    cheapest = _cheapest_as_good(sign * conditional[metric.metric], sign * dense[metric.metric], dense[cost.metric])
+    shares = conditional[cost.metric] / dense[cost.metric].reindex(cheapest).to_numpy()  # NaN: no dense net is as good
+
+    def match(label: Any) -> DenseMatch | None:
+        share = float(shares[label])
+        return None if np.isnan(share) else DenseMatch(conditional.loc[label], dense.loc[cheapest[label]], share)
+
     return DenseMatches(
         best_row=best_row,
-        best=_match(best_row, dense, metric, cost, sign),
-        saving=min(savings, key=lambda match: match.share, default=None),
+        best=match(best_row.name),
+        saving=match(shares.idxmin()) if (shares < 1).any() else None,
     )
 
 
-def _match(row: pd.Series, dense: pd.DataFrame, metric: Objective, cost: Objective, sign: int) -> DenseMatch | None:
-    as_good = dense[sign * dense[metric.metric] >= sign * row[metric.metric]]
-    if as_good.empty:
-        return None
-    cheapest = as_good.loc[as_good[cost.metric].idxmin()]
-    return DenseMatch(row, cheapest, float(row[cost.metric] / cheapest[cost.metric]))
+def _cheapest_as_good(values: pd.Series, dense_values: pd.Series, dense_costs: pd.Series) -> pd.Series:
+    """Return for each of ``values`` the label of the cheapest dense point with at least that value; NaN for none."""
+    order = np.argsort(-dense_values.to_numpy(), kind="stable")
+    costs = dense_costs.to_numpy()[order]
+    is_new_least = costs < np.minimum.accumulate(np.concatenate([[np.inf], costs[:-1]]))
+    cheapest_so_far = order[np.maximum.accumulate(np.where(is_new_least, np.arange(len(costs)), 0))]
+    as_good = np.searchsorted(-dense_values.to_numpy()[order], -values.to_numpy(), side="right")
+    labels = dense_values.index.to_series().astype(object).to_numpy()[cheapest_so_far[np.maximum(as_good - 1, 0)]]
+    return pd.Series(np.where(as_good > 0, labels, np.nan), index=values.index)

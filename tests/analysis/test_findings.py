@@ -15,6 +15,7 @@ from analysis.exports.export import export
 from analysis.findings.boundaries import boundary_warnings
 from analysis.findings.certificates import certificate_table
 from analysis.findings.confirmed import confirm_table, error_bars, read_confirmed
+from analysis.findings.dense_match import _cheapest_as_good
 from analysis.findings.effects import finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.findings.importance import importances, split_estimated
 from analysis.findings.summary import summarise
@@ -344,3 +345,15 @@ def test_tables_escape():
     assert r"a\_b & n \\" in to_latex(content)
     assert latex("< 0.001 | > 3") == "$<$ 0.001 $|$ $>$ 3"
     assert latex("\\{}") == r"\textbackslash{}\{\}"
+
+
+def test_the_cheapest_dense_point_as_good_is_that_of_a_literal_search() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values = pd.Series(rng.integers(0, 6, 8).astype(float), index=rng.permutation(100)[:8])
+        dense = pd.Series(rng.integers(0, 6, 5).astype(float), index=100 + rng.permutation(100)[:5])
+        costs = pd.Series(rng.random(5), index=dense.index)
+        found = _cheapest_as_good(values, dense, costs)
+        for label, value in values.items():
+            as_good = costs[dense >= value]
+            assert pd.isna(found[label]) if as_good.empty else found[label] == as_good.idxmin()

@@ -94,14 +94,14 @@ def test_routing_stays_conditional_in_onnx(images, tmp_path):
 @pytest.mark.slow
 def test_a_file_that_predicts_otherwise_is_removed(images, tmp_path, monkeypatch):
     saved = saved_run(**{"model.name": "cheap_compute"})
-    good = SavedRun.predict
+    good = SavedRun.output
 
     def shifted(self, batch):
         output = good(self, batch)
         output.prediction = output.prediction + 1
         return output
 
-    monkeypatch.setattr(SavedRun, "predict", shifted)
+    monkeypatch.setattr(SavedRun, "output", shifted)
     with pytest.raises(ExportFailed, match=r"model\.pt2 was removed: it predicts only 0 of 64"):
         export_model(saved, images, "torch_export", tmp_path)
     assert not list(tmp_path.iterdir())
