@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -387,7 +386,6 @@ for command in (cache, completion, data, keys):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; bad input is one line and exit code 2, a failure one line and exit code 1."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     return guarded(lambda: cli.main(words, prog_name="routing", standalone_mode=False, obj=words))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -136,3 +137,14 @@ def test_memory_that_runs_out_is_one_line(
     assert printed.startswith("routing: out of memory: ")
     assert printed.endswith("lower training.batch_size, evaluation.batch_size or the size of data and model\n")
     assert printed.count("\n") == 1
+
+
+def test_a_reader_that_ends_early_leaves_no_traceback() -> None:
+    """Nor is the process killed for it: a process that writes to one that has died must be able to say so."""
+    program = "from routing.cli import main; code = main(['schema', 'run']); raise SystemExit(code)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run([sys.executable, "-c", program], stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
