@@ -39,7 +39,8 @@ except RoutingError as error:
 
 
 def start(values: dict[str, Any], out: Path, run: str) -> subprocess.Popen[str]:
-    """Start a driver in a process of its own."""
+    """Start a driver in a process of its own, which heeds a hang-up even where the tests were started by ``nohup``."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     command = [sys.executable, "-c", SCRIPT, json.dumps(values), str(out), run]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
