@@ -16,7 +16,7 @@ from routing.models.pretrained import keep_statistics, one_line, renormalised
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
-from routing.models.vit.section import TimmVitSection, TorchvisionVitSection, VitSection
+from routing.models.vit.section import TimmVitSection, TorchvisionVitSection, VitSection, VitShape
 from routing.models.vit.timm_hosts import TimmHost
 from routing.models.vit.weights import load_run, load_timm, load_torchvision
 
@@ -29,17 +29,7 @@ class Vit(TransformerClassifier):
     core: VisionTransformer
 
     def __init__(self, section: VitSection, info: DataInfo) -> None:
-        core = VisionTransformer(
-            image_size=info.input_size,
-            patch_size=section.patch_size or default_patch_size(info.input_size),
-            channels=info.channels,
-            width=section.width,
-            heads=section.heads,
-            depth=section.depth,
-            mlp=section.mlp,
-            num_outputs=info.num_outputs,
-            dropout=section.dropout,
-        )
+        core = own_transformer(section, info)
         super().__init__(core, section.pruning, (info.channels, info.input_size, info.input_size))
 
     def initialise(self, section: VitSection) -> None:  # type: ignore[override]
@@ -211,3 +201,18 @@ def default_patch_size(image_size: int, wanted: int = 7) -> int:
         if image_size % size == 0:
             return size
     raise InputError(f"model.patch_size: no default for dataset.input_size {image_size}; give one that divides it")
+
+
+def own_transformer(section: VitShape, info: DataInfo) -> VisionTransformer:
+    """Return this project's transformer in the sizes of a configuration, untrained."""
+    return VisionTransformer(
+        image_size=info.input_size,
+        patch_size=section.patch_size or default_patch_size(info.input_size),
+        channels=info.channels,
+        width=section.width,
+        heads=section.heads,
+        depth=section.depth,
+        mlp=section.mlp,
+        num_outputs=info.num_outputs,
+        dropout=section.dropout,
+    )

@@ -21,8 +21,8 @@ from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.vit.attention_maps import attention_maps
-from routing.models.vit.model import default_patch_size
-from routing.models.vit.network import Block, VisionTransformer
+from routing.models.vit.model import own_transformer
+from routing.models.vit.network import Block
 from routing.models.vit.section import RoutedVitSection
 
 CURVE_CAPACITIES = (0.06, 0.12, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
@@ -37,17 +37,7 @@ class RoutedVit(VisionModel):
 
     def __init__(self, section: RoutedVitSection, info: DataInfo) -> None:
         super().__init__()
-        self.core = VisionTransformer(
-            image_size=info.input_size,
-            patch_size=section.patch_size or default_patch_size(info.input_size),
-            channels=info.channels,
-            width=section.width,
-            heads=section.heads,
-            depth=section.depth,
-            mlp=section.mlp,
-            num_outputs=info.num_outputs,
-            dropout=section.dropout,
-        )
+        self.core = own_transformer(section, info)
         self.image_shape = (info.channels, info.input_size, info.input_size)
         self.width, self.mlp = section.width, section.mlp
         self.every, self.scores = section.every, section.scores
