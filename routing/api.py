@@ -35,6 +35,7 @@ def sweep(
     study: Study | AnyPath,
     out: AnyPath | None = None,
     *,
+    base: Mapping[str, Any] | None = None,
     trials: int | None = None,
     time_budget: float | str | None = None,
     concurrency: int | None = None,
@@ -46,12 +47,17 @@ def sweep(
 ) -> Results:
     """Run a study, a file or the name of a shipped one, and write its report: ``routing sweep``.
 
+    Args:
+        base: dotted keys of the run that are laid over the base of the study, a file or a name.
+
     Raises:
         InputError: bad input, in one line; nothing has been written.
     """
     import search_spaces
 
-    loaded = search_spaces.load_study(study) if isinstance(study, (str, Path)) else study
+    if base and not isinstance(study, (str, Path)):
+        raise InputError("sweep: base changes a study that is read from a file; this one is checked already")
+    loaded = search_spaces.load_study(study, base=base) if isinstance(study, (str, Path)) else study
     folder = search_spaces.sweep(
         loaded, out or Path("results") / loaded.name, trials=trials, time_budget=time_budget, concurrency=concurrency,
         address=address, resume=resume, warm_start=warm_start, storage=storage, force=force,

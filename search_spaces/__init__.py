@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from search_spaces.confirmation import confirm
     from search_spaces.on_ray.session import check_machine
     from search_spaces.plan import dry_run
-    from search_spaces.study.load import load_study, studies, study_text
+    from search_spaces.study.load import load_study, studies
     from search_spaces.study.schema import Study
+    from search_spaces.study.shipped import study_text
     from search_spaces.timing import how_long
     from search_spaces.tune import sweep
 
@@ -31,7 +32,7 @@ _HOMES = {
     "how_long": "search_spaces.timing",
     "load_study": "search_spaces.study.load",
     "studies": "search_spaces.study.load",
-    "study_text": "search_spaces.study.load",
+    "study_text": "search_spaces.study.shipped",
     "sweep": "search_spaces.tune",
 }
 __getattr__, __dir__ = public_face(__name__, _HOMES)

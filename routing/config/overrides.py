@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from routing.config.recipe import asked
 from routing.config.registry import DATASETS, MODELS
@@ -106,7 +107,8 @@ def parse_overrides(
 
     changes: dict[str, Any] = {}
     for name, (key, text) in words.items():
-        kind = _annotation(section, name, chosen)
+        field = field_of(section, name, chosen)
+        kind = None if field is None else field.annotation
         is_null = not text or (text in ("null", "Null", "NULL") and type(None) in get_args(kind))
         if takes_text(kind):
             changes[name] = None if is_null else text
@@ -127,8 +129,12 @@ def takes_text(kind: Any) -> bool:
     return kind in (str, Path)
 
 
-def _annotation(section: type[Section], key: str, chosen: Callable[[str], Any]) -> Any:
-    """Return the type of a dotted key, None of one that there is not; ``chosen`` knows ``model.name`` and the like."""
+def field_of(section: type[Section], key: str, chosen: Callable[[str], Any]) -> FieldInfo | None:
+    """Return the field of a dotted key, None of one that there is not.
+
+    Args:
+        chosen: returns the value of ``model.name`` and the like, None where nothing is said.
+    """
     *parents, last = key.split(".")
     for depth, part in enumerate(parents, start=1):
         field = section.model_fields.get(part)
@@ -142,5 +148,4 @@ def _annotation(section: type[Section], key: str, chosen: Callable[[str], Any]) 
             if name is not None and name not in registry:
                 return None
             section = registry.get(name) if name is not None else type(field.get_default(call_default_factory=True))
-    field = section.model_fields.get(last)
-    return None if field is None else field.annotation
+    return section.model_fields.get(last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,17 @@ from routing.config.registry import METRICS
 from routing.config.run import RunConfig, is_key, valid_keys
 from routing.config.section import dotted, merge, nested
 from routing.errors import InputError, choices, nearest
-from routing.files.results_folder import STUDY_FILE
 from routing.files.yaml_io import Lines, load_file
 from routing.objectives import Objective
 from routing.quantities import OUR_TASKS, quantity, reported_by
 from search_spaces.study.messages import Places, first_problem, why_unknown
+from search_spaces.study.overrides import with_base
 from search_spaces.study.parameters import at_quantile, contains, is_constant
 from search_spaces.study.registry import SAMPLERS
 from search_spaces.study.schema import AblationStudy, Parameter, Study, SweepStudy
 from search_spaces.study.script import ScriptAblationStudy, ScriptStudy, ScriptSweepStudy
 from search_spaces.study.script_check import check_script
+from search_spaces.study.shipped import found, shipped
 from search_spaces.study.space import Space
 
 KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {"sweep": SweepStudy, "ablation": AblationStudy}
@@ -32,13 +34,6 @@ SCRIPT_KINDS: dict[str, type[SweepStudy] | type[AblationStudy]] = {
     "ablation": ScriptAblationStudy,
 }
 """Studies of a training script of the user's."""
-_FOLDERS = ("sweeps", "ablations")
-
-
-def shipped() -> dict[str, Path]:
-    """Return the study files of the package by name."""
-    here = Path(__file__).parents[1]
-    return {path.stem: path for folder in _FOLDERS for path in sorted((here / folder).glob("*.yaml"))}
 
 
 def studies() -> list[dict[str, Any]]:
@@ -60,46 +55,27 @@ def studies() -> list[dict[str, Any]]:
     return rows
 
 
-def study_text(name: str) -> str:
-    """Return the file of a shipped study as it stands, comments included; an unknown name is an ``InputError``."""
-    known = shipped()
-    if name not in known:
-        raise _no_such_study(name)
-    return known[name].read_text(encoding="utf-8")
-
-
-def _no_such_study(name: str) -> InputError:
-    known = shipped()
-    return InputError(f"{name}: no such study{nearest(Path(name).stem, known)} (shipped: {choices(known)})")
-
-
-def load_study(path: str | os.PathLike[str]) -> Study:
+def load_study(
+    path: str | os.PathLike[str], overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None
+) -> Study:
     """Read a study from a file, a results folder, or a shipped one by its name (``digits``).
 
     A bare name that is shipped means that, also beside a results folder of the same name: ``./digits`` is the folder.
 
+    Args:
+        overrides: ``["--base.training.num_epochs", "1"]`` is laid over the base of the file.
+        base: the same as values by dotted key.
+
     Raises:
         InputError: one line with file, line, key and what would be valid.
     """
-    file = _find(path)
+    file = found(path)
     values, lines = load_file(file)
+    if isinstance(values, dict) and (overrides or base):
+        declared = values.get("base")
+        import_plugins(declared.get("plugins") if isinstance(declared, dict) else None, file)
+        values = with_base(values, overrides, base or {})
     return parse_study(values, str(path) if Path(path).exists() else file.name, lines, source=file)
-
-
-def _find(path: str | os.PathLike[str]) -> Path:
-    file = Path(path)
-    known = shipped()
-    if str(path) in known:
-        return known[str(path)]
-    if file.is_file():
-        return file
-    if file.is_dir() and (file / STUDY_FILE).is_file():
-        return file / STUDY_FILE
-    if file.is_dir():
-        raise InputError(f"{path}: a folder without {STUDY_FILE}; give a study file or the name of a shipped study")
-    if file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
-        load_file(file)  # reports that there is no such file
-    raise _no_such_study(str(path))
 
 
 def parse_study(values: Any, where: str = "study", lines: Lines | None = None, source: Path | None = None) -> Study:

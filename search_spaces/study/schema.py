@@ -11,9 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    Discriminator,
     Field,
-    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -312,32 +310,6 @@ class AblationStudy(StudyBase):
 
 
 Study = SweepStudy | AblationStudy
-
-
-def json_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a study file, for YAML editors."""
-    schema: dict[str, Any] = TypeAdapter(Annotated[Study, Discriminator("kind")]).json_schema()
-    short = [{"$ref": "#/$defs/Parameter"}, {"type": "array"}, {"type": ["string", "number", "boolean"]}]
-    schema["$defs"]["SweepStudy"]["properties"]["space"]["additionalProperties"] = {"anyOf": short}
-    duration = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}], "default": None}
-    for study in ("SweepStudy", "AblationStudy"):
-        properties = schema["$defs"][study]["properties"]
-        properties["trial_timeout"] = {**properties["trial_timeout"], **duration}
-    condition = {"type": ["array", "string", "number", "boolean", "null"]}
-    schema["$defs"]["Parameter"]["properties"]["when"]["additionalProperties"] = condition
-    levels = {"anyOf": [{"type": "array"}, {"type": "object", "additionalProperties": {"type": "object"}}]}
-    schema["$defs"]["AblationStudy"]["properties"]["factors"]["additionalProperties"] = levels
-    schema["$defs"]["SamplerSection"]["allOf"] = [_options_schema(name) for name in SAMPLERS]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Study", **schema}
-
-
-def _options_schema(sampler: str) -> dict[str, Any]:
-    """Return the JSON Schema of a sampler section's options when it has this name."""
-    named: dict[str, Any] = {"properties": {"name": {"const": sampler}}}
-    if sampler != SamplerSection.model_fields["name"].default:
-        named["required"] = ["name"]
-    options = SAMPLERS.get(sampler).options_type.model_json_schema()
-    return {"if": named, "then": {"properties": {"options": options}}}
 
 
 _CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")

@@ -19,7 +19,8 @@ from pages import ROOT, files_shown
 from routing.cli import cli
 from routing.config.run import RunConfig
 from routing.config.registry import MODELS, ROUTERS
-from search_spaces.study.load import shipped
+from search_spaces.study.shipped import shipped
+from search_spaces.study.load import load_study
 from search_spaces.study.schema import parse_duration
 
 _ENDS = {"&&", ";", "|", "||"}
@@ -94,9 +95,11 @@ def _compare(models: str, **run: Any) -> None:
         assert name in MODELS or name in ROUTERS, name
 
 
-def _sweep(study_file: str, time_budget: str | None, **_: Any) -> None:
+def _sweep(study_file: str, overrides: tuple[str, ...], time_budget: str | None, **_: Any) -> None:
     known = study_file in shipped() or study_file in files_shown() or (ROOT / study_file).is_file()
     assert known or _is_placeholder(study_file), f"no study '{study_file}'"
+    if overrides and study_file in shipped():
+        load_study(study_file, overrides)
     if time_budget is not None:
         parse_duration(time_budget)
 

@@ -15,7 +15,7 @@ import pytest
 import ray
 import yaml
 
-from search_spaces.study.load import shipped
+from search_spaces.study.shipped import shipped
 
 FOLDER = Path(__file__).parents[2] / "docs" / "cluster"
 SCRIPTS = sorted(FOLDER.glob("*.sh"))

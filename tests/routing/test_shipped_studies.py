@@ -15,8 +15,8 @@ from routing.models import build_model
 from routing.runner import run
 from search_spaces import load_study
 from search_spaces.study.ablation import declared_arms
-from search_spaces.study.load import shipped
 from search_spaces.study.schema import AblationStudy, SweepStudy
+from search_spaces.study.shipped import shipped
 from search_spaces.study.space import Space
 
 ABLATIONS = (

@@ -14,9 +14,10 @@ from search_spaces import dry_run, load_study, studies, study_text, sweep
 from search_spaces.ledger.folder import changes, dump_study, write_study
 from search_spaces.plan import blueprint, check_device, planned_trials
 from search_spaces.study.ablation import declared_arms
-from search_spaces.study.load import parse_study, shipped
+from search_spaces.study.load import parse_study
 from search_spaces.study.parameters import at_quantile
 from search_spaces.study.schema import AblationStudy, SweepStudy, parse_constraint, parse_duration
+from search_spaces.study.shipped import shipped
 from search_spaces.study.space import Space
 
 SPACE = sweep_values()["space"]

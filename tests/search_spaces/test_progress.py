@@ -6,18 +6,21 @@ import io
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from small_studies import ablation_values, sweep_values
 
 from routing.commands.console import duration
 from routing.config.run import RunConfig
 from routing.errors import InputError
+from routing.files.yaml_io import load_file
 from routing.objectives import Objective
 from routing.pareto import volume_of
 from search_spaces import dry_run, load_study
 from search_spaces.progress import SweepProgress
 from search_spaces.study.ablation import planned_trials
+from search_spaces.study.json_schema import json_schema
 from search_spaces.study.load import parse_study
-from search_spaces.study.schema import json_schema
+from search_spaces.study.shipped import shipped
 
 OBJECTIVES = (
     Objective(metric="val_accuracy", goal="maximize", reference=0.0),
@@ -100,5 +103,25 @@ def test_planned_trials() -> None:
 
 def test_the_json_schema_describes_both_kinds() -> None:
     schema = json_schema()
-    assert set(schema["discriminator"]["mapping"]) == {"sweep", "ablation"}
+    for studies in (schema["then"], schema["else"]):
+        assert set(studies["discriminator"]["mapping"]) == {"sweep", "ablation"}
     assert schema["$defs"]["SweepStudy"]["properties"]["space"]["description"]
+
+
+def test_the_json_schema_tells_studies_of_scripts_from_others() -> None:
+    """Every shipped study fits it, and so does a script's; a key of the other kind does not."""
+    valid = Draft202012Validator(json_schema()).is_valid
+    for path in shipped().values():
+        assert valid(load_file(path)[0]), path
+    script = {
+        "kind": "sweep", "name": "mine", "run": "my_train:train", "steps": "epochs", "base": {"epochs": 4}, "trials": 3,
+        "space": {"lr": {"float": [1e-3, 0.1], "log": True}, "width": [1, 2]},
+        "objectives": [{"metric": "error", "goal": "minimize", "reference": 1}],
+    }  # fmt: skip
+    assert valid(script)
+    assert valid({**{key: value for key, value in script.items() if key != "run"}, "command": "train {lr} {out}"})
+    assert not valid({**script, "command": "both"})
+    assert not valid({**script, "constraints": 3})
+    assert not valid({key: value for key, value in script.items() if key != "run"}), "error is no metric of a run"
+    ablation = {key: value for key, value in script.items() if key not in ("space", "trials")}
+    assert valid({**ablation, "kind": "ablation", "factors": {"lr": [0.1, 0.2]}, "seeds": [0, 1]})

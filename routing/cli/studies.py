@@ -1,0 +1,159 @@
+"""From a study to what can be shipped: ``sweep``, ``confirm``, ``analyze``, ``show``, ``export``, ``studies``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from routing.cli.complete import StudyCommand, complete_study
+from routing.cli.runs import draw_model
+from routing.errors import RoutingError
+
+
+@click.command(cls=StudyCommand)
+@click.argument("study_file", metavar="STUDY", shell_complete=complete_study)
+@click.option("--out", help="Results folder, or a URL to copy them to (s3://...); default results/<study>.")
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help="Trials in all, instead of the study's; of an ablation, its first ones.",
+)
+@click.option("--time-budget", help="Stop after this long: 90s, 30m, 2h; --resume goes on.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
+@click.option("--address", help="A running Ray cluster; default: start one on this machine.")
+@click.option("--resume", is_flag=True, help="Go on with the sweep in --out; also extends a finished one.")
+@click.option(
+    "--warm-start", multiple=True, type=click.Path(path_type=Path), help="Results whose trials inform this one."
+)
+@click.option("--storage", help="sqlite:///file.db or postgresql://..., instead of the journal in --out.")
+@click.option("--force", is_flag=True, help="Resume although the study file has changed.")
+@click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; run nothing.")
+@click.option("--timing/--no-timing", default=True, help="Of a dry run: how long, from a few steps of three settings.")
+def sweep(
+    study_file: str, overrides: tuple[str, ...], out: str | None, dry_run: bool, timing: bool, **options: Any
+) -> None:
+    """Run a study (a file, or the name of a shipped one) and analyze it.
+
+    Keys of its base can follow: --base.training.num_epochs 1
+    """
+    import search_spaces
+    from routing.commands.console import Phase, say
+    from routing.commands.findings import copy_findings, show_headline
+    from routing.files.mirror import is_url
+    from routing.files.results_folder import COMPLETE
+
+    study = search_spaces.load_study(study_file, overrides)
+    if dry_run:
+        search_spaces.check_machine(study.resources, options["concurrency"], options["address"])
+        say(search_spaces.dry_run(study, options["trials"]))
+        if timing and options["address"] is None:
+            with Phase("timing a few steps"):
+                line = search_spaces.how_long(study, options["trials"], options["concurrency"])
+            say(line)
+        return
+    results = search_spaces.sweep(study, out or Path("results") / study.name, **options)
+    found = _analyze([results], draw_model=draw_model)
+    if out is not None and is_url(out):
+        copy_findings(results, out)
+    if not found.states.get(COMPLETE):
+        raise RoutingError(f"{results}: no trial has finished; why not: `routing show {results}`")
+    show_headline(found)
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Fresh seeds per configuration."
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
+@click.option("--address", help="A running Ray cluster; default: start one on this machine.")
+def confirm(results: Path, seeds: int, **options: Any) -> None:
+    """Train the front again under fresh seeds and read the test split once."""
+    import search_spaces
+    from routing.commands.findings import show_headline
+
+    search_spaces.confirm(results, seeds, **options)
+    show_headline(_analyze([results], draw_model=draw_model, of_confirm=True))
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "formats", multiple=True, default=("png",), help="Figures as png, svg or pdf; repeatable.")
+@click.option(
+    "--column", type=click.Choice(["single", "double"]), default="double", help="Width of figures in a paper."
+)
+@click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
+def analyze(results: tuple[Path, ...], formats: tuple[str, ...], column: str, mlflow_uri: str | None) -> None:
+    """Tables, figures and report.html; several results folders are compared."""
+    from routing.commands.findings import show_headline
+
+    found = _analyze(results, formats=formats, width=column)
+    if mlflow_uri is not None:
+        from analysis.exports.mlflow_log import log_to_mlflow
+        from routing.commands.console import say
+
+        for folder in results:
+            say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
+    show_headline(found)
+
+
+def _analyze(results: Any, of_confirm: bool = False, **how: Any) -> Any:
+    from analysis.report import analyze as analyze_results
+    from routing.commands.console import Phase
+    from routing.commands.findings import show_findings
+
+    with Phase("writing the report"):
+        found = analyze_results(list(results), **how)
+    show_findings(found, of_confirm)
+    return found
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--trial", type=click.IntRange(min=0), help="Number of a trial; default: a line on each of them.")
+def show(results: Path, trial: int | None) -> None:
+    """What became of the trials of a study; with --trial the story of one: configuration, history, reason, log."""
+    from analysis.story import TRIAL_COLUMNS, story, trial_rows
+    from routing.commands.console import table
+    from routing.commands.findings import show_parts
+
+    if trial is None:
+        table(trial_rows(results), TRIAL_COLUMNS, keep=("state", "model.name", "reason"), wraps=("reason",))
+    else:
+        show_parts(story(results, trial))
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option(
+    "--pick", "picks", multiple=True, default=("knee",), help="knee, best, budget=FLOPS, latency=MS, trial=ID; several."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Default RESULTS/best.")
+@click.option("--onnx", is_flag=True, help="Also model.onnx, checked on validation images (extra `export`).")
+@click.option("--torch-export", is_flag=True, help="Also model.pt2 of torch.export, checked on validation images.")
+def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, torch_export: bool) -> None:
+    """Take points of a front away: config.yaml that reproduces, weights, card."""
+    from analysis.exports.export import export as export_picks
+    from routing.commands.console import Phase, say
+
+    formats = [name for name, wanted in (("onnx", onnx), ("torch_export", torch_export)) if wanted]
+    with Phase("exporting"):
+        folders = export_picks(results, picks, out, formats=formats)
+    for folder in folders:
+        say(f"wrote {folder}")
+
+
+@click.command()
+@click.argument("name", required=False)
+def studies(name: str | None) -> None:
+    """The shipped studies: question, trials, cost; with NAME, the file of one, as a start for your own."""
+    import search_spaces
+    from routing.commands.console import table
+
+    if name is not None:
+        click.echo(search_spaces.study_text(name), nl=False)
+        return
+    columns = {"name": "study", "trials": "trials", "cost": "cost", "question": "question"}
+    table(search_spaces.studies(), columns, keep=columns, wraps=("cost", "question"))
