@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from routing.config.preprocessing import preprocessing_line
 from routing.config.registry import METRICS
 from routing.config.run import RunConfig
 from routing.data import ImageData
@@ -86,8 +87,9 @@ def run(
         )
     if out is not None:  # only now: bad input must not leave a folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
-    if say is not None and (line := config.dataset.describe()):
-        say(line)
+    for line in (config.dataset.describe(), preprocessing_line(config.model, config.dataset)) if say else ():
+        if say is not None and line:
+            say(line)
     best: dict[str, Tensor] = {}
     with reusable(config, data, model) as kept:
         history = load_training(kept, model)

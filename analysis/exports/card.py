@@ -126,8 +126,16 @@ def _usage(card: Card) -> str:
         'found = run.predict("photo.png")  # or a PIL image, a uint8 array (H, W, C), a list of them\n'
         "print(found.labels, found.probabilities, found.multiply_adds)\n```\n\n"
         "Images are resized and normalised as in training; floats, other channels and sizes that would have to be "
-        "guessed are refused."
+        f"guessed are refused.{_preparation(card)}"
     )
+
+
+def _preparation(card: Card) -> str:
+    """Return how an image file becomes what exported files take; they say it themselves as well."""
+    view = card.config.dataset.view()
+    if view is None:
+        return ""
+    return f" {view.words()} `model.onnx` and `model.pt2` take these pixels as uint8 and normalise them themselves."
 
 
 def _licence(card: Card) -> str:

@@ -1,11 +1,13 @@
 """Exported models as one file for other programs: ONNX and torch.export, each run against PyTorch before it is kept.
 
-The exported graph takes raw uint8 images (B, C, H, W), any B, and holds the normalisation. Patch routing keeps its
-conditional form: rows are gathered by data-dependent index, so that the big MLP still sees routed patches only.
+The exported graph takes raw uint8 images (B, C, H, W), any B, and holds the normalisation; the file says how an image
+becomes such pixels (``about``). Patch routing keeps its conditional form: rows are gathered by data-dependent index, so
+that the big MLP still sees routed patches only.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -101,7 +103,8 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
             shapes = ({0: torch.export.Dim.DYNAMIC},)
             # strict: reads the code, so that len(images) stays the batch dimension and scalar metrics drop out
             program = torch.export.export(module, (images[:4],), dynamic_shapes=shapes, strict=True)
-            predict = _save_onnx(program, path) if kind == "onnx" else _save_program(program, path)
+            save = _save_onnx if kind == "onnx" else _save_program
+            predict = save(program, path, about(saved))
         except Exception as error:  # torch.export fails in many ways; each means that this model has no such form
             path.unlink(missing_ok=True)
             raise ExportFailed(f"{saved.config.model.name} cannot be exported as {kind}: {_reason(error)}") from error
@@ -114,6 +117,18 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
         )
     routed = saved.model.routed
     return replace(verified, decides=routed is not None and routed.decides, precision=precision)
+
+
+def about(saved: SavedRun) -> dict[str, str]:
+    """Return what an exported file says of its input and output: JSON by name.
+
+    ``preprocessing`` is how an image file becomes pixels; mean and deviation are applied by the graph itself.
+    """
+    info, view = saved.info, saved.config.dataset.view()
+    size = {"channels": info.channels, "height": info.input_size, "width": info.input_width or info.input_size}
+    normalised = {"mean": info.mean, "std": info.std, "normalised_by": "the graph", "dtype": "uint8"}
+    preprocessing = {**size, **({} if view is None else view.settings()), **normalised}
+    return {"preprocessing": json.dumps(preprocessing), "class_names": json.dumps(info.class_names)}
 
 
 def traceable(saved: SavedRun) -> nn.Module:
@@ -159,7 +174,7 @@ def _need_onnx() -> None:
         raise InputError(f"--onnx needs {error.name}: pip install 'routing-sweeps[export]'") from None
 
 
-def _save_onnx(program: Any, path: Path) -> Predict:
+def _save_onnx(program: Any, path: Path, said: dict[str, str]) -> Predict:
     import onnxruntime
 
     exported = torch.onnx.export(
@@ -171,6 +186,7 @@ def _save_onnx(program: Any, path: Path) -> Predict:
         custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     )
     assert exported is not None
+    exported.model.metadata_props.update(said)
     exported.save(str(path))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -188,8 +204,8 @@ def _stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool
     return op.TopK(self, length, axis=dim, largest=int(descending), sorted=1)
 
 
-def _save_program(program: Any, path: Path) -> Predict:
-    torch.export.save(program, path)
+def _save_program(program: Any, path: Path, said: dict[str, str]) -> Predict:
+    torch.export.save(program, path, extra_files={f"{name}.json": text for name, text in said.items()})
     loaded = torch.export.load(path).module()
     return lambda images: loaded(images)
 

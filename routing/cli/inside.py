@@ -80,8 +80,9 @@ def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: P
     --batch_size, --limit, --device, --precision, --threads, --seed, --pruning.* (any of them prunes tokens)
     """
     from routing.commands.console import table
-    from routing.commands.zeroshot import COLUMNS, ZeroshotConfig, rows
+    from routing.commands.zeroshot import COLUMNS, rows
     from routing.commands.zeroshot import zeroshot as classify
+    from routing.commands.zeroshot_config import ZeroshotConfig
     from routing.files.atomic import write_json
 
     config = ZeroshotConfig.from_overrides(overrides)

@@ -12,31 +12,30 @@ import io
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from routing.config.explain import explain_run, unknown_first
-from routing.config.overrides import parse_overrides
-from routing.config.registry import DATASETS
-from routing.config.run import Dataset, DeviceName, valid_keys
-from routing.config.section import Section, nested
-from routing.data import Split
-from routing.errors import InputError, choices, nearest
+from routing.commands.zeroshot_config import ZeroshotConfig
+from routing.config.preprocessing import AUTO, KEYS
+from routing.config.section import DatasetSection
+from routing.data import ImageData, Split
+from routing.data.image_folder import load, view_of
+from routing.data.progress import note
+from routing.data.sections import ImageFolderSection
+from routing.errors import InputError, choices
 from routing.evaluation.compute import count_module
 from routing.files.atomic import write_bytes
 from routing.files.tensors import save_tensors
 from routing.models.vit.attention_maps import attention_maps
-from routing.models.vit.clip import DEFAULT_WEIGHTS, ClipModel, load_clip
+from routing.models.vit.clip import ClipModel, load_clip
 from routing.models.vit.hosts import host_of
 from routing.models.vit.prompts import read_class_names, read_templates
-from routing.models.vit.section import PruningGridSection, PruningSection
+from routing.models.vit.section import PruningGridSection
 from routing.models.vit.token_pruning import Pruning, pruned_by
-from routing.models.vit.token_selection import Selection
 from routing.training.seeding import pick_device, prepare_process
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -53,60 +52,6 @@ COLUMNS = {
     "images": "images",
 }
 """Keys of a row (``rows``) and their headings."""
-
-
-class ZeroshotConfig(Section):
-    """What is classified, by what."""
-
-    model: str = Field(
-        description="open_clip's name of a model (ViT-B-32, hf-hub:ORGANISATION/NAME), or a .json model configuration."
-    )
-    pretrained: str = Field(
-        default=DEFAULT_WEIGHTS,
-        description="open_clip's tag of weights (openai), a file of weights, or random; hf-hub: names bring their own.",
-    )
-    dataset: Dataset = Field(default_factory=lambda: DATASETS.get("digits")())
-    split: Literal["val", "test", "train"] = Field(default="val", description="Images that are classified.")
-    templates: Path | None = Field(default=None, description="Prompts, {} for the class: one a line, or JSON.")
-    class_names: Path | None = Field(
-        default=None, description="Names of the classes, by their numbers: one a line, or JSON as of clip_benchmark."
-    )
-    batch_size: int = Field(default=64, ge=1, le=65536, description="Images per forward pass.")
-    limit: int | None = Field(default=None, ge=1, description="At most this many images, from the start of the split.")
-    device: DeviceName = Field(default="auto", description="auto, cpu, cuda[:N], mps.")
-    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Of weights and images of the tower.")
-    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads.")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of random weights.")
-    pruning: PruningSection = PruningSection()
-
-    @classmethod
-    def from_overrides(cls, overrides: Sequence[str]) -> ZeroshotConfig:
-        """Read ``["--model", "ViT-B-32", "--pruning.k_anchors", "10", ...]``; a pruning key switches pruning on."""
-        changes = parse_overrides(overrides, cls)
-        if any(key.startswith("pruning.") for key in changes):
-            changes.setdefault("pruning.method", "importance_diversity")
-        tree = nested(changes)
-        try:
-            return cls.model_validate(tree)
-        except ValidationError as error:
-            first = unknown_first(error)[0]
-            key = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise InputError(f"unknown key '{key}'{nearest(key, _keys(tree))}") from None
-            raise InputError(explain_run(error, tree, valid_keys(tree))) from None
-
-    def setting(self) -> Pruning | None:
-        """Return the pruning setting, or None."""
-        chosen = self.pruning
-        if chosen.method == "none":
-            return None
-        selection = Selection(chosen.k_anchors, chosen.top_m, chosen.alpha, chosen.direction, chosen.normalize)
-        return Pruning(selection, chosen.start_layer, chosen.method)
-
-
-def _keys(tree: dict[str, Any]) -> list[str]:
-    dataset = [key for key in valid_keys(tree) if key.startswith("dataset.")]
-    return [*ZeroshotConfig.model_fields, *dataset, *(f"pruning.{key}" for key in PruningSection.model_fields)]
 
 
 @dataclass
@@ -144,15 +89,15 @@ def zeroshot(
     templates = (
         [DEFAULT_TEMPLATE] if config.templates is None else read_templates(config.templates, config.dataset.name)
     )
-    data = config.dataset.load()
+    class_names = config.dataset.info().class_names
+    if config.class_names is not None:
+        class_names = tuple(read_class_names(config.class_names, config.dataset.name, len(class_names)))
+    clip = load_clip(config.model, config.pretrained, device, config.seed)
+    data = _load(config.dataset, clip)
     if config.split not in data.splits:
         raise InputError(
             f"data set '{config.dataset.name}' has no split '{config.split}' (valid: {choices(sorted(data.splits))})"
         )
-    class_names = data.info.class_names
-    if config.class_names is not None:
-        class_names = tuple(read_class_names(config.class_names, config.dataset.name, len(class_names)))
-    clip = load_clip(config.model, config.pretrained, device, config.seed)
     if setting is not None or attention_file is not None:
         host = host_of(clip.tower)
         if setting is not None:
@@ -166,6 +111,27 @@ def zeroshot(
     if attention_file is not None:
         extract_attention(clip, split.images[:samples], setting, attention_file)
     return [_record(config, clip, split, tally, len(templates)) for tally in tallies]
+
+
+def _load(section: DatasetSection, clip: ClipModel) -> ImageData:
+    """Return the data; files are read as open_clip prepares images for the model, but for the keys that are given."""
+    if not isinstance(section, ImageFolderSection):
+        return section.load()
+    own = replace(clip.view, background=section.background_rgb, bit_depth=view_of(section).bit_depth)
+    given = {key: getattr(section, key) for key in KEYS if key in section.model_fields_set}
+    if given.get("resize") == AUTO:
+        del given["resize"]
+    side = given.pop("input_size", None)
+    sizes = {} if side is None else {"height": side, "width": side}
+    sight = {key: given.pop(key) for key in ("resize", "crop_pct", "interpolation") if key in given}
+    if given:
+        raise InputError(f"dataset.{next(iter(given))}: images are normalised as the model's own (valid: not given)")
+    view = replace(own, **sight, **sizes)
+    other = {key: value for key, value in asdict(view).items() if value != getattr(own, key)}
+    if other:
+        shown = choices([f"{key} {value} (its own: {getattr(own, key)})" for key, value in other.items()])
+        note(f"images: not as open_clip prepares them for the model: {shown}")
+    return load(section, view)
 
 
 def _first(split: Split, limit: int | None) -> Split:

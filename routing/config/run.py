@@ -27,6 +27,7 @@ from pydantic import (
 from routing.config.explain import explain_run
 from routing.config.overrides import parse_overrides, split_overrides, switch_names
 from routing.config.plugins import import_plugins
+from routing.config.preprocessing import resolve_auto
 from routing.config.recipe import fill
 from routing.config.registry import DATASETS, METRICS, MODELS
 from routing.config.section import DatasetSection, ModelSection, Section, by_name, dotted, merge, nested
@@ -93,6 +94,7 @@ class RunConfig(Section):
             raise ValueError(f"a run is a mapping of keys to values, not {type(value).__name__}")
         if isinstance(value, dict):
             import_plugins(value.get("plugins"))
+            value = resolve_auto(value)
         return value
 
     @field_validator("training", mode="wrap")
@@ -198,7 +200,8 @@ class RunConfig(Section):
     def replace(self, **dotted_changes: Any) -> RunConfig:
         """Return a checked copy with dotted keys changed: ``config.replace(**{"training.num_epochs": 1})``.
 
-        Another model brings its own recipe for what the user did not set of the training.
+        Another model brings its own recipe for what the user did not set of the training; images stay as they are
+        prepared, also where ``dataset.resize: auto`` took that from the model.
         """
         training = self.training.model_dump(mode="json", exclude_unset=True)
         tree = switch_names({**self.model_dump(mode="json"), "training": training}, dotted_changes)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from routing.config.preprocessing import Preprocessing
     from routing.data import DataInfo, ImageData
     from routing.models.base import VisionModel
 
@@ -104,7 +105,7 @@ class DatasetSection(Section):
 
     def read_file(self, path: str) -> NDArray[np.uint8] | None:
         """Return the pixels (C, H, W) of an image file, as training reads such files; None where it reads none."""
-        view = self._view()
+        view = self.view()
         if view is None:
             return None
         if view.bit_depth is None:
@@ -116,7 +117,7 @@ class DatasetSection(Section):
 
     def fit(self, image: Image) -> NDArray[np.uint8] | None:
         """Return the pixels of a PIL image as those of a file; None where training reads no files."""
-        view = self._view()
+        view = self.view()
         if view is None:
             return None
         pixels: NDArray[np.uint8] = view.fit(image)
@@ -126,8 +127,8 @@ class DatasetSection(Section):
         """Return pixels (C, H, W) at the size of training, made so as training does; None where it resizes nothing."""
         return None
 
-    def _view(self) -> Any:
-        """Return how a data set of image files reads them (``routing.data.view``)."""
+    def view(self) -> Any:
+        """Return how a data set of image files reads them (``routing.data.view``); None where it reads none."""
         find = None if self.reader is None else getattr(import_module(self.reader), "view_of", None)
         return None if find is None else find(self)
 
@@ -175,6 +176,10 @@ class ModelSection(Section):
     def label(self) -> str:
         """Label of the model in a comparison: its name, or the setting that tells it apart from others of that name."""
         return self.name
+
+    def preprocessing(self) -> Preprocessing | None:
+        """Return how its pretrained weights were trained to see images; None for a model that has none elsewhere."""
+        return None
 
     def compared_with(self) -> tuple[str, ...]:
         """Return the models and router modes that ``routing compare`` puts beside it by default."""

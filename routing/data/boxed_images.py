@@ -27,12 +27,16 @@ COLUMNS = ("image", "width", "height", "label", "xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class Boxed:
-    """Images of one kind each: ``names``, ``labels`` (N,), ``boxes`` (N, 4) top, left, height, width as shares."""
+    """Images of one kind each: ``names``, ``labels`` (N,), ``boxes`` (N, 4) top, left, height, width as shares.
+
+    ``sizes`` (N, 2) are width and height of the images.
+    """
 
     classes: tuple[str, ...]
     names: list[str]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
+    sizes: NDArray[np.float64]
     left_out: int
 
 
@@ -72,7 +76,7 @@ def load(section: BoxedImagesSection) -> ImageData:
     from routing.data.found import load_files
 
     data = load_files(section, _info(section, found), store, files, cut, cut)  # targets: rows, for now
-    boxes = torch.from_numpy(found.boxes * section.input_size).float()
+    boxes = torch.from_numpy(view_of(section).boxes(found.boxes, found.sizes)).float()
     labels = torch.from_numpy(found.labels)
     splits = {
         name: Split(split.images, labels[split.targets], {"box": boxes[split.targets]}, split.on_device)
@@ -90,8 +94,10 @@ def read_boxes(file: Path) -> Boxed:
     """
     kinds: dict[str, set[str]] = {}
     largest: dict[str, tuple[float, float, float, float]] = {}
-    for image, label, box in _rows(file):
+    sizes: dict[str, tuple[float, float]] = {}
+    for image, size, label, box in _rows(file):
         kinds.setdefault(image, set()).add(label)
+        sizes[image] = size
         if image not in largest or box[2] * box[3] > largest[image][2] * largest[image][3]:
             largest[image] = box
     names = sorted(image for image, found in kinds.items() if len(found) == 1)
@@ -99,11 +105,12 @@ def read_boxes(file: Path) -> Boxed:
     if len(classes) < 2:
         raise InputError(f"{file}: needs images of at least two kinds, found {choices(classes) or 'none'}")
     labels = np.array([classes.index(next(iter(kinds[name]))) for name in names], np.int64)
-    return Boxed(classes, names, labels, np.array([largest[name] for name in names]), len(kinds) - len(names))
+    boxes, shapes = (np.array([of[name] for name in names]) for of in (largest, sizes))
+    return Boxed(classes, names, labels, boxes, shapes, len(kinds) - len(names))
 
 
-def _rows(file: Path) -> Iterator[tuple[str, str, tuple[float, float, float, float]]]:
-    """Yield image, label and box (top, left, height, width as shares of the image) of every line."""
+def _rows(file: Path) -> Iterator[tuple[str, tuple[float, float], str, tuple[float, float, float, float]]]:
+    """Yield image, width and height, label and box (top, left, height, width as shares of the image) of every line."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -122,7 +129,7 @@ def _rows(file: Path) -> Iterator[tuple[str, str, tuple[float, float, float, flo
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise InputError(f"{file}, line {line}: the box is not inside its image of {width:g} x {height:g} pixels")
         share = (top / height, left / width, (bottom - top) / height, (right - left) / width)
-        yield row["image"], row["label"], share
+        yield row["image"], (width, height), row["label"], share
 
 
 def _info(section: BoxedImagesSection, found: Boxed) -> DataInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +41,18 @@ def describe(section: ImageFolderSection) -> str:
     return split_files(section, read_layout(section.root)).line
 
 
-def load(section: ImageFolderSection) -> ImageData:
+def load(section: ImageFolderSection, view: View | None = None) -> ImageData:
     """Return train, val and test.
 
     Without ``val/`` it is cut from train by seed, class by class; without ``test/`` there is none. A root of class
     folders only is cut into all three.
+
+    Args:
+        view: how files become pixels, where not as the section says.
     """
     layout = read_layout(section.root)
     found = split_files(section, layout)
-    store = read_store(section, section.name, found.files, view_of(section))
+    store = read_store(section, section.name, found.files, view or view_of(section))
     from routing.data.found import load_files  # torch: only now
 
     return load_files(section, _info(section, layout), store, found.files, found.rows, found.labels)
@@ -58,17 +61,25 @@ def load(section: ImageFolderSection) -> ImageData:
 def view_of(section: ImageFolderSection | BoxedImagesSection) -> View:
     """Return how the section's files become pixels."""
     depth = None if section.bit_depth == "auto" else section.bit_depth
-    view = View(section.input_size, section.input_size, section.background_rgb, depth)
-    if not isinstance(section, ImageFolderSection):  # boxes are in fractions of the whole image
-        return view
-    red, green, blue = (round(255 * value) for value in section.mean)
-    return replace(
-        view,
-        resize=section.resize,
-        crop_pct=section.crop_pct,
+    side, crop_pct, mean = section.input_size, 1.0, MEAN
+    if isinstance(section, ImageFolderSection):
+        crop_pct, mean = section.crop_pct, section.mean
+    return View(
+        side,
+        side,
+        section.background_rgb,
+        depth,
+        resize="shortest" if section.resize == "auto" else section.resize,  # auto without a model
+        crop_pct=crop_pct,
         interpolation=section.interpolation,
-        fill=(red, green, blue) if section.resize == "longest_pad" else view.fill,
+        fill=padding(mean) if section.resize == "longest_pad" else (0, 0, 0),
     )
+
+
+def padding(mean: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return the colour of a mean of pixels in [0, 1]."""
+    red, green, blue = (round(255 * value) for value in mean)
+    return red, green, blue
 
 
 def split_files(section: ImageFolderSection, layout: Layout) -> FolderSplits:

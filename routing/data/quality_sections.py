@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from routing.config.section import DatasetSection, Section
-from routing.data.sections import FileImagesSection
+from routing.data.sections import FileImagesSection, Interpolation
 
 
 class QualityDatasetSection(DatasetSection):
@@ -88,6 +88,12 @@ class Koniq10kSection(QualityDatasetSection, ScoredFolder, FileImagesSection):
     name: Literal["koniq10k"] = "koniq10k"
     input_size: int = Field(default=384, ge=32, le=1024, description="Images are resized once to this height.")
     input_width: int = Field(default=512, ge=32, le=2048, description="And to this width, in pixels.")
+    resize: Literal["stretch", "shortest", "longest_pad"] = Field(
+        default="stretch",
+        description="stretch: to this shape; shortest: the image fits around it, the centre is cut out; longest_pad: "
+        "the image fits inside, the rest is filled with the mean.",
+    )
+    interpolation: Interpolation = Field(default="bilinear", description="Filter of the resize; all are antialiased.")
     split: ScoreSplit | None = Field(
         default=None, description="Cut by dataset.seed instead of the CSV's column; null: only where it has none."
     )

@@ -105,6 +105,9 @@ class FoundImagesSection(DatasetSection):
     )
 
 
+Interpolation = Literal["bilinear", "bicubic", "lanczos"]
+
+
 class ImageFolderSection(FoundImagesSection, FileImagesSection):
     """Any folder of class folders: ``root/train/<class>/*``, ``val`` and ``test`` if given; or the classes alone."""
 
@@ -114,17 +117,17 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
     name: Literal["image_folder"] = "image_folder"
     root: Path = Field(description="Folder that holds train/<class>/ and, if given, val/ and test/; or the classes.")
     input_size: int = Field(default=32, ge=8, le=1024, description="Images are resized once to this size in pixels.")
-    resize: Literal["stretch", "shortest", "longest_pad"] = Field(
+    resize: Literal["auto", "stretch", "shortest", "longest_pad"] = Field(
         default="stretch",
         description="stretch: to a square; shortest: the shorter side fits, the centre is cut out; longest_pad: the "
-        "longer side fits, the rest is filled with the mean. timm calls them squash, center, border.",
+        "longer side fits, the rest is filled with the mean. timm calls them squash, center, border. auto: this and "
+        "all of input_size, crop_pct, interpolation, mean, std that are not given, as the model's weights were "
+        "trained; shortest for a model without any.",
     )
     crop_pct: float = Field(
         default=1.0, gt=0.1, le=1, description="Side of the centre that is cut out of the resized image, as a share."
     )
-    interpolation: Literal["bilinear", "bicubic", "lanczos"] = Field(
-        default="bilinear", description="Filter of the resize; all are antialiased."
-    )
+    interpolation: Interpolation = Field(default="bilinear", description="Filter of the resize; all are antialiased.")
     mean: Channels = Field(default=(0.485, 0.456, 0.406), description="Mean of pixels in [0, 1] that is subtracted.")
     std: Spread = Field(default=(0.229, 0.224, 0.225), description="Deviation that pixels are divided by.")
     test_fraction: float = Field(
@@ -165,6 +168,12 @@ class BoxedImagesSection(FoundImagesSection, FileImagesSection):
     images: str = Field(default="images", max_length=200, description="Folder below root that holds the images.")
     input_size: int = Field(default=128, ge=8, le=1024, description="Images are resized once to this size in pixels.")
     patch_grid_size: int = Field(default=8, ge=1, le=256, description="Patches per side; must divide input_size.")
+    resize: Literal["stretch", "longest_pad"] = Field(
+        default="stretch",
+        description="stretch: to a square; longest_pad: the longer side fits, the rest is filled with the mean. What "
+        "cuts images would cut boxes.",
+    )
+    interpolation: Interpolation = Field(default="bilinear", description="Filter of the resize; all are antialiased.")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="Cut by seed, class by class.")
     val_fraction: float = Field(default=0.2, gt=0, lt=1, description="Cut by seed, class by class.")
 

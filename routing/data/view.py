@@ -56,6 +56,36 @@ class View:
         same = {name for name in plain if getattr(self, name) == getattr(View(1, 1), name)}
         return {"version": VERSION, **{name: value for name, value in asdict(self).items() if name not in same}}
 
+    def settings(self) -> dict[str, Any]:
+        """Return what another program needs to read an image in the same way, JSON-ready."""
+        found = {name: value for name, value in asdict(self).items() if value is not None}
+        return {**found, "resized_to": self._resized_to(self.width, self.height)[::-1]}
+
+    def words(self) -> str:
+        """Return how a file becomes pixels, as one sentence."""
+        wide, high = self._resized_to(self.width, self.height)
+        how = {
+            "stretch": f"resized to {wide} x {high} pixels, whatever its shape",
+            "shortest": f"resized until its shorter side fits {wide} x {high} pixels",
+            "longest_pad": f"resized until its longer side fits {wide} x {high} pixels, on a ground of {self.fill}",
+        }[self.resize]
+        is_cut = self.crop_pct < 1 or self.resize == "shortest"
+        cut = f", and the centre of {self.width} x {self.height} is cut out" if is_cut else ""
+        return f"An image, in RGB and upright, is {how} ({self.interpolation}, antialiased){cut}."
+
+    def boxes(self, shares: NDArray[np.float64], sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return boxes (N, 4), top, left, height, width, in pixels of the view; nothing may be cut out of the image.
+
+        Args:
+            shares: of the sides of images (N, 4).
+            sizes: of these images (N, 2), width and height in pixels.
+        """
+        assert self.crop_pct == 1
+        assert self.resize != "shortest"
+        resized = np.array([self._resized_to(width, height)[::-1] for width, height in sizes.astype(int).tolist()])
+        corner = (np.array([self.height, self.width]) - resized) // 2
+        return shares * np.tile(resized, 2) + np.pad(corner, ((0, 0), (0, 2)))
+
     def at_depth(self, bit_depth: int) -> View:
         """Return the view with the bit depth found."""
         return replace(self, bit_depth=bit_depth)
@@ -97,9 +127,10 @@ class View:
         if self.resize == "longest_pad":
             ratio = max(width / wide, height / high)
             return max(1, round(width / ratio)), max(1, round(height / ratio))
+        whole = int if wide == high else round  # as timm and open_clip, through torchvision's resize of a square
         if width / wide <= height / high:
-            return wide, max(high, int(wide * height / width))
-        return max(wide, int(high * width / height)), high
+            return wide, max(high, whole(wide * height / width))
+        return max(wide, whole(high * width / height)), high
 
     def _cut(self, image: Image.Image) -> Image.Image:
         """Return the centre of an image, padded where it is smaller."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from analysis.exports.portable import ExportFailed, Verified, export_model, traceable
+from analysis.exports.portable import ExportFailed, Verified, about, export_model, traceable
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.models import build_model
@@ -87,8 +88,9 @@ def test_exported_file_predicts_the_same(images, tmp_path, keys, kind):
 def test_routing_stays_conditional_in_onnx(images, tmp_path):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     verified = export_model(routed("learnable_threshold"), images, "onnx", tmp_path)
-    operators = {node.op_type for node in onnx.load(verified.path).graph.node}
-    assert "NonZero" in operators
+    found = onnx.load(verified.path)
+    assert "NonZero" in {node.op_type for node in found.graph.node}
+    assert {entry.key: entry.value for entry in found.metadata_props} == about(routed("learnable_threshold"))
 
 
 @pytest.mark.slow
@@ -120,9 +122,33 @@ def test_unknown_format(images, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_in_bf16_is_exported_in_fp32(images, tmp_path):
-    verified = export_model(saved_run(precision="bf16"), images, "torch_export", tmp_path)
+    saved = saved_run(precision="bf16")
+    verified = export_model(saved, images, "torch_export", tmp_path)
+    said = {"preprocessing.json": "", "class_names.json": ""}
+    torch.export.load(verified.path, extra_files=said)
+    assert said == {f"{name}.json": text for name, text in about(saved).items()}
     assert verified.agreeing == verified.images
     assert "both in fp32 (the run computed in bf16)" in verified.words()
+
+
+def test_a_file_says_how_an_image_becomes_its_pixels(tmp_path):
+    said = json.loads(about(saved_run())["preprocessing"])
+    assert (said["channels"], said["height"], said["width"], said["dtype"]) == (1, 40, 40, "uint8")
+    assert "resize" not in said  # these images are drawn, not read
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    keys = {"name": "image_folder", "root": str(tmp_path), "resize": "shortest", "crop_pct": 0.8, "input_size": 48}
+    config = RunConfig.from_dict({"dataset": keys, "model.name": "conv_net"})
+    info = config.dataset.info()
+    said = about(SavedRun(config, info, build_model(config.model, info)))
+    found = json.loads(said["preprocessing"])
+    assert (found["resize"], found["resized_to"], found["crop_pct"]) == ("shortest", [60, 60], 0.8)
+    assert found["mean"] == [0.485, 0.456, 0.406]
+    assert json.loads(said["class_names"]) == ["a", "b"]
+    assert config.dataset.view().words() == (
+        "An image, in RGB and upright, is resized until its shorter side fits 60 x 60 pixels (bilinear, antialiased), "
+        "and the centre of 48 x 48 is cut out."
+    )
 
 
 def test_only_what_decides_can_decide_otherwise():

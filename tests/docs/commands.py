@@ -111,7 +111,7 @@ def _export(picks: tuple[str, ...], **_: Any) -> None:
 
 def _zeroshot(overrides: tuple[str, ...], **_: Any) -> None:
     if overrides:
-        from routing.commands.zeroshot import ZeroshotConfig
+        from routing.commands.zeroshot_config import ZeroshotConfig
 
         ZeroshotConfig.from_overrides(overrides)
 

@@ -55,16 +55,19 @@ def test_the_only_kind_is_the_class_and_the_largest_box_is_the_box(folder: Path)
     assert found.boxes[place].tolist() == [5 / 20, 7 / 40, 10 / 20, 10 / 40]
 
 
-def test_boxes_follow_their_images_into_the_splits(folder: Path) -> None:
+@pytest.mark.parametrize("resize", ["stretch", "longest_pad"])
+def test_boxes_follow_their_images_into_the_splits(folder: Path, resize: str) -> None:
     write_boxes(folder)
-    data = config(folder).dataset.load()
+    keys = {"dataset.resize": resize, "dataset.input_size": 32}
+    data = config(folder, **keys).dataset.load()
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 11, "val": 4, "test": 4}
     for split in data.splits.values():
         for pixels, target, box in zip(split.images[:], split.targets, split.extra["box"], strict=True):
             top, left, height, width = box.round().int().tolist()
             red, _, blue = pixels[:, top + 1 : top + height - 1, left + 1 : left + width - 1].float().mean(dim=(1, 2))
             assert (blue > red) == (data.info.class_names[target] == "blue")
-    other = config(folder, **{"dataset.seed": 1}).dataset.load()
+    assert box.tolist()[2:] == ([16, 8] if resize == "stretch" else [8, 8])  # a square stays one
+    other = config(folder, **keys, **{"dataset.seed": 1}).dataset.load()
     assert not torch.equal(other["val"].extra["box"], data["val"].extra["box"])
 
 
@@ -99,6 +102,11 @@ def test_a_bad_list_is_said_in_one_line(folder: Path, text: str, message: str) -
     (folder / "boxes.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         config(folder).dataset.info()
+
+
+def test_what_would_cut_boxes_is_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"dataset.resize: must be 'stretch' or 'longest_pad', not 'shortest'"):
+        config(folder, **{"dataset.resize": "shortest"})
 
 
 def test_an_image_that_is_not_there_is_named(folder: Path) -> None:

@@ -83,6 +83,20 @@ def test_workers_decode_the_same(root: Path) -> None:
         assert torch.equal(alone[name].images[:], together[name].images[:])
 
 
+@pytest.mark.parametrize("resize", ["shortest", "longest_pad"])
+def test_photographs_of_another_shape_keep_it(root: Path, resize: str) -> None:
+    chosen = section(root, resize=resize, interpolation="bicubic", bit_depth=8)
+    image = Image.new("RGB", (300, 200), "white")
+    pixels = chosen.fit(image)
+    assert pixels is not None
+    assert pixels.shape == (3, 48, 64)
+    if resize == "shortest":
+        assert (pixels == 255).all()
+    else:  # 64 wide, 43 high, on the mean
+        assert (pixels[:, 3:44] == 255).all()
+        assert pixels[:, 0, 0].tolist() == pixels[:, -1, -1].tolist() == [124, 116, 104]
+
+
 def test_images_are_mapped_not_read(root: Path) -> None:
     before = set(cache_folder().glob("koniq-*/images.npy"))
     images = section(root).load()["train"].images

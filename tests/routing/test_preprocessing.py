@@ -1,15 +1,24 @@
-"""How an image file becomes the pixels that a pretrained model was trained on: equal to timm's own transforms."""
+"""How an image file becomes the pixels that a pretrained model was trained on: those of its library's transforms."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
+from routing.config.preprocessing import preprocessing_line
 from routing.config.run import RunConfig
+from routing.data import normalise
+from routing.data.image_folder import view_of
 from routing.data.view import View
+from routing.errors import InputError
+from routing.models.preprocessing import open_clip_view
 
 TIMMS = {"stretch": "squash", "shortest": "center", "longest_pad": "border"}
 
@@ -70,3 +79,106 @@ def test_keys_of_a_folder_reach_its_pixels(workers: int, photographs: list[Path]
 def test_a_default_view_keeps_the_key_of_its_cache() -> None:
     assert View(8, 8).key().keys() == {"version", "height", "width", "background", "bit_depth"}
     assert View(8, 8, resize="shortest").key()["resize"] == "shortest"
+
+
+def auto(model: dict[str, Any], **dataset: Any) -> RunConfig:
+    keys = {"name": "image_folder", "root": "photographs", "resize": "auto", **dataset}
+    return RunConfig.from_dict({"dataset": keys, "model": model})
+
+
+def check_tensors(config: RunConfig, theirs: Callable[[Image.Image], Tensor], photographs: list[Path]) -> None:
+    """Compare what a model is given with a library's own tensors: one grey level at most, in units of the deviation."""
+    section: Any = config.dataset
+    view = view_of(section).at_depth(8)
+    level = 1 / (255 * torch.tensor(section.std).view(3, 1, 1))
+    info = type("Info", (), {"mean": section.mean, "std": section.std})
+    for path in photographs:
+        with Image.open(path) as image:
+            expected = theirs(image.convert("RGB"))
+        ours = normalise(torch.from_numpy(view.read(str(path)))[None], info)[0]  # type: ignore[arg-type]
+        assert ours.shape == expected.shape
+        assert bool(((ours - expected).abs() <= 1.001 * level).all())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "resize", "crop_pct"),
+    [
+        ("vit_tiny_patch16_224", "shortest", 0.9),
+        ("convnext_tiny.fb_in22k_ft_in1k_384", "stretch", 1.0),
+        ("resnet10t", "shortest", 0.875),
+    ],
+)
+def test_auto_gives_the_tensors_of_timm(
+    architecture: str, resize: str, crop_pct: float, photographs: list[Path]
+) -> None:
+    data = pytest.importorskip("timm.data")
+    from timm.models import get_pretrained_cfg
+
+    settings = data.resolve_data_config(pretrained_cfg=get_pretrained_cfg(architecture).to_dict())
+    theirs = data.create_transform(**settings)
+    name = "timm_vit" if architecture.startswith("vit") else "timm_net"
+    config = auto({"name": name, "architecture": architecture})
+    section: Any = config.dataset
+    assert (section.resize, section.crop_pct) == (resize, crop_pct)
+    check_tensors(config, theirs, photographs)
+    assert RunConfig.from_dict(config.model_dump(mode="json")) == config
+
+
+def test_auto_gives_the_tensors_of_torchvision(photographs: list[Path]) -> None:
+    from torchvision.models import ResNet50_Weights
+
+    config = auto({"name": "torchvision_net", "architecture": "resnet50", "weights": "IMAGENET1K_V2"})
+    check_tensors(config, ResNet50_Weights.IMAGENET1K_V2.transforms(), photographs)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash", "longest"])
+@pytest.mark.parametrize("size", [64, (48, 80)])
+def test_pixels_are_those_of_open_clip(mode: str, size: Any, photographs: list[Path]) -> None:
+    transform = pytest.importorskip("open_clip.transform")
+    settings = {"size": size, "resize_mode": mode, "interpolation": "bicubic", "fill_color": 0}
+    theirs = transform.image_transform_v2(transform.PreprocessCfg(**settings, mean=(0.0,) * 3, std=(1.0,) * 3), False)
+    view = View(**open_clip_view(settings), bit_depth=8)
+    for path in photographs:
+        with Image.open(path) as image:
+            expected = 255 * theirs(image.convert("RGB")).numpy()
+        assert np.abs(view.read(str(path)) - expected).max() <= 1.001
+
+
+def test_keys_that_are_given_stay_and_the_log_says_so() -> None:
+    pytest.importorskip("timm")
+    model = {"name": "timm_vit", "architecture": "vit_small_patch14_dinov2", "weights": "DEFAULT"}
+    config = auto(model)
+    assert (config.dataset.input_size, config.dataset.patch_grid_size) == (518, 2)
+    assert preprocessing_line(config.model, config.dataset) == (
+        "images: prepared as timm's vit_small_patch14_dinov2 says"
+    )
+    config = auto(model, input_size=224, interpolation="bilinear")
+    assert (config.dataset.input_size, getattr(config.dataset, "interpolation", "")) == (224, "bilinear")
+    line = preprocessing_line(config.model, config.dataset)
+    assert line == (
+        "images: not as timm's vit_small_patch14_dinov2 says: dataset.input_size 224 (its own: 518), "
+        "dataset.interpolation bilinear (its own: bicubic)"
+    )
+    untrained = auto({**model, "weights": None}, input_size=224)
+    assert preprocessing_line(untrained.model, untrained.dataset) == ""
+
+
+def test_auto_of_own_models_cuts_the_centre_out() -> None:
+    for name in ("conv_net", "vit", "attention_routing"):
+        section: Any = auto({"name": name}).dataset
+        assert (section.resize, section.crop_pct, section.input_size) == ("shortest", 1, 32)
+
+
+def test_auto_of_the_weights_of_a_run_is_as_the_run_was(tmp_path: Path) -> None:
+    first = auto({"name": "conv_net"}, resize="longest_pad", mean=[0.5, 0.5, 0.5], input_size=48)
+    (tmp_path / "config.yaml").write_text(first.to_yaml())
+    section: Any = auto({"name": "vit", "weights": str(tmp_path)}).dataset
+    assert (section.resize, section.mean, section.input_size) == ("longest_pad", (0.5, 0.5, 0.5), 48)
+
+
+def test_auto_of_a_model_that_timm_does_not_have() -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(InputError, match=r"timm knows no preprocessing of model.architecture 'vit_tiny_patch16_225'"):
+        auto({"name": "timm_vit", "architecture": "vit_tiny_patch16_225"})
+    with pytest.raises(InputError, match=r"dataset.resize: must be 'auto', 'stretch', 'shortest' or 'longest_pad'"):
+        auto({"name": "vit"}, resize="fit")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from routing.cli import main
-from routing.commands.zeroshot import ZeroshotConfig, accuracies, zeroshot
+from routing.commands.zeroshot import accuracies, zeroshot
+from routing.commands.zeroshot_config import ZeroshotConfig
 from routing.errors import InputError
 from routing.models.vit.clip import ClipModel, fill, load_clip
 from routing.models.vit.prompts import read_class_names, read_templates

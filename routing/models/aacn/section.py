@@ -6,10 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from routing.config.preprocessing import Preprocessing
 from routing.config.registry import BACKBONES, TORCHVISION_BACKBONES
 from routing.config.section import ModelSection, Section
 from routing.errors import choices, nearest
 from routing.models.patch.section import Widths
+from routing.models.preprocessing import torchvision_preprocessing
 
 OWN_BACKBONE = "conv"
 DEFAULT_CHANNELS = (8, 16, 32)
@@ -94,6 +96,15 @@ class AacnSection(ModelSection):
     backbone: AacnBackboneSection = AacnBackboneSection()
     attention: AacnAttentionSection = AacnAttentionSection()
     decision: AacnDecisionSection = AacnDecisionSection()
+
+    def preprocessing(self) -> Preprocessing | None:
+        """torchvision's of the backbone's weights."""
+        backbone = self.backbone
+        return (
+            torchvision_preprocessing(backbone.name, backbone.weights)
+            if backbone.name in TORCHVISION_BACKBONES
+            else None
+        )
 
     @model_validator(mode="after")
     def _something_ranks_the_positions(self) -> AacnSection:

@@ -6,10 +6,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from routing.config.preprocessing import Preprocessing
 from routing.config.registry import TORCHVISION_BACKBONES
 from routing.config.section import ModelSection, Section
 from routing.errors import choices, nearest
 from routing.models.aacn.section import Channels
+from routing.models.preprocessing import timm_preprocessing, torchvision_preprocessing
 
 
 def _odd(kernel: int) -> int:
@@ -120,6 +122,10 @@ class TorchvisionNetSection(ClassifierSection):
         description="torchvision's name of pretrained weights (DEFAULT: downloaded once), a run, or a file.",
     )
 
+    def preprocessing(self) -> Preprocessing | None:
+        """torchvision's of the weights."""
+        return torchvision_preprocessing(self.architecture, self.weights)
+
 
 class TimmNetSection(ClassifierSection):
     """A classifier of timm, by name: convolutional or not."""
@@ -134,3 +140,7 @@ class TimmNetSection(ClassifierSection):
         default=None,
         description="DEFAULT: timm's pretrained weights, downloaded once; a run; or a file (.safetensors, .pth, ...).",
     )
+
+    def preprocessing(self) -> Preprocessing:
+        """timm's of the architecture."""
+        return timm_preprocessing(self.architecture)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
+from routing.config.preprocessing import Preprocessing, own_preprocessing
 from routing.config.registry import MODELS
 from routing.config.section import ModelSection, Section, by_name
 from routing.errors import choices
@@ -50,6 +51,10 @@ class EarlyExitSection(ModelSection):
     def recipe(self, task: str) -> dict[str, Any]:
         """That of the network."""
         return self.network.recipe(task)
+
+    def preprocessing(self) -> Preprocessing | None:
+        """That of the network."""
+        return own_preprocessing(self.network)
 
     @model_validator(mode="after")
     def _the_network_has_stages(self) -> EarlyExitSection:

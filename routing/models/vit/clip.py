@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.data.view import View
 from routing.errors import InputError, MissingPackage, nearest
+from routing.models.preprocessing import open_clip_view
 from routing.models.pretrained import one_line
 
 RANDOM_WEIGHTS, DEFAULT_WEIGHTS = "random", "default"
@@ -27,13 +29,18 @@ CLASSES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ClipModel:
-    """A loaded model. mean and std are per channel, of pixels in [0, 1]; image_size (height, width) in pixels."""
+    """A loaded model. mean and std are per channel, of pixels in [0, 1]; view: how it takes image files."""
 
     model: nn.Module
     tokenizer: Any
-    image_size: tuple[int, int]
+    view: View
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.view.height, self.view.width
 
     @property
     def tower(self) -> nn.Module:
@@ -43,7 +50,7 @@ class ClipModel:
         return visual
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Turn uint8 images (B, 1 or 3, S, S) into what the tower takes: bicubic resize, then its own normalisation."""
+        """Turn uint8 images (B, 1 or 3, H, W) into what the tower takes; those of another size are resized, bicubic."""
         pixels = images.float().expand(-1, 3, -1, -1) / 255
         if pixels.shape[2:] != self.image_size:
             pixels = F.interpolate(pixels, self.image_size, mode="bicubic", antialias=True).clamp(0, 1)
@@ -113,11 +120,10 @@ def load_clip(name: str, pretrained: str, device: torch.device, seed: int = 0) -
     finally:
         logging.disable(logging.NOTSET)
     settings = open_clip.get_model_preprocess_cfg(model)
-    size = settings["size"]
     return ClipModel(
         model.eval(),
         tokenizer,
-        (size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        View(**open_clip_view(settings)),
         tuple(settings.get("mean", open_clip.OPENAI_DATASET_MEAN)),
         tuple(settings.get("std", open_clip.OPENAI_DATASET_STD)),
     )

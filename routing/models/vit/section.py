@@ -6,8 +6,10 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from routing.config.preprocessing import Preprocessing
 from routing.config.registry import SELECTIONS
 from routing.config.section import ModelSection, Section, registered
+from routing.models.preprocessing import timm_preprocessing, torchvision_preprocessing
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -134,6 +136,10 @@ class TimmVitSection(TransformerSection):
         description="DEFAULT: timm's pretrained weights, downloaded once; or a file (.safetensors, .pth, .bin, ...).",
     )
 
+    def preprocessing(self) -> Preprocessing:
+        """timm's of the architecture."""
+        return timm_preprocessing(self.architecture)
+
 
 class TorchvisionVitSection(TransformerSection):
     """A vision transformer of torchvision, by name."""
@@ -146,3 +152,7 @@ class TorchvisionVitSection(TransformerSection):
         default=None,
         description="torchvision's name of pretrained weights (IMAGENET1K_V1, DEFAULT: downloaded once), or a file.",
     )
+
+    def preprocessing(self) -> Preprocessing | None:
+        """torchvision's of the weights."""
+        return torchvision_preprocessing(self.architecture, self.weights)
