@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from analysis.figures.drawing import ColumnWidth
 from analysis.figures.overlay import Surface, draw_overlay
 from analysis.findings.indicators import Group, attainment, compare_groups, group_studies, joint_reference, same_seeds
-from analysis.findings.summary import cost_columns
 from analysis.page.page import comparison_page, figure_picture
 from analysis.read.objectives import metrics
 from analysis.read.results import Results
@@ -22,7 +21,7 @@ from analysis.words.tables import Column, Table, table, to_latex, to_markdown
 from analysis.words.words import axis_label, shown
 from routing.files.atomic import write_text
 from routing.files.results_folder import REPORT_FILE
-from routing.objectives import Objective
+from routing.objectives import Objective, scales_in_words
 
 COMPARISON_FOLDER = "comparison"
 
@@ -46,7 +45,7 @@ def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWid
     objectives = results[0].objectives
     folder = results[0].folder / COMPARISON_FOLDER
     reference = joint_reference(results)
-    studies = compare_groups(groups, reference, cost_columns(results[0])) if groups else pd.DataFrame()
+    studies = compare_groups(groups, reference) if groups else pd.DataFrame()
     surfaces = [_surface(group, objectives) for group in groups] if len(objectives) == 2 else []
     figures = draw_overlay(surfaces, objectives, formats, folder, width)
     shown_table = comparison_table(studies, objectives, metrics(reference, objectives))
@@ -103,8 +102,8 @@ def comparison_table(studies: pd.DataFrame, objectives: Sequence[Objective], ref
     )
     headings = [Column("study"), Column("n", True), Column("hypervolume", True), Column("95 %", True)]
     note = (
-        f"Hypervolume against one reference point for all: {corner}. n: repeats, folders of the same study name; the "
-        "interval is Student's t over them. Epsilon: how far the study's front must be moved, as a share of the joint "
-        "front's range, to cover the joint front of all; 0 misses nothing."
+        f"Hypervolume ({scales_in_words(objectives)}) against one reference point for all: {corner}. n: repeats, "
+        "folders of the same study name; the interval is Student's t over them. Epsilon: how far the study's front "
+        "must be moved, as a share of the joint front's range, to cover the joint front of all; 0 misses nothing."
     )
     return table("Studies compared", [*headings, Column("epsilon", True)], rows, note)

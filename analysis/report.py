@@ -46,6 +46,7 @@ class Analysis:
     knee: pd.Series | None
     knee_knob: str
     hypervolume: float
+    scale: str
     objectives: tuple[Objective, ...]
     states: dict[str, int]
     problems: list[str]
@@ -150,6 +151,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         knee=summary.knee_row,
         knee_knob="" if summary.knee_row is None else at_knob(summary.knee_row.to_dict()),
         hypervolume=summary.hypervolume,
+        scale=summary.scale,
         objectives=results.objectives,
         states=summary.states,
         problems=results.problems,

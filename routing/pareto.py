@@ -8,15 +8,9 @@ infinities are allowed (moocore's ``pareto_rank`` crashes on them, so it gets th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
 import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-if TYPE_CHECKING:
-    from routing.objectives import Objective
 
 
 def loss_matrix(losses: ArrayLike) -> NDArray[np.float64]:
@@ -73,15 +67,3 @@ def hypervolume(losses: ArrayLike, reference: ArrayLike) -> float:
         raise ValueError(f"reference must be {matrix.shape[1]} finite numbers, not {corner.tolist()}")
     matrix = matrix[np.all(matrix < corner, axis=1)]
     return float(moocore.hypervolume(matrix, ref=corner)) if len(matrix) else 0.0
-
-
-def losses_of(points: Iterable[Sequence[float]], objectives: Sequence[Objective]) -> NDArray[np.float64]:
-    """Return points (N, M), one metric value per objective, as loss vectors (N, M)."""
-    values = np.array(list(points), dtype=float).reshape(-1, len(objectives))
-    return values * [objective.sign for objective in objectives]
-
-
-def volume_of(points: Iterable[Sequence[float]], objectives: Sequence[Objective]) -> float:
-    """Return the hypervolume of points (N, M), metric values, up to the declared reference point."""
-    reference = [[np.nan if o.reference is None else o.reference for o in objectives]]
-    return hypervolume(losses_of(points, objectives), losses_of(reference, objectives)[0])

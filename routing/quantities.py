@@ -40,7 +40,7 @@ class Quantity:
         unit: of the shown value, empty where there is none.
         factor: from the stored to the shown value; 100 for a share shown in percent.
         digits: format of the shown value.
-        scale: of its axis, and of the value that a sampler models.
+        scale: of its axis, and of an objective that declares none.
         low: lowest possible stored value, itself possible unless ``above_low``.
         high: highest possible stored value, itself possible where finite.
         is_count: shown with three digits and a prefix: 1.40 M.
@@ -148,7 +148,7 @@ _OURS = (
     _cost("flops_dense", label="compute of the dense model", heading="multiply-adds dense", **_FLOPS, **_AFTERWARDS),
     _cost("params", label="parameters", is_count=True),
     _cost("ms_per_image", label="inference time", unit="ms per image", heading="ms/image", **_AFTERWARDS),
-    _cost("routing_ratio", **_RATIO),
+    _cost("routing_ratio", scale="linear", **_RATIO),  # 0 where nothing is routed
     _cost("train_seconds", label="training", unit="s", heading="training, s"),
     _cost("share_of_full", label="share of full compute", heading="of full", scale="linear", **_AFTERWARDS),
     _diagnostic("gap_closed", "maximize"),

@@ -34,8 +34,7 @@ from routing.files.results_folder import (
 )
 from routing.intervals import bounded_interval
 from routing.membership import Repeats, membership
-from routing.objectives import Objective
-from routing.pareto import losses_of
+from routing.objectives import Objective, losses_of, reference_of, scales_in_words
 from routing.quantities import find, interval_of, on_split, split_of
 from search_spaces.ledger.tables import write_table
 
@@ -129,11 +128,11 @@ def _add_membership(
         return
     result = membership(
         [_repeats(out, found[place], objectives) for place in trained],
-        losses_of([[float(o.reference or 0) for o in objectives]], objectives)[0],
+        reference_of(objectives),
     )
     for place, probability in zip(trained, result.probability, strict=True):
         rows[place][ON_FRONT] = float(probability)
-    write_json(out / HYPERVOLUME_FILE, result.hypervolume._asdict())
+    write_json(out / HYPERVOLUME_FILE, {**result.hypervolume._asdict(), "scale": scales_in_words(objectives)})
 
 
 def _repeats(out: Path, own: pd.DataFrame, objectives: Sequence[Objective]) -> Repeats:
@@ -141,7 +140,8 @@ def _repeats(out: Path, own: pd.DataFrame, objectives: Sequence[Objective]) -> R
     losses = losses_of(own[columns].astype(float).to_numpy(), objectives)
     known = find(columns[0])
     correct = [_correct(out, row) for _, row in own.iterrows()] if known is not None else []
-    counts = known is not None and known.name == "accuracy" and all(one is not None for one in correct)
+    is_share = known is not None and known.name == "accuracy" and not objectives[0].in_logs
+    counts = is_share and all(one is not None for one in correct)
     return Repeats(losses, np.array(correct) if counts else None)
 
 

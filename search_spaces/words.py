@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from routing.claim import claim_of
 from routing.config.script import ScriptRun
-from routing.pareto import volume_of
+from routing.objectives import losses_of, volume_of
 from routing.quantities import find, heading, in_words
 
 if TYPE_CHECKING:
     from routing.config.script import AnyRun
-    from routing.objectives import Objective
+    from routing.objectives import Objective, volume_of
 
 
 FoundPoint = tuple[str, list[float]]
@@ -65,10 +65,12 @@ class Best:
     def _of_best(self) -> list[str]:
         if not self._points:
             return []
-        signs = [objective.sign for objective in self._objectives]
-        model, best = min(self._points, key=lambda one: [s * v for s, v in zip(signs, one[1], strict=True)])
+        losses = losses_of([point for _, point in self._points], self._objectives).tolist()
+        model, best = self._points[losses.index(min(losses))]
         volume = volume_of([point for _, point in self._points], self._objectives)
-        return [f"best {of_values(self._objectives, best)}" + f" ({model})" * bool(model), f"hypervolume {volume:.4g}"]
+        scale = "log" if any(objective.in_logs for objective in self._objectives) else "linear"
+        said = f"best {of_values(self._objectives, best)}" + f" ({model})" * bool(model)
+        return [said, f"hypervolume {volume:.4g} ({scale})"]
 
     def _of_claim(self) -> list[str]:
         metrics = [objective.metric for objective in self._objectives]

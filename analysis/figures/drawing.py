@@ -94,8 +94,8 @@ def place_legend(figure: Figure, width: ColumnWidth) -> None:
 
 
 def cost_axis(axes: Axes, objective: Objective, values: pd.Series) -> None:
-    """Label the x axis; a positive cost is drawn on a logarithmic scale with readable ticks."""
-    log = objective.is_cost and len(values) > 0 and values.min() > 0
+    """Label the x axis; one on a logarithmic scale has readable ticks."""
+    log = objective.in_logs and len(values) > 0 and values.min() > 0
     axes.set_xlabel(axis_label(objective.metric) + (", log scale" if log else ""))
     if log:
         log_ticks(axes, "x", float(values.max() / values.min()))

@@ -34,7 +34,7 @@ from analysis.findings.families import kinds
 from analysis.findings.summary import Summary
 from analysis.words.words import at_knob, axis_label, scale
 from routing.files.results_folder import ARM
-from routing.objectives import Objective
+from routing.objectives import Objective, scales_in_words
 
 
 def draw_front(
@@ -201,7 +201,7 @@ def draw_hypervolume(
             axes.step(history[column], history["hypervolume"], where="post")
             axes.plot(history[column].iloc[-1:], history["hypervolume"].iloc[-1:], "o", color=FRONT)
             axes.set_xlabel(label)
-        left.set_ylabel("hypervolume")
+        left.set_ylabel(f"hypervolume ({scales_in_words(summary.results.objectives)})")
         left.xaxis.get_major_locator().set_params(integer=True)
         return save(figure, folder, "hypervolume", formats)
 

@@ -9,8 +9,7 @@ import pandas as pd
 from analysis.findings.confirmed import on_test_split
 from analysis.read.results import Results
 from routing.files.results_folder import CONFIRM_FOLDER, POINTS_FILE
-from routing.objectives import Objective
-from routing.pareto import losses_of
+from routing.objectives import Objective, losses_of
 
 PERCENTILES = (0.0, 50.0, 100.0)
 """Share of the seeds, in percent, that reach at least the surface: any of them, half of them, all."""
@@ -43,6 +42,6 @@ def _surfaces(values: np.ndarray, seeds: np.ndarray, objectives: tuple[Objective
     order = np.argsort(seeds, kind="stable")
     sets = np.unique(seeds[order], return_inverse=True)[1] + 1
     found = moocore.eaf(losses_of(values[order], objectives), sets, percentiles=list(PERCENTILES))
-    signs = [objective.sign for objective in objectives]
-    surface = pd.DataFrame({"percentile": found[:, 2], "x": found[:, 1] * signs[1], "y": found[:, 0] * signs[0]})
+    y, x = (objective.value(column) for objective, column in zip(objectives, found[:, :2].T, strict=True))
+    surface = pd.DataFrame({"percentile": found[:, 2], "x": x, "y": y})
     return surface.sort_values(["percentile", "x"], kind="stable", ignore_index=True)

@@ -39,10 +39,10 @@ def group_studies(results: Sequence[Results]) -> list[Group]:
     Raises:
         InputError: the studies have different objectives and cannot be compared.
     """
-    wanted = [(o.metric, o.goal) for o in results[0].objectives]
+    wanted = [(o.metric, o.goal, o.scale) for o in results[0].objectives]
     fronts: dict[str, list[NDArray[np.float64]]] = {}
     for one in results:
-        found = [(o.metric, o.goal) for o in one.objectives]
+        found = [(o.metric, o.goal, o.scale) for o in one.objectives]
         if found != wanted:
             raise InputError(
                 f"{one.folder}: its objectives ({_words(found)}) differ from those of {results[0].folder} "
@@ -77,8 +77,8 @@ def _seeds(study: dict[str, Any]) -> str:
     return f"seeds {study['seeds']}" if "seeds" in study else ""
 
 
-def _words(objectives: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{goal} {metric}" for metric, goal in objectives)
+def _words(objectives: Sequence[tuple[str, str, str]]) -> str:
+    return ", ".join(f"{goal} {metric}" + " in logs" * (scale == "log") for metric, goal, scale in objectives)
 
 
 def joint_reference(results: Sequence[Results]) -> NDArray[np.float64]:
@@ -86,12 +86,12 @@ def joint_reference(results: Sequence[Results]) -> NDArray[np.float64]:
     return np.max([reference_losses(losses(r.points, r.objectives), r.objectives) for r in results], axis=0)
 
 
-def compare_groups(groups: Sequence[Group], reference: ArrayLike, log_columns: Sequence[int]) -> pd.DataFrame:
+def compare_groups(groups: Sequence[Group], reference: ArrayLike) -> pd.DataFrame:
     """Return a row per group: repeats n, hypervolume mean with 95 % interval, and epsilon to the joint front.
 
     ``epsilon`` is the additive epsilon indicator of the group's joint front against the front of all groups, with
-    each loss scaled to [0, 1] over that front (costs by their logarithm): how far, as a share of the range, the group
-    must be moved to reach it; 0 means that nothing is missing.
+    each loss scaled to [0, 1] over that front: how far, as a share of the range, the group must be moved to reach it;
+    0 means that nothing is missing.
     """
     everything = np.concatenate([group.joint for group in groups])
     best = everything[is_on_front(everything)]
@@ -106,24 +106,21 @@ def compare_groups(groups: Sequence[Group], reference: ArrayLike, log_columns: S
                 "hypervolume_mean": volume.mean,
                 "hypervolume_low": volume.low,
                 "hypervolume_high": volume.high,
-                "epsilon": epsilon(group.joint, best, log_columns),
+                "epsilon": epsilon(group.joint, best),
             }
         )
     return pd.DataFrame(rows)
 
 
-def epsilon(front: ArrayLike, target: ArrayLike, log_columns: Sequence[int] = ()) -> float:
+def epsilon(front: ArrayLike, target: ArrayLike) -> float:
     """Return the additive epsilon of ``front`` against ``target`` (N, M), losses scaled to [0, 1] over ``target``.
 
     NaN when either is empty. Source: Zitzler et al., "Performance assessment of multiobjective optimizers", IEEE TEC
     7 (2003).
     """
-    ours, wanted = loss_matrix(front).copy(), loss_matrix(target).copy()
+    ours, wanted = loss_matrix(front), loss_matrix(target)
     if not len(ours) or not len(wanted):
         return math.nan
-    for column in log_columns:
-        if min(ours[:, column].min(), wanted[:, column].min()) > 0:
-            ours[:, column], wanted[:, column] = np.log(ours[:, column]), np.log(wanted[:, column])
     low, high = wanted.min(axis=0), wanted.max(axis=0)
     width = np.where(high > low, high - low, 1.0)
     return float(moocore.epsilon_additive((ours - low) / width, ref=(wanted - low) / width))

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from routing.pareto import loss_matrix
 
 
-def scaled(losses: ArrayLike, log_columns: Sequence[int] = ()) -> NDArray[np.float64]:
-    """Return losses (N, M) with every column scaled to [0, 1], costs on a logarithmic scale when all are positive."""
-    matrix = loss_matrix(losses).copy()
-    for column in log_columns:
-        if (matrix[:, column] > 0).all():
-            matrix[:, column] = np.log(matrix[:, column])
+def scaled(losses: ArrayLike) -> NDArray[np.float64]:
+    """Return losses (N, M) with every column scaled to [0, 1]."""
+    matrix = loss_matrix(losses)
     low, high = matrix.min(axis=0), matrix.max(axis=0)
     return np.asarray((matrix - low) / np.where(high > low, high - low, 1.0))
 
 
-def knee_index(front: ArrayLike, log_columns: Sequence[int] = ()) -> int:
+def knee_index(front: ArrayLike) -> int:
     """Return the row of ``front`` (N, M) farthest below the plane through the front's extremes.
 
     With every loss scaled to [0, 1] over the front that is the row with the smallest sum of losses; the first one
@@ -28,8 +23,7 @@ def knee_index(front: ArrayLike, log_columns: Sequence[int] = ()) -> int:
     intersection", Structural Optimization 18 (1999).
 
     Args:
-        front: finite loss vectors of a front.
-        log_columns: columns that are costs, compared by their logarithm as the figures show them.
+        front: finite loss vectors of a front, on the scales that the figures show.
 
     Raises:
         ValueError: an empty front has no knee.
@@ -37,4 +31,4 @@ def knee_index(front: ArrayLike, log_columns: Sequence[int] = ()) -> int:
     matrix = loss_matrix(front)
     if not len(matrix):
         raise ValueError("an empty front has no knee")
-    return int(scaled(matrix, log_columns).sum(axis=1).argmin())
+    return int(scaled(matrix).sum(axis=1).argmin())

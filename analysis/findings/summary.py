@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from analysis.findings.baselines import best_baselines
 from analysis.findings.hypervolume import hypervolume_history
 from analysis.findings.knee import knee_index
-from analysis.read.objectives import losses, reference_losses
+from analysis.read.objectives import declares_scales, losses, reference_losses
 from analysis.read.results import Results
+from routing.objectives import scales_in_words
 from routing.pareto import front_order, hypervolume
 
 
@@ -34,6 +35,17 @@ class Summary:
     history: pd.DataFrame
 
     @property
+    def scale(self) -> str:
+        """In words, what the hypervolume is measured in; of an older folder also the number that its reports had."""
+        words, objectives = scales_in_words(self.results.objectives), self.results.objectives
+        if declares_scales(self.results.study) or not any(objective.in_logs for objective in objectives):
+            return words
+        plain = tuple(objective.model_copy(update={"scale": "linear"}) for objective in objectives)
+        vectors = losses(self.results.points, plain)
+        former = hypervolume(vectors, reference_losses(vectors, plain))
+        return f"{words}; {former:.6g} on a linear scale, as earlier reports of this folder have it"
+
+    @property
     def states(self) -> dict[str, int]:
         """How many trials are in which state; those of a warm start are another study's and count for nothing."""
         states = self.results.trials.loc[~self.results.warm_started, "state"]
@@ -52,20 +64,15 @@ class Summary:
         return self.front.iloc[int(losses(self.front, self.results.objectives)[:, 0].argmin())]
 
 
-def cost_columns(results: Results) -> list[int]:
-    """Return which objectives are costs, compared and drawn by their logarithm."""
-    return [index for index, objective in enumerate(results.objectives) if objective.is_cost]
-
-
 def summarise(results: Results) -> Summary:
     """Compute front, knee, baselines and hypervolume of a results folder."""
     points = results.points
     vectors = losses(points, results.objectives)
     reference = reference_losses(vectors, results.objectives)
-    costs = cost_columns(results)
+    costs = [index for index, objective in enumerate(results.objectives) if objective.is_cost]
     rows = front_order(vectors, by=next((index for index in costs if index), len(results.objectives) - 1))
     front = points.iloc[rows]
-    knee = int(front.index[knee_index(vectors[rows], costs)]) if len(rows) else None
+    knee = int(front.index[knee_index(vectors[rows])]) if len(rows) else None
     return Summary(
         results=results,
         front=front,

@@ -47,7 +47,8 @@ def cards(summary: Summary) -> list[KeyNumber]:
         [others or "none stopped or failed", *([f"{taken_over} more of a warm start"] * (taken_over > 0))]
     )
     found.append(KeyNumber("Trials", f"{states.get(COMPLETE, 0)} finished", others))
-    found.append(KeyNumber("Hypervolume", f"{summary.hypervolume:.5g}", f"against {_reference(summary)}"))
+    note = f"{summary.scale}; against {_reference(summary)}"
+    found.append(KeyNumber("Hypervolume", f"{summary.hypervolume:.5g}", note))
     return found
 
 

@@ -11,8 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from routing.errors import InputError
-from routing.objectives import Objective
-from routing.pareto import losses_of
+from routing.objectives import Objective, losses_of, reference_of, values_of
 from routing.quantities import declare_measured
 
 DEFAULT = (
@@ -46,7 +45,25 @@ def _objective(entry: Any) -> Objective:
         raise InputError(f"study.yaml: objectives: reference of {entry['metric']} is not a number: {reference!r}")
     if "cost" in entry:  # of a training script, which nothing else knows
         declare_measured(entry["metric"], goal, entry["cost"] is True)
-    return Objective(metric=entry["metric"], goal=goal, reference=reference)
+    return Objective.model_validate(
+        {"metric": entry["metric"], "goal": goal, "reference": reference} | _scale(entry, reference)
+    )
+
+
+def _scale(entry: dict[str, Any], reference: float | None) -> dict[str, str]:
+    """Return the declared scale; none where the quantity's own holds, as in a study of before 0.2."""
+    declared, has_logarithm = entry.get("scale"), reference is None or reference > 0
+    if declared is None:
+        return {} if has_logarithm else {"scale": "linear"}
+    if declared not in ("linear", "log") or not (has_logarithm or declared == "linear"):
+        raise InputError(f"study.yaml: objectives: scale of {entry['metric']} is {declared!r} (valid: linear, log)")
+    return {"scale": declared}
+
+
+def declares_scales(study: dict[str, Any]) -> bool:
+    """Return whether a study says on which scales its fronts are measured; older ones were measured on linear ones."""
+    declared = study.get("objectives")
+    return isinstance(declared, list) and all("scale" in entry for entry in declared if isinstance(entry, dict))
 
 
 def _is_finite(value: Any) -> bool:
@@ -62,17 +79,17 @@ def measured(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np
 
 
 def losses(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.float64]:
-    """Return the loss vectors (N, M) of the rows, lower is better in every column."""
+    """Return the loss vectors (N, M) of the rows on the objectives' scales, lower is better in every column."""
     return losses_of(table[[objective.metric for objective in objectives]].to_numpy(dtype=float), objectives)
 
 
 def metrics(loss_vectors: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Return loss vectors (N, M) or one of them (M,), as metric values again: the inverse of ``losses``."""
-    return np.asarray(loss_vectors, dtype=float) * [objective.sign for objective in objectives]
+    return values_of(loss_vectors, objectives)
 
 
 def reference_losses(loss_vectors: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Return the reference point (M,) as losses; an undeclared reference is the worst value seen."""
     worst = loss_vectors.max(axis=0) if len(loss_vectors) else np.zeros(len(objectives))
-    declared = [np.nan if o.reference is None else o.reference * o.sign for o in objectives]
+    declared = reference_of(objectives)
     return np.where(np.isnan(declared), worst, declared)

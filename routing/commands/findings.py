@@ -26,7 +26,8 @@ def show_findings(found: Any, of_confirm: bool = False) -> None:
         if analysis.knee is not None:
             why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
             at = analysis.knee_knob
-            say(f"knee: trial {analysis.knee['trial']}{at}   hypervolume: {analysis.hypervolume:.6g}{why}")
+            volume = f"{analysis.hypervolume:.6g} ({analysis.scale})"
+            say(f"knee: trial {analysis.knee['trial']}{at}   hypervolume: {volume}{why}")
         for line in analysis.problems:
             say(f"note: {line}")
         for path in (*analysis.figures, *analysis.tables, analysis.report):

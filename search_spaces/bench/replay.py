@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from routing.bench.tables import BenchTable
-from routing.objectives import Objective
-from routing.pareto import volume_of
+from routing.objectives import Objective, volume_of
 from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded
 from search_spaces.search.proposer import Proposer
 from search_spaces.search.rules import rule_of

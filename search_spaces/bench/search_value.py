@@ -19,8 +19,7 @@ from typing import Any
 from routing.bench.tables import BenchTable
 from routing.files.record import read_metrics
 from routing.files.results_folder import METRICS_FILE, STUDY_FILE
-from routing.objectives import Objective
-from routing.pareto import volume_of
+from routing.objectives import Objective, volume_of
 from search_spaces.bench.plain_optuna import shared_study
 from search_spaces.bench.plain_search import OBJECTIVES, STUDY, first_settings
 from search_spaces.bench.replay import Trace, quantile_within

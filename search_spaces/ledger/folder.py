@@ -164,6 +164,15 @@ def _has_other_choices(old: dict[str, Any], study: Study) -> bool:
     return False
 
 
+def _with_scales(old: dict[str, Any], study: Study) -> dict[str, Any]:
+    """Return a study file with the scales of its objectives; an older one declares none and searched on these."""
+    scales = {objective.metric: objective.scale for objective in study.objectives}
+    declared = old.get("objectives")
+    if not isinstance(declared, list) or not all(isinstance(o, dict) and o.get("metric") in scales for o in declared):
+        return old
+    return {**old, "objectives": [{**o, "scale": o.get("scale", scales[o["metric"]])} for o in declared]}
+
+
 def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:
     """Compare with the study the folder was made for; return the accepted changes.
 
@@ -178,7 +187,7 @@ def check_unchanged(out: Path, study: Study, force: bool) -> list[str]:
             f"{out} holds the {old.get('kind')} '{old.get('name')}', not the {study.kind} '{study.name}'; "
             "choose another --out"
         )
-    found = changes(old, dump_study(study))
+    found = changes(_with_scales(old, study), dump_study(study))
     if found and not force:
         what = f"the study changed since {out} was started: {'; '.join(found)}"
         if _has_other_choices(old, study):  # which a ledger cannot take, --force or not

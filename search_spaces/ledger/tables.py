@@ -35,7 +35,8 @@ from routing.files.results_folder import (
     trial_folder,
 )
 from routing.files.yaml_io import as_cell
-from routing.pareto import is_on_front, losses_of
+from routing.objectives import losses_of
+from routing.pareto import is_on_front
 from routing.quantities import split_of, why_impossible
 from search_spaces.ledger.folder import former_studies, has_run_as
 from search_spaces.ledger.ledger import REASON, RETRIED_AS, setting_of

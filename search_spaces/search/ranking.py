@@ -33,11 +33,11 @@ def keep(peers: int, reduction_factor: float) -> int:
 
 
 def similar(costs: Losses, index: int, reduction_factor: float) -> NDArray[np.intp]:
-    """Return the indices of the third of the trials that is nearest in log cost, ``index`` included.
+    """Return the indices of the third of the trials that is nearest in cost (N,) on its scale, ``index`` included.
 
     At least ``reduction_factor`` trials, so that there is a group to compare in. Equal distances count as equally near.
     """
-    distance = np.abs(np.log(np.maximum(costs, 1e-12)) - math.log(max(costs[index], 1e-12)))
+    distance = np.abs(costs - costs[index])
     wanted = min(len(costs), max(math.ceil(len(costs) / 3), math.ceil(reduction_factor)))
     radius = np.sort(distance)[wanted - 1]
     return np.flatnonzero(distance <= radius + 1e-9)

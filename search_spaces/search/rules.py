@@ -55,7 +55,7 @@ class Rule(ABC):
         """Return the rank of a trial (0 is the best) and among how many it was compared, itself included.
 
         Args:
-            losses: (N, M) objectives of all trials at this rung, lower is better, the cost as its logarithm.
+            losses: (N, M) objectives of all trials at this rung on their scales, lower is better.
             index: row of the trial.
         """
 
@@ -110,7 +110,7 @@ class Rule(ABC):
         return Verdict(rung=epoch, rank=place, peers=peers, goes_on=self.promotes(place, peers))
 
     def _losses(self, row: dict[str, Any], cost: float | None) -> list[float] | None:
-        """Return the objectives as losses, cost in logs; None when one is missing that this rule compares."""
+        """Return the objectives as losses; None when one is missing that this rule compares."""
         losses = []
         for index, objective in enumerate(self.objectives):
             value = row.get(objective.metric)
@@ -120,10 +120,8 @@ class Rule(ABC):
                 if index in self.compared:
                     return None
                 losses.append(math.nan)
-            elif index == self.cost_index:
-                losses.append(math.log(max(value, 1e-12)) * (1 if objective.goal == "minimize" else -1))
             else:
-                losses.append(-float(value) if objective.goal == "maximize" else float(value))
+                losses.append(float(objective.loss(value)))
         return losses
 
 
@@ -157,7 +155,7 @@ class Asha(Rule):
 
 
 class SimilarCost(Rule):
-    """By the task metric, among the third of the trials nearest in log cost; among all where none is an objective."""
+    """By the task metric, among the third of the trials nearest in cost; among all where none is an objective."""
 
     @property
     def compared(self) -> set[int]:
@@ -168,7 +166,7 @@ class SimilarCost(Rule):
         """Rank by the task metric, among those of similar cost."""
         group = np.arange(len(losses))
         if self.cost_index is not None:
-            group = similar(np.exp(losses[:, self.cost_index]), index, self.section.reduction_factor)
+            group = similar(losses[:, self.cost_index], index, self.section.reduction_factor)
         return rank(losses[group, self.task_index], int(np.flatnonzero(group == index)[0])), len(group)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.findings.knee import knee_index, scaled
+from routing.objectives import Objective, losses_of
 
 
 def test_the_bend_is_found():
@@ -13,13 +14,16 @@ def test_the_bend_is_found():
     assert knee_index([[0, 10], [2, 1], [6, 0.5], [10, 0]]) == 1
 
 
-def test_costs_are_compared_by_their_logarithm():
-    # log10 cost 0, 1, 2, 3 scaled to 0, 1/3, 2/3, 1; losses .9, .5, .1, 0: sums 1, .89, .78, 1
-    front = np.array([[0.9, 1], [0.5, 10], [0.1, 100], [0.0, 1000]])
-    assert knee_index(front, log_columns=[1]) == 2
-    # without logarithms the cost of 100 is next to nothing too, and 10 even less: sums 1, .56, .21, 1
-    assert knee_index(front) == 2
-    assert knee_index(np.array([[0.9, 1], [0.3, 10], [0.1, 600], [0.0, 1000]])) == 1
+def test_costs_are_compared_on_their_scale():
+    # log10 cost 0, 1, 2.78, 3 scaled to 0, .33, .93, 1; losses .9, .3, .1, 0: sums 1, .67, 1.04, 1
+    points = [[0.1, 1], [0.7, 10], [0.9, 600], [1.0, 1000]]
+    task = Objective(metric="val_accuracy", goal="maximize")
+    for scale, knee in (("log", 1), ("linear", 1)):
+        cost = Objective(metric="flops", goal="minimize", scale=scale)
+        assert knee_index(losses_of(points, (task, cost))) == knee
+    points[1][1] = 300  # linear: sums 1, .63, .71, 1; log: 1, 1.16, 1.04, 1
+    cost = Objective(metric="flops", goal="minimize")
+    assert knee_index(losses_of(points, (task, cost))) in (0, 3)
 
 
 def test_short_and_flat_fronts():
@@ -30,5 +34,5 @@ def test_short_and_flat_fronts():
         knee_index(np.empty((0, 2)))
 
 
-def test_a_cost_of_zero_is_scaled_linearly():
-    np.testing.assert_allclose(scaled([[0, 0], [1, 5], [2, 10]], [1])[:, 1], [0, 0.5, 1])
+def test_columns_are_scaled_to_their_range():
+    np.testing.assert_allclose(scaled([[0, 0], [1, 5], [2, 10]])[:, 1], [0, 0.5, 1])

@@ -110,8 +110,27 @@ def test_a_front_worse_than_the_reference_says_what_its_hypervolume_means(make_r
     assert "The hypervolume is 0" not in analyze([folder]).report.read_text()
     (folder / "study.yaml").write_text(study.replace("reference: 0.1", "reference: 0.99"))
     assert main(["analyze", str(folder)]) == 0
-    assert "hypervolume: 0 (no point is better than the study's reference)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "hypervolume: 0 (log10 of multiply-adds; 0 on a linear scale, as earlier" in said
+    assert "(no point is better than the study's reference)" in said
     assert "The hypervolume is 0: no point is better than" in (folder / "report.html").read_text()
+
+
+def test_every_hypervolume_says_its_scale(make_results, only_the_front):
+    folder = make_results(trials=7)
+    older, page = analyze([folder]), folder / "report.html"
+    assert older.hypervolume < 2  # decades of compute times accuracy
+    assert float(older.scale.split("; ")[1].split(" on a linear scale")[0]) > 1e5
+    assert "on a linear scale, as earlier reports of this folder have it" in page.read_text()
+    study = load_file(folder / "study.yaml")[0]
+    for scale, words in (("log", "log10 of multiply-adds"), ("linear", "linear")):
+        study["objectives"][1]["scale"] = scale
+        study["objectives"][0]["scale"] = "linear"
+        (folder / "study.yaml").write_text(dump(study))
+        found = analyze([folder])
+        assert found.scale == words
+        assert f"{words}; against" in page.read_text()
+        assert (found.hypervolume < 2) is (scale == "log")
 
 
 @pytest.mark.parametrize(("trials", "code"), [(0, 1), (7, 0)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import time
 from functools import partial
@@ -21,6 +22,8 @@ from search_spaces.study.load import load_study, parse_study
 from search_spaces.study.space import Space
 
 OBJECTIVES = parse_study(sweep_values()).objectives  # reference (0, 2e6)
+TWICE = math.log10(2)
+"""Decades of a cost of 1e6 below the reference."""
 TINY = {"dataset.num_train": 32, "dataset.num_val": 16, "dataset.num_test": 16, "training.num_epochs": 1}
 
 
@@ -30,14 +33,14 @@ def test_the_curve_counts_every_point_when_its_training_ended() -> None:
         {"ended": 4.0, "points": [[0.5, 1.0e6], [0.25, 0.5e6], [0.2, 1.9e6]]},
     ]
     steps = bench.curve(notes, OBJECTIVES)
-    first = 0.25 * 1.5e6 + 0.25 * 1.0e6
+    first = 0.25 * 2 * TWICE + 0.25 * TWICE
     assert steps.spent == [4.0, 9.0]
-    assert steps.volumes == pytest.approx([first, 0.25 * 0.5e6 + 1.0e6])
+    assert steps.volumes == pytest.approx([first, 0.25 * TWICE + TWICE])
     assert steps.at(3.9) == 0
     assert steps.at(8) == pytest.approx(first)
     assert steps.reaching(first) == 4
-    assert steps.reaching(first + 1) == 9
-    assert steps.reaching(2e6) is None
+    assert steps.reaching(first + 1e-3) == 9
+    assert steps.reaching(2) is None
 
 
 def test_ways_take_turns_and_each_training_is_timed_from_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,8 +78,8 @@ def test_ways_are_compared_under_the_same_seed() -> None:
     assert ours["worst"] == pytest.approx(20 / 30)
     assert (plain["reached"], plain["share"], plain["worst"]) == (30, 1, 1)
     assert (ours["trainings"], ours["points"], ours["seconds"], ours["n"]) == (2, 3, 12, 4)
-    assert ours["hypervolume"] == plain["hypervolume"] == pytest.approx(0.5e6)
-    assert ours["third"] == pytest.approx((0.5e6 + 0.25e6) / 2)  # 10, 10, 10 and 20 s: reached, reached, not, not
+    assert ours["hypervolume"] == plain["hypervolume"] == pytest.approx(0.5 * TWICE)
+    assert ours["third"] == pytest.approx((0.5 + 0.25) * TWICE / 2)  # 10, 10, 10 and 20 s: reached, reached, not, not
     assert plain["third"] == 0
 
     runs[bench.OURS][2:] = [[note(1, worse)], [note(1, worse)]]
@@ -93,7 +96,7 @@ def test_a_limit_counts_what_had_ended_by_then() -> None:
     ours, plain = bench.compare(runs, OBJECTIVES, limit=20)
     assert (ours["trainings"], ours["seconds"], ours["reached"], ours["share"]) == (1, 5, 5, 5 / 20)
     assert (plain["reached"], plain["share"]) == (16, 16 / 20)
-    assert (ours["third"], plain["third"]) == (pytest.approx(0.25e6), 0)
+    assert (ours["third"], plain["third"]) == (pytest.approx(0.25 * TWICE), 0)
 
 
 def test_the_scripts_train_the_default_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

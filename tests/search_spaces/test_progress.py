@@ -13,8 +13,7 @@ from routing.commands.console import duration
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.yaml_io import load_file
-from routing.objectives import Objective
-from routing.pareto import volume_of
+from routing.objectives import Objective, volume_of
 from search_spaces import dry_run, load_study
 from search_spaces.progress import SweepProgress
 from search_spaces.study.ablation import planned_trials
@@ -31,7 +30,10 @@ OBJECTIVES = (
 def test_hypervolume_by_hand() -> None:
     # (0.5, 2) and (0.8, 6): 0.5 * (10 - 2) + (0.8 - 0.5) * (10 - 6) = 5.2; points beyond the reference add nothing
     points = [[0.8, 6.0], [0.5, 2.0], [0.4, 7.0], [0.9, 12.0], [-0.1, 1.0]]
-    assert volume_of(points, OBJECTIVES) == pytest.approx(5.2)
+    linear = (OBJECTIVES[0], OBJECTIVES[1].model_copy(update={"scale": "linear"}))
+    assert volume_of(points, linear) == pytest.approx(5.2)
+    # a cost in decades below the reference: 0.5 * 2 + (0.8 - 0.5) * 1
+    assert volume_of([[0.5, 0.1], [0.8, 1.0], [0.9, 12.0]], OBJECTIVES) == pytest.approx(1.3)
     assert volume_of([], OBJECTIVES) == 0.0
     assert volume_of([[0.25]], OBJECTIVES[:1]) == pytest.approx(0.25)
 
@@ -58,7 +60,8 @@ def test_a_plain_line_per_trial_away_from_a_terminal(tmp_path: Path) -> None:
     assert first == ("[2/3] trial 4  attention_routing/top_k  80.00 %, 6  (0 s)  |  about 0 s left  |  0 s elapsed")
     assert note == "a note"
     assert last.startswith("[3/3] trial 5  stopped: rank 3 of 4 at epoch 1  |  ")
-    assert progress.best.words() == ["best 80.00 %, 6 (attention_routing/top_k)", "hypervolume 5.2"]
+    volume = "hypervolume 0.416 (log)"  # 0.5 log10(10 / 2) + 0.3 log10(10 / 6)
+    assert progress.best.words() == ["best 80.00 %, 6 (attention_routing/top_k)", volume]
 
 
 def test_dry_run_says_trials_cost_and_space() -> None:

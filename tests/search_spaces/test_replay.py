@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from search_spaces.study.schema import SchedulerSection, SweepStudy
 STUDY = parse_study(sweep_values())
 assert isinstance(STUDY, SweepStudy)
 X, Y = "model.router.threshold_init", "model.router.temperature"
+TWICE = math.log10(2)
+"""Decades of a cost of 1e6 below the reference, 2e6."""
 
 
 def trial(quality: float, flops: float = 1e6, epochs: int = 3) -> Recorded:
@@ -49,7 +52,7 @@ def test_only_whole_trainings_give_points_and_every_epoch_costs() -> None:
     # 5: rank 1 of 5, one goes on (5 / 3 = 1): stopped (1)
     assert trace.spent == [3, 6]
     assert trace.started == 5
-    assert trace.volumes == pytest.approx([0.5 * 0.875 * 1e6, 0.9 * 0.875 * 1e6])
+    assert trace.volumes == pytest.approx([0.5 * 0.875 * TWICE, 0.9 * 0.875 * TWICE])
     plain = replay_rule(trials, SchedulerSection(name="none"), STUDY.objectives, budget=9)
     assert plain.spent == [3, 6, 9]
     assert plain.started == 3

@@ -55,11 +55,11 @@ def test_keep_one_in_eta_but_nobody_stops_in_a_small_group() -> None:
 
 def test_similar_is_nearest_in_log_cost() -> None:
     # logs (base 10): 6, 3, 5, 4, 6.3; nearest third of 5 is 2, but at least eta = 3
-    costs = np.array([1e6, 1e3, 1e5, 1e4, 2e6])
+    costs = np.log10([1e6, 1e3, 1e5, 1e4, 2e6])
     assert similar(costs, 0, 3).tolist() == [0, 2, 4]
     assert similar(costs, 1, 3).tolist() == [1, 2, 3]
     # 12 trials: a third is 4; distances in powers of two from 16
-    costs = 2.0 ** np.array([4, 9, 0, 5, 11, 3, 7, 1, 8, 6, 2, 10])
+    costs = np.array([4.0, 9, 0, 5, 11, 3, 7, 1, 8, 6, 2, 10])
     assert similar(costs, 0, 3).tolist() == [0, 3, 5, 9, 10]  # 4, 5, 3, then 6 and 2 equally far
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from routing.quantities import quantity
 from search_spaces.search.sampler import Options, Problem, Sampler, Setting
 from search_spaces.study.parameters import from_label
 
@@ -38,7 +37,6 @@ class GaussianProcess(Sampler):
 
     def __init__(self, problem: Problem, options: GpOptions) -> None:
         super().__init__(problem, options)
-        self._in_logs = [quantity(objective.metric).scale == "log" for objective in problem.objectives]
 
     def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
         """Return the setting of the highest expected improvement; one proposal in ``RANDOM_EVERY`` is random."""
@@ -88,7 +86,10 @@ class GaussianProcess(Sampler):
                 yield past, values
 
     def _with_log_costs(self, values: Sequence[float]) -> list[float]:
-        return [math.log(max(v, 1e-12)) if log else v for v, log in zip(values, self._in_logs, strict=True)]
+        return [
+            math.log(max(v, 1e-12)) if objective.in_logs else v
+            for v, objective in zip(values, self.problem.objectives, strict=True)
+        ]
 
 
 def at_the_end(curve: Curve, finished: Sequence[tuple[Curve, Sequence[float]]]) -> list[float] | None:
