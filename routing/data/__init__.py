@@ -162,8 +162,8 @@ def normalise(images: Tensor, info: DataInfo) -> Tensor:
     """Turn uint8 (B, C, H, W) into float32 with zero mean and unit variance per channel."""
     import torch
 
-    mean = torch.tensor(info.mean, device=images.device).view(1, -1, 1, 1) * 255
-    scale = 1 / (torch.tensor(info.std, device=images.device).view(1, -1, 1, 1) * 255)
+    mean, std = (torch.tensor(numbers).to(images.device, non_blocking=True) for numbers in (info.mean, info.std))
+    mean, scale = mean.view(1, -1, 1, 1) * 255, 1 / (std.view(1, -1, 1, 1) * 255)
     return (images.float() - mean).mul_(scale)
 
 
@@ -202,6 +202,6 @@ def batches(
     chunks = order.tensor_split(tuple(range(batch_size, count * batch_size, batch_size)))
     device = split.targets.device
     for indices, pixels in zip(chunks, fed(split.images, chunks, device), strict=True):
-        where = indices.to(device)
+        where = indices.to(device, non_blocking=True)
         images = normalise(pixels if augment is None else augment(pixels), info)
         yield Batch(images, split.targets[where], indices, {name: split.extra[name][where] for name in facts})

@@ -47,7 +47,8 @@ class Augment:
         if self.flip:
             mirrored_B = torch.rand(batch_size, generator=self.generator) < 0.5
             columns_BW = torch.where(mirrored_B.unsqueeze(1), columns_BW.flip(1), columns_BW)
-        return _gathered(images, rows_BH.to(images.device), columns_BW.to(images.device))
+        rows_BH, columns_BW = (places.to(images.device, non_blocking=True) for places in (rows_BH, columns_BW))
+        return _gathered(images, rows_BH, columns_BW)
 
 
 @dataclass

@@ -64,36 +64,39 @@ class _Collector:
         self.predictions: list[Tensor] = []
         self.units: list[dict[PartName, Tensor]] = []
         self.ratios: list[Tensor] = []
-        self.model_metrics: dict[str, float] = {}
+        self.model_metrics: dict[str, float | Tensor] = {}
         self.images = 0
 
     def add(self, output: ModelOutput, batch_size: int) -> None:
         self.predictions.append(output.prediction.float())
         self.units.append(output.units_executed)
         if output.routing_ratio is not None:
-            self.ratios.append(output.routing_ratio.cpu())
+            self.ratios.append(output.routing_ratio)
         self.images += batch_size
-        for name, value in output.metrics.items():
+        for name, given in output.metrics.items():
+            value = given.double() if isinstance(given, Tensor) else given
             mean = self.model_metrics.get(name, value)
             self.model_metrics[name] = mean + (value - mean) * batch_size / self.images
 
     def evaluation(self, task: Task, further: Mapping[str, Metric], targets: Tensor) -> Evaluation:
-        ratios = torch.cat(self.ratios) if self.ratios else None
+        ratios = torch.cat(self.ratios).cpu() if self.ratios else None
         predictions, targets = torch.cat(self.predictions).cpu(), targets.cpu()  # metrics are in double precision
         metrics = task.metrics(predictions, targets)
         metrics |= {name: metric(predictions, targets) for name, metric in further.items()}
         flops = self.model.closed_form(self._units(), self.images)
         correct = task.per_image(predictions, targets)
-        return Evaluation(metrics, flops, ratios, self.model_metrics, correct)
+        means = {name: float(value) for name, value in self.model_metrics.items()}
+        return Evaluation(metrics, flops, ratios, means, correct)
 
     def _units(self) -> dict[PartName, Tensor]:
         """Return the units of all images, name -> (M,); a part that a batch does not name did not run in it."""
         names = dict.fromkeys(name for units in self.units for name in units)
-        none = [prediction.new_zeros(len(prediction), dtype=torch.int64) for prediction in self.predictions]
-        return {
-            name: torch.cat([units.get(name, zeros) for units, zeros in zip(self.units, none, strict=True)])
-            for name in names
-        }
+        found: dict[PartName, Tensor] = {}
+        for name in names:
+            like = next(units[name] for units in self.units if name in units)
+            none = (like.new_zeros(len(prediction)) for prediction in self.predictions)
+            found[name] = torch.cat([units.get(name, zeros) for units, zeros in zip(self.units, none, strict=True)])
+        return found
 
 
 def drawn(split: Split, count: int, seed: int) -> Split:

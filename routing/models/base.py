@@ -51,7 +51,7 @@ class ModelOutput:
     losses: auxiliary loss terms, weighted already; the task's own loss is added by training.
     auxiliary: further predictions for the same targets, name -> (weight, prediction); training adds weight times the
         task's loss of each as a term of that name.
-    metrics: scalars for the history (threshold, temperature, ...).
+    metrics: scalars for the history (threshold, temperature, ...), as tensors where they are computed on the device.
     units_executed: rows each conditional part actually processed, per image: name -> (B,); a part that is not named
         here runs once per image. The compute ledger multiplies them by the cost of one row.
     routing_ratio: share of units on the expensive path per image (B,), or None where nothing is routed.
@@ -61,7 +61,7 @@ class ModelOutput:
     prediction: Tensor
     losses: dict[str, Tensor] = field(default_factory=dict)
     auxiliary: dict[str, tuple[float, Tensor]] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
     units_executed: dict[PartName, Tensor] = field(default_factory=dict)
     routing_ratio: Tensor | None = None
     decided: Tensor | None = None

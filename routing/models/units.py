@@ -7,6 +7,7 @@ Shapes: B batch, N = g * g units on a square grid, row by row.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -27,16 +28,38 @@ class RoutingDecision:
     rate_BN: float, whose mean is the routing ratio at inference, differentiable: what a budget loss holds to its
         target. None: ``gate_BN`` is that.
     metrics: scalars for the history.
+    num_hard: how many units of the whole batch take the expensive path, where the host knows it; None: not yet.
     """
 
     hard_BN: Tensor
     gate_BN: Tensor
     rate_BN: Tensor | None = None
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
+    num_hard: int | None = None
 
     def rate(self) -> Tensor:
         """Return the realised routing ratio of the batch (scalar), with a gradient where the router has one."""
         return (self.gate_BN if self.rate_BN is None else self.rate_BN).mean()
+
+
+def rows_of(hard_M: Tensor, num_hard: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the indices of True and those of False, both ascending.
+
+    On a GPU shapes must be known to the host: it waits once for the count, or not at all where ``num_hard`` is given.
+    """
+    if not hard_M.is_cuda:
+        return hard_M.nonzero().squeeze(1), (~hard_M).nonzero().squeeze(1)
+    order = (~hard_M).byte().argsort(stable=True)
+    num_hard = int(hard_M.sum()) if num_hard is None else num_hard
+    return order[:num_hard], order[num_hard:]
+
+
+def count_together(decisions: Sequence[RoutingDecision]) -> None:
+    """Let the host know ``num_hard`` of all decisions, waiting for a GPU once and not for each."""
+    if decisions and decisions[0].hard_BN.is_cuda:
+        counts = torch.stack([decision.hard_BN.sum() for decision in decisions]).tolist()
+        for decision, count in zip(decisions, counts, strict=True):
+            decision.num_hard = count
 
 
 @dataclass
@@ -126,4 +149,4 @@ class RoutedModel(VisionModel, Generic[S]):
 def everywhere(scored: Scored) -> RoutingDecision:
     """Return the decision that routes every unit."""
     hard_BN = torch.ones_like(scored.scores_BN, dtype=torch.bool)
-    return RoutingDecision(hard_BN, hard_BN.to(scored.scores_BN.dtype))
+    return RoutingDecision(hard_BN, hard_BN.to(scored.scores_BN.dtype), num_hard=hard_BN.numel())

@@ -17,7 +17,7 @@ from routing.models import build_model
 from routing.models.base import VisionModel
 from routing.models.patch.parts import average_pool
 from routing.models.patch.routed import AttentionRouting
-from routing.models.patch.training_forms import FORMS
+from routing.models.patch.training_forms import FORMS, MASKED
 from routing.runner import run
 
 INFO = DataInfo("classification", 1, 40, 10, (0.1,), (0.2,), patch_grid_size=5, patch_margin=4, facts=("box",))
@@ -68,6 +68,19 @@ def test_rows_a_training_form_really_computes(form: str, big: int, small: int) -
     features = FORMS[form](branch("big"), branch("small"), torch.randn(12, 3), hard, hard.float())
     assert features.shape == (12, 2)
     assert rows == {"big": big, "small": small}
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_masked_form_has_the_values_and_gradients_of_the_plain_one(form: str) -> None:
+    torch.manual_seed(0)
+    big, small = (torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()).double() for _ in range(2))
+    patches, hard = torch.randn(12, 3, dtype=torch.float64), torch.rand(12) < 0.4
+    inputs = patches.requires_grad_(), torch.rand(12, dtype=torch.float64).requires_grad_()
+    wanted = [*inputs, *big.parameters(), *small.parameters()]
+    answers = [forms[form](big, small, patches, hard, inputs[1], None) for forms in (FORMS, MASKED)]
+    gradients = [torch.autograd.grad(answer.square().sum(), wanted) for answer in answers]
+    torch.testing.assert_close(answers[1], answers[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 @pytest.mark.parametrize("mode", list(ROUTERS))

@@ -202,7 +202,7 @@ class AttentionAugmentedNet(VisionModel):
         if self.training and self.alpha > 0:
             output.auxiliary["attention"] = (self.alpha, self.attention.classifier(vector_BD).float())
         if not self.training:
-            output.metrics["vector_weight"] = float(self.decision.heads.mix.detach().softmax(dim=0)[1])
+            output.metrics["vector_weight"] = self.decision.heads.mix.detach().softmax(dim=0)[1]
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict."""

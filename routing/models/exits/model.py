@@ -23,6 +23,7 @@ from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.chain import ChainHead
 from routing.models.exits.section import EarlyExitSection
+from routing.models.units import rows_of
 
 CURVE_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Quantiles of confidence, over images and heads, along the curve that is evaluated."""
@@ -115,9 +116,9 @@ class EarlyExit(VisionModel):
             index = self.exits.index(number)
             logits_KC = self.heads[index](features).float()
             leaves_K = self._scaled(logits_KC, index).softmax(dim=1).amax(dim=1) > self.confidence
-            prediction[rows[leaves_K]] = logits_KC[leaves_K]
-            left_B[rows[leaves_K]] = index
-            stays = (~leaves_K).nonzero().squeeze(1)
+            prediction[rows] = torch.where(leaves_K.unsqueeze(1), logits_KC, prediction[rows])
+            left_B[rows] = torch.where(leaves_K, index, left_B[rows])
+            _, stays = rows_of(leaves_K)  # on a GPU the host waits here: what runs next depends on how many stay
             features, rows = features.index_select(0, stays), rows.index_select(0, stays)
             if not len(rows):
                 break
@@ -140,16 +141,16 @@ class EarlyExit(VisionModel):
         depth = len(self.links.stages)
         units = self.units_of(left_B)
         passed_B = torch.stack([units[f"stage{stage}"] for stage in range(1, depth + 1)]).sum(0)
-        metrics = {}
+        metrics: dict[str, float | Tensor] = {}
         if not self.training:
-            metrics = {f"left_at_exit{s}": float((left_B == i).double().mean()) for i, s in enumerate(self.exits)}
+            metrics = {f"left_at_exit{s}": (left_B == i).double().mean() for i, s in enumerate(self.exits)}
         return ModelOutput(prediction, metrics=metrics, units_executed=units, routing_ratio=passed_B.double() / depth)
 
     def units_of(self, left_B: Tensor) -> dict[str, Tensor]:
         """Return what runs for images that leave at these heads (B,), counted from 0: every stage and head so far."""
         depth = len(self.links.stages)
-        last_stage_B = torch.tensor([*self.exits, depth], device=left_B.device)[left_B]
-        units = {f"stage{stage}": (last_stage_B >= stage).long() for stage in range(1, depth + 1)}
+        earlier = {stage: sum(exit_ < stage for exit_ in self.exits) for stage in range(1, depth + 1)}
+        units = {f"stage{stage}": (left_B >= count).long() for stage, count in earlier.items()}
         units |= {f"exit{stage}": (left_B >= index).long() for index, stage in enumerate(self.exits)}
         return units | {"head": (left_B == len(self.exits)).long()}
 

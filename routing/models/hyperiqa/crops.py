@@ -45,5 +45,5 @@ def random_places(images: Tensor, count: int, seed: int) -> list[list[tuple[floa
 def training_view(images: Tensor, size: int) -> Tensor:
     """Return a crop of every image at a random place of its own, each mirrored or not."""
     images = crop_each(images, size, [(top, left) for top, left in torch.rand(len(images), 2).tolist()])
-    mirrored = (torch.rand(len(images)) < 0.5).to(images.device)
+    mirrored = (torch.rand(len(images)) < 0.5).to(images.device, non_blocking=True)
     return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)

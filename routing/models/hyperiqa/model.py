@@ -154,12 +154,12 @@ class HyperIqa(VisionModel):
             },
         )
 
-    def _remember(self, weights_BS: Tensor) -> dict[str, float]:
+    def _remember(self, weights_BS: Tensor) -> dict[str, float | Tensor]:
         """Keep the weights for analysis; return the mean weight of every stage."""
         if torch.compiler.is_compiling():  # a traced graph holds neither state nor numbers for a history
             return {}
         self.last_fusion_weights = weights_BS.detach().float()
-        means = self.last_fusion_weights.mean(0).tolist()
+        means = self.last_fusion_weights.mean(0).unbind()
         return {f"fusion_weight_{stage}": mean for stage, mean in zip(self.stages_used, means, strict=True)}
 
     def fusion_weights(self, images: Tensor) -> dict[int, Tensor]:

@@ -24,7 +24,7 @@ class Random(ShareRouter):
         if self.training:
             return torch.rand(scores_BN.shape, device=scores_BN.device)
         generator = torch.Generator().manual_seed(self.EVALUATION_SEED)
-        return torch.rand(scores_BN.shape, generator=generator).to(scores_BN.device)
+        return torch.rand(scores_BN.shape, generator=generator).to(scores_BN.device, non_blocking=True)
 
 
 class Permuted(ShareRouter):

@@ -98,6 +98,8 @@ class ConvExpert(nn.Module):
 class ConvPatches(PatchModel):
     """What routed_conv and its baselines share: rows with the trunk's feature, and conv experts."""
 
+    rows_are_independent = False
+
     def build_branches(self, section: PatchSection) -> None:
         """A conv expert and a linear layer on the trunk."""
         settings = section.experts

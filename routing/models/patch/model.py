@@ -21,7 +21,7 @@ from routing.models.grid import PatchGrid
 from routing.models.patch.aggregators import Aggregator
 from routing.models.patch.parts import AttentionHead, Encoded, LightEncoder, mlp, mlp_multiply_adds
 from routing.models.patch.section import PatchSection
-from routing.models.units import RoutedModel, RoutingDecision
+from routing.models.units import RoutedModel, RoutingDecision, rows_of
 
 BRANCHES = ("big", "small")
 
@@ -29,7 +29,8 @@ BRANCHES = ("big", "small")
 class PatchModel(RoutedModel[Encoded]):
     """Base of all patch models; a subclass chooses the branch of every patch.
 
-    ``dense_flops`` are those of full_compute, ``cheapest_flops`` those with nothing routed.
+    ``dense_flops`` are those of full_compute, ``cheapest_flops`` those with nothing routed. ``rows_are_independent``
+    says that what an expert makes of a patch in training does not depend on the other patches it is given.
 
     Args:
         branches: the experts that are built; patches of a missing one are skipped.
@@ -37,6 +38,7 @@ class PatchModel(RoutedModel[Encoded]):
     """
 
     dense_flops: float
+    rows_are_independent = True
 
     def __init__(
         self,
@@ -90,14 +92,13 @@ class PatchModel(RoutedModel[Encoded]):
 
         An exporter traces this very code: there, where no branch can depend on a count, an empty selection is run.
         """
-        flat_hard = decision.hard_BN.flatten()
-        taken = {"big": flat_hard, "small": ~flat_hard}
+        taken = dict(zip(BRANCHES, rows_of(decision.hard_BN.flatten(), decision.num_hard), strict=True))
         scores_BN = encoded.scores_BN
         if self.skips_unrouted:
             scores_BN = scores_BN.masked_fill(~decision.hard_BN, -torch.inf)  # the rest is skipped
         pool = _Pool(self.aggregator, scores_BN, self.width)
         for branch in self.branches:
-            rows = taken[branch].nonzero().squeeze(1)
+            rows = taken[branch]
             if torch.compiler.is_compiling() or len(rows):
                 pool.add(rows, self.expert(branch)(self.rows_of(encoded, rows)))
         return self.output(pool.result(), decision)

@@ -22,8 +22,11 @@ from routing.models.patch.model import BRANCHES, PatchModel
 from routing.models.patch.parts import Encoded
 from routing.models.patch.routers import Router
 from routing.models.patch.section import AttentionRoutingSection, BudgetSection
-from routing.models.patch.training_forms import FORMS
-from routing.models.units import RoutingDecision, everywhere
+from routing.models.patch.training_forms import FORMS, MASKED
+from routing.models.units import RoutingDecision, count_together, everywhere
+
+MASKED_BELOW = 2**30
+"""Multiply-adds of the big branch on all rows of a batch, up to which a GPU is not waited for: an estimate."""
 
 
 class AttentionRouting(PatchModel):
@@ -43,7 +46,7 @@ class AttentionRouting(PatchModel):
             threshold_jitter=settings.threshold_jitter,
         )
         self.needs = self.router.needs
-        self.form = FORMS[settings.training]
+        self.form, self.masked_form = FORMS[settings.training], MASKED[settings.training]
         weight = settings.budget.weight if self.router.trained_by_budget else 0.0
         self.budget = BudgetLoss(settings.budget.loss, weight, settings.budget.target)
         self.budget_in_flops = settings.budget.unit == "flops"
@@ -84,11 +87,20 @@ class AttentionRouting(PatchModel):
         pixels = encoded.pixels
         if self.router.routes_in_training:
             hard, gate = decision.hard_BN.flatten(), decision.gate_BN.flatten()
-            features = self.form(self.expert("big"), self.expert("small"), pixels, hard, gate)
+            form = self.masked_form if self._masks(hard, decision) else self.form
+            features = form(self.expert("big"), self.expert("small"), pixels, hard, gate, decision.num_hard)
         else:
             decision = everywhere(encoded)
             features = self.expert("big")(pixels)
         return self.output(self.pool(features, encoded.scores_BN), decision)
+
+    def _masks(self, hard_M: Tensor, decision: RoutingDecision) -> bool:
+        """Return whether a training step on a GPU runs the big branch on every row rather than wait for a count.
+
+        A batch norm inside an expert needs exactly the routed rows.
+        """
+        is_unknown = hard_M.is_cuda and decision.num_hard is None
+        return is_unknown and self.rows_are_independent and len(hard_M) * self.expensive_multiply_adds() <= MASKED_BELOW
 
     def loss_terms(self) -> tuple[str, ...]:
         """The task's, and the budget's where it has a weight."""
@@ -108,7 +120,7 @@ class AttentionRouting(PatchModel):
         output = super().output(pooled_BD, decision)
         output.routing_ratio = output.units_executed["big"] / self.grid.num_patches
         if not self.training and self.threshold is not None and not torch.compiler.is_compiling():
-            output.metrics["threshold"] = self.threshold.item()
+            output.metrics["threshold"] = self.threshold.detach()
         if self.training and self.budget.weight > 0:
             rate = decision.rate()
             output.losses["budget"] = self.budget(self._cost_share(rate) if self.budget_in_flops else rate)
@@ -134,8 +146,10 @@ class AttentionRouting(PatchModel):
         """Yield one output per value; the scores are computed once."""
         encoded = self.encode(images, **facts)
         evidence_BN = self.evidence(encoded)
-        for value in values:
-            yield self.dispatch(encoded, self.router.at_knob(evidence_BN, float(value)))
+        decisions = [self.router.at_knob(evidence_BN, float(value)) for value in values]
+        count_together([decision for decision in decisions if decision.num_hard is None])
+        for decision in decisions:
+            yield self.dispatch(encoded, decision)
 
     def traceable(self) -> nn.Module:
         """Return the model at its knob's value, as a number: a graph cannot read one from a buffer."""

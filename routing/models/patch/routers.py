@@ -93,7 +93,7 @@ class Router(nn.Module):
 
     def at_knob(self, evidence_BN: Tensor, value: float) -> RoutingDecision:
         """Decide at another value of the knob than the trained one."""
-        return self.at_threshold(evidence_BN, torch.tensor(value, device=evidence_BN.device))
+        return self.at_threshold(evidence_BN, torch.full((), value, device=evidence_BN.device))
 
     def check_knob(self, value: float) -> None:
         """Raise ``InputError`` for a value the knob cannot have; a threshold can have any."""
@@ -190,11 +190,13 @@ class ShareRouter(Router):
                 "has no threshold to jitter (valid: 0)"
             )
         del self.threshold
+        self.share: Tensor
         self.register_buffer("share", torch.tensor(float(target_ratio)))
+        self._read: tuple[Tensor, int, float] | None = None
 
     def decide(self, evidence_BN: Tensor) -> RoutingDecision:
         """Route the ``share`` of patches with the most evidence."""
-        return self.at_knob(evidence_BN, float(self.share))
+        return self.at_knob(evidence_BN, self.default_knob_value)
 
     def num_routed(self, share: float) -> int:
         """Return K, patches routed per image: the nearest count, at least one."""
@@ -202,16 +204,20 @@ class ShareRouter(Router):
 
     def nominal_ratio(self) -> float:
         """The share of whole patches, from the share as it is stored: its rounding may change the count by one."""
-        return self.num_routed(float(self.share)) / self.num_patches
+        return self.num_routed(self.default_knob_value) / self.num_patches
 
     @property
     def default_knob_value(self) -> float:
-        """The share as configured."""
-        return self.share.item()
+        """The share as configured; read once, and again when it was changed: on a GPU the host waits for a reading."""
+        if self.share.is_inference():  # has no count of its changes
+            return self.share.item()
+        if self._read is None or self._read[0] is not self.share or self._read[1] != self.share._version:
+            self._read = self.share, self.share._version, self.share.item()
+        return self._read[2]
 
     def knob_values(self, evidence_BN: Tensor) -> list[float]:
         """Return the ``CURVE_SHARES``, one for every distinct number of patches."""
-        counts = sorted({self.num_routed(share) for share in CURVE_SHARES} - {self.num_routed(float(self.share))})
+        counts = sorted({self.num_routed(share) for share in CURVE_SHARES} - {self.num_routed(self.default_knob_value)})
         return [count / self.num_patches for count in counts]
 
     def at_knob(self, evidence_BN: Tensor, value: float) -> RoutingDecision:
@@ -219,7 +225,7 @@ class ShareRouter(Router):
         order = evidence_BN.argsort(dim=1, descending=True, stable=True)
         kept_BK = order[:, : self.num_routed(value)]
         hard_BN = torch.zeros_like(evidence_BN, dtype=torch.bool).scatter_(1, kept_BK, True)
-        return RoutingDecision(hard_BN, self.gate(evidence_BN, hard_BN, kept_BK))
+        return RoutingDecision(hard_BN, self.gate(evidence_BN, hard_BN, kept_BK), num_hard=kept_BK.numel())
 
     def gate(self, evidence_BN: Tensor, hard_BN: Tensor, kept_BK: Tensor) -> Tensor:
         """Return the gate (B, N); no gradient by default."""

@@ -119,7 +119,7 @@ class RoutedVit(VisionModel):
             if self.training:
                 return torch.rand(shape, device=own_BT.device)
             generator = torch.Generator().manual_seed(EVALUATION_SEED + index)
-            return torch.rand(shape, generator=generator).to(own_BT.device)
+            return torch.rand(shape, generator=generator).to(own_BT.device, non_blocking=True)
         scores_BN = own_BT.detach()[:, 1:]
         return scores_BN.roll(1, dims=0) if scores == "permuted" else scores_BN
 

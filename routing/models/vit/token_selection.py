@@ -135,7 +135,8 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     """The method itself: anchors, importance, diversity, score; indices (B, 1 + k + m)."""
     selection.check(source.tokens.shape[1])
     keys_BHTE = source.keys()
-    anchors_BK = _anchors(source, keys_BHTE, selection.prefix, selection.k_anchors)
+    attention_BT = _read(source, keys_BHTE, selection.prefix)
+    anchors_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors)
     candidates_BT = _candidates(source, selection.prefix, anchors_BK)
     hidden_BT = source.hidden_BT()
     compared_BT = candidates_BT if hidden_BT is None else candidates_BT & ~hidden_BT
@@ -146,6 +147,7 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     if selection.alpha < 1:
         diversity_BT = _diversity(source.tokens, anchors_BK)
         score_BT = score_BT + (1 - selection.alpha) * _scaled(diversity_BT, compared_BT, selection.normalize)
+    _check_finite({_reader(selection.prefix): attention_BT, "score of a token": score_BT})
     rest_BM = _best(source, score_BT, candidates_BT, selection.top_m)
     return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
@@ -153,16 +155,21 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
 def diversity(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the same anchors, the others by diversity alone."""
     selection.check(source.tokens.shape[1])
-    anchors_BK = _anchors(source, source.keys(), selection.prefix, selection.k_anchors)
+    attention_BT = _read(source, source.keys(), selection.prefix)
+    anchors_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors)
     candidates_BT = _candidates(source, selection.prefix, anchors_BK)
-    rest_BM = _best(source, _diversity(source.tokens, anchors_BK), candidates_BT, selection.top_m)
+    diversity_BT = _diversity(source.tokens, anchors_BK)
+    _check_finite({_reader(selection.prefix): attention_BT, "score of a token": diversity_BT})
+    rest_BM = _best(source, diversity_BT, candidates_BT, selection.top_m)
     return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
 
 def cls_attention(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the k + m tokens with the highest attention of CLS (EViT, arXiv:2202.07800, without its fusion)."""
     selection.check(source.tokens.shape[1])
-    best_BK = _anchors(source, source.keys(), selection.prefix, selection.k_anchors + selection.top_m)
+    attention_BT = _read(source, source.keys(), selection.prefix)
+    _check_finite({_reader(selection.prefix): attention_BT})
+    best_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors + selection.top_m)
     return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
 
@@ -170,7 +177,7 @@ def random(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: CLS and k + m random tokens, drawn per image; the same draw for every call of the same shape."""
     selection.check(source.tokens.shape[1])
     generator = torch.Generator().manual_seed(RANDOM_SEED)
-    noise_BT = torch.rand(source.tokens.shape[:2], generator=generator).to(source.tokens.device)
+    noise_BT = torch.rand(source.tokens.shape[:2], generator=generator).to(source.tokens.device, non_blocking=True)
     candidates_BT = _candidates(source, selection.prefix, torch.zeros_like(noise_BT[:, :0], dtype=torch.long))
     best_BK = _best(source, noise_BT, candidates_BT, selection.k_anchors + selection.top_m)
     return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
@@ -196,12 +203,19 @@ def _attention_of(source: AttentionInput, keys_BHTE: Tensor, rows_BR: Tensor) ->
     return rows_BHRT.mean(dim=1)
 
 
-def _anchors(source: AttentionInput, keys_BHTE: Tensor, prefix: Prefix, count: int) -> Tensor:
-    """Return the patches (B, count) with the highest attention of CLS, without one of all tokens, by rank."""
+def _read(source: AttentionInput, keys_BHTE: Tensor, prefix: Prefix) -> Tensor:
+    """Return the attention (B, T) of CLS, without one the mean of all tokens."""
     batch, tokens = source.tokens.shape[:2]
     readers = torch.arange(1 if prefix.has_cls else tokens, device=source.tokens.device).expand(batch, -1)
-    attention_BT = _attention_of(source, keys_BHTE, readers).mean(dim=1)
-    _check_finite(attention_BT, "attention of CLS" if prefix.has_cls else "attention that a token receives")
+    return _attention_of(source, keys_BHTE, readers).mean(dim=1)
+
+
+def _reader(prefix: Prefix) -> str:
+    return "attention of CLS" if prefix.has_cls else "attention that a token receives"
+
+
+def _anchors(attention_BT: Tensor, prefix: Prefix, count: int) -> Tensor:
+    """Return the patches (B, count) with the highest attention, by rank."""
     first = prefix.count
     return attention_BT[:, first:].argsort(dim=1, descending=True, stable=True)[:, :count] + first
 
@@ -244,18 +258,20 @@ def _scaled(values_BT: Tensor, compared_BT: Tensor, normalize: Normalize) -> Ten
 
 def _best(source: AttentionInput, score_BT: Tensor, candidates_BT: Tensor, count: int) -> Tensor:
     """Return the ``count`` candidates with the highest scores, by rank; hidden tokens come after all others."""
-    _check_finite(score_BT, "score of a token")
     hidden_BT = source.hidden_BT()
     if hidden_BT is not None:
         score_BT = score_BT.masked_fill(hidden_BT, torch.finfo(score_BT.dtype).min)
     return score_BT.masked_fill(~candidates_BT, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def _check_finite(values_BT: Tensor, what: str) -> None:
+def _check_finite(values: dict[str, Tensor]) -> None:
+    """Raise ``InputError`` where one of the values by name is not finite; on a GPU the host waits once for them all."""
     if torch.compiler.is_compiling():  # an exported graph cannot branch on values
         return
-    if not bool(torch.isfinite(values_BT).all()):
-        raise InputError(f"token pruning: the {what} is not a finite number; check the weights and the images")
+    found = torch.stack([torch.isfinite(value).all() for value in values.values()]).tolist()
+    for name, is_finite in zip(values, found, strict=True):
+        if not is_finite:
+            raise InputError(f"token pruning: the {name} is not a finite number; check the weights and the images")
 
 
 def _with_prefix(prefix: Prefix, anchors_BK: Tensor, rest_BM: Tensor) -> Tensor:
