@@ -44,6 +44,9 @@ def sweep(
     warm_start: Sequence[AnyPath] = (),
     storage: str | None = None,
     force: bool = False,
+    retry_failed: bool = False,
+    keep_going: bool = False,
+    allow_mixed_versions: bool = False,
 ) -> Results:
     """Run a study, a file or the name of a shipped one, and write its report: ``routing sweep``.
 
@@ -61,6 +64,7 @@ def sweep(
     folder = search_spaces.sweep(
         loaded, out or Path("results") / loaded.name, trials=trials, time_budget=time_budget, concurrency=concurrency,
         address=address, resume=resume, warm_start=warm_start, storage=storage, force=force,
+        retry_failed=retry_failed, keep_going=keep_going, allow_mixed_versions=allow_mixed_versions,
     )  # fmt: skip
     return analyze(folder)
 

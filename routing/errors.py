@@ -34,6 +34,17 @@ class MissingPackage(InputError):
     """An optional package that is needed is not installed; the text says how to install it."""
 
 
+class NodeFault(InputError):
+    """A machine lacks what another node of a cluster may have.
+
+    ``of`` is what asks for it: "dataset", "device" or "model" of a run, or "node" where every run does.
+    """
+
+    def __init__(self, text: str, of: str = "node") -> None:
+        super().__init__(text)
+        self.of = of
+
+
 class TrialFailed(RoutingError):
     """A run could not finish (NaN loss, say); a sweep records the reason and goes on."""
 

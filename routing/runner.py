@@ -14,7 +14,7 @@ from routing.config.preprocessing import preprocessing_line
 from routing.config.registry import METRICS
 from routing.config.run import RunConfig
 from routing.data import ImageData
-from routing.errors import InputError, choices
+from routing.errors import InputError, NodeFault, choices
 from routing.evaluation.certificate import certify
 from routing.evaluation.compute import measure
 from routing.evaluation.control_certificate import certify_against_controls
@@ -72,7 +72,10 @@ def run(
     started = time.perf_counter()
     prepare_process(config.seed, config.threads)
     device = pick_device(config.device)
-    data = config.dataset.load()
+    try:
+        data = config.dataset.load()
+    except InputError as error:
+        raise NodeFault(str(error), "dataset") from None
     model = build_model(config.model, data.info).to(device)
     evaluator = make_evaluator(config, data, "val", device)
     schedule = make_schedule(config.training, model, evaluator.task)

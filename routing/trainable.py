@@ -9,7 +9,6 @@ At all other epochs it trains on while Ray processes the reported row.
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import platform
 import queue
@@ -22,21 +21,22 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 from routing.config.plugins import leave_current_folder
-from routing.config.script import AnyRun, read_run, run_from_dict
-from routing.errors import InputError, RoutingError, is_disk_full
+from routing.config.script import AnyRun, read_run
+from routing.errors import InputError, NodeFault, RoutingError, TrialFailed, is_disk_full
 from routing.files.atomic import write_text
 from routing.files.mirror import Mirror
 from routing.files.printed import printed_to
 from routing.files.record import read_metrics
 from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, LOG_FILE, METRICS_FILE
 from routing.files.scratch import scratch_folder
+from routing.node import function_of, lacks, run_of, versions
 
 _SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)
 """Seconds between attempts to send a finished run to its mirror."""
-RunFunction = Callable[..., Any]
 
 
 class RunStopped(BaseException):
@@ -48,16 +48,19 @@ class RunTrainable(tune.Trainable):
 
     A trial is the mapping ``{"run": "module:function", "config": JSON of a RunConfig, "out": folder}``. Optional keys:
     ``pauses``, the epochs after which it may be stopped (default: every one); ``mirror``, a URL to which the files of
-    the trial are uploaded every epoch, for nodes that share no folder. Every step returns the history row of an epoch
-    and the ``cpu_seconds`` of the trial so far; the last one has ``done`` and either ``final`` (JSON of metrics and
-    points) or ``failed`` (the reason, returned and not raised: an exception would cost the warm process).
+    the trial are uploaded every epoch, for nodes that share no folder; ``version``, that of the package which the node
+    must have. Every step returns the history row of an epoch, the ``cpu_seconds`` of the trial so far and ``versions``,
+    the node's; the last one has ``done`` and either ``final`` (JSON of metrics and points) or ``failed`` (the reason,
+    returned and not raised: an exception would cost the warm process). With ``failed`` come ``lacks``, what of the
+    trial this node is not fit for (``NodeFault.of``; empty: it is not the node), ``of_setting``, whether the setting
+    diverged, and ``node_id``.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         leave_current_folder()  # Ray adds the driver's current folder to the path of its workers
         with suppress(Exception):  # import before the first trial's time starts; an error comes up again in the trial
-            _function(config["run"])
-            _config(config)
+            run_of(config)
+        self._versions = json.dumps(versions())
         self._handover = _Handover(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -67,7 +70,7 @@ class RunTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        return self._handover.next()
+        return {**self._handover.next(), "versions": self._versions}
 
     def cleanup(self) -> None:
         self._handover.stop()
@@ -122,14 +125,20 @@ class _Handover:
         except RunStopped:
             return
         except BaseException as error:
-            self._end(failed=self._reason(error), disk_full=is_disk_full(error))
+            self._end(
+                failed=self._reason(error),
+                disk_full=is_disk_full(error),
+                lacks=lacks(error),
+                of_setting=isinstance(error, TrialFailed),
+                node_id=ray.get_runtime_context().get_node_id() if ray.is_initialized() else "",
+            )
 
     def _result(self) -> dict[str, Any]:
         """Return metrics and points of the run; one that has finished already is not trained again.
 
         The traceback of an unexpected error goes to error.txt.
         """
-        config = _config(self._trial)
+        config = run_of(self._trial)
         with _workplace(Path(self._trial["out"]), self._trial.get("mirror")) as (out, publish):
 
             def report(row: dict[str, float]) -> None:
@@ -140,7 +149,7 @@ class _Handover:
             try:
                 if not _is_finished(out, config):
                     with printed_to(out / LOG_FILE):
-                        _function(self._trial["run"])(config, report, out)
+                        function_of(self._trial)(config, report, out)
             except Exception as error:
                 if not isinstance(error, RoutingError):
                     with suppress(OSError):
@@ -166,7 +175,7 @@ def _workplace(out: Path, mirror: str | None) -> Iterator[tuple[Path, Callable[[
     visible = out.parent.is_dir()
     if mirror is None:
         if not visible:
-            raise RoutingError(
+            raise NodeFault(
                 f"{out.parent} is not on node {platform.node()}: --out must be a path all nodes share, or a URL"
             )
         yield out, lambda: None
@@ -184,16 +193,6 @@ def _insist(publish: Callable[[], None]) -> None:
             return publish()
         time.sleep(pause)
     publish()
-
-
-def _function(path: str) -> RunFunction:
-    module, _, name = path.partition(":")
-    function: RunFunction = getattr(importlib.import_module(module), name)
-    return function
-
-
-def _config(trial: dict[str, Any]) -> AnyRun:
-    return run_from_dict(json.loads(trial["config"]))
 
 
 def _is_finished(out: Path, config: AnyRun) -> bool:

@@ -94,6 +94,7 @@ def confirm(
             time_budget=time_budget,
             run=run,
             force=True,
+            keep_going=True,  # seeds of one configuration may well fail alike
         )
     except RoutingError as error:
         error.args = (str(error).replace(GO_ON, "the same command goes on"),)

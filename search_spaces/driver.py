@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from routing import __version__
 from routing.commands.console import Phase, duration
 from routing.config.run import RunConfig
 from routing.config.script import AnyRun
-from routing.errors import InputError
+from routing.errors import InputError, RoutingError
 from routing.files.mirror import Mirror
 from search_spaces.ledger.folder import drop_leftovers, drop_models, locked, study_seed, write_environment
 from search_spaces.ledger.ledger import done
@@ -21,7 +22,7 @@ from search_spaces.ledger.tables import Collector
 from search_spaces.on_ray.session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
 from search_spaces.plan import Blueprint, blueprint, trained_epochs
 from search_spaces.progress import SweepProgress
-from search_spaces.signals import SweepInterrupted, clean_stop
+from search_spaces.signals import SweepInterrupted, clean_stop, go_on
 from search_spaces.stopping import Stopping
 from search_spaces.study.schema import Study
 
@@ -47,12 +48,18 @@ class Driver:
         force: bool,
         storage: str | None,
         run: str,
+        retry_failed: bool = False,
+        keep_going: bool = False,
+        allow_mixed_versions: bool = False,
     ) -> None:
         self.study, self.out, self.mirror, self.run = study, out, mirror, run
         self.address, self.concurrency = address, concurrency
         self.plan: Blueprint = blueprint(study, trials)
-        self.opening = Opening(study, self.plan, out, mirror, resume, warm_start, force, storage, blueprint)
-        self.stopping = Stopping(budget)
+        self.version = None if allow_mixed_versions else __version__
+        self.opening = Opening(
+            study, self.plan, out, mirror, resume, warm_start, force, storage, blueprint, retry_failed
+        )
+        self.stopping = Stopping(budget, keep_going)
         self.collector = Collector(
             out, lambda labels: self.plan.configure(self.plan.space.restore(labels)), study.objectives
         )
@@ -88,6 +95,10 @@ class Driver:
             print(f"{self.out}: {self.collector.summary()}", file=sys.stderr)
         if self.stopping.signal is not None:
             raise SweepInterrupted(self.stopping.signal, self.out)
+        if self.stopping.failure is not None:
+            again = ["--retry-failed"] if self.stopping.fails_alike else []
+            more = " (or with --keep-going all the same)" if again else ""
+            raise RoutingError(f"{self.stopping.failure}; mend it, then {go_on(*again)}{more}")
         return self.out
 
     def publish(self) -> None:
@@ -111,7 +122,9 @@ class Driver:
 
     def _run_segments(self, scratch: Path, concurrency: int, notes: list[str], starting: Phase) -> None:
         """Run segments until no trial is missing, the sampler is exhausted, or the sweep must stop."""
-        from search_spaces.on_ray.segment import Segments  # imports Ray Tune, while Ray's processes start
+        # both import Ray Tune, while Ray's processes start
+        from search_spaces.on_ray.nodes import Nodes
+        from search_spaces.on_ray.segment import Segments
 
         stopping, past = self.stopping, (self.ledger, self.study, self.plan, self.out)
         proposer, rule, points = replayed(*past)
@@ -121,7 +134,7 @@ class Driver:
         )  # fmt: skip
         segments = Segments(
             self.study, self.plan, self.ledger, self.out, self.mirror, self.run, concurrency, stopping, progress,
-            self.publish,
+            self.publish, Nodes(self.study.resources), self.version,
         )  # fmt: skip
         starting.stop()
         for note in notes:
@@ -139,7 +152,7 @@ class Driver:
             raise OSError(errno.ENOSPC, "a trial found no room for its files")
         if proposer.exhausted:
             progress.say(f"stopped after {progress.done} trials: {proposer.exhausted}")
-        elif stopping.signal is None and stopping.should_stop():
+        elif stopping.signal is None and stopping.failure is None and stopping.should_stop():
             progress.say(f"time budget of {duration(stopping.budget or 0)} is over after {progress.done} trials")
 
     def _unused_gpus(self) -> list[str]:

@@ -65,6 +65,10 @@ class Pace:
         self._ended.append(timed)
         return now - timed.started
 
+    def drop(self, number: int) -> None:
+        """Drop a trial that runs no more, and will start again."""
+        self._running.pop(number, None)
+
     def forget_running(self) -> None:
         """Drop the trials that run; they will start again."""
         self._running.clear()

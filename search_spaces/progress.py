@@ -124,6 +124,11 @@ class SweepProgress:
         else:
             self.say("  |  ".join([line, *self.clock()]))
 
+    def moved(self, number: int) -> None:
+        """Note that a running trial is queued again: its node is not fit for it."""
+        self.running.pop(number, None)
+        self._pace.drop(number)
+
     def say(self, text: str) -> None:
         """Print a line that stays."""
         if self._view is not None:

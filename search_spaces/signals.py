@@ -22,13 +22,14 @@ _RESUMES_ITSELF = "confirm"
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def go_on() -> str:
-    """Return how a sweep goes on: the whole command to paste, where one was given."""
+def go_on(*options: str) -> str:
+    """Return how a sweep goes on: the whole command to paste, where one was given, with these options."""
     context = click.get_current_context(silent=True)
     words = None if context is None else context.find_root().obj
     if not words:
-        return GO_ON
+        return " ".join([GO_ON, *options])
     more = [] if words[0] == _RESUMES_ITSELF or "--resume" in words else ["--resume"]
+    more += [option for option in options if option not in words]
     return f"go on with `{shlex.join(['routing', *words, *more])}`"
 
 

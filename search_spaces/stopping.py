@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import time
 
+_ALIKE = 3
+"""Failures in a row with one reason after which something other than the settings is wrong."""
+
 
 class Stopping:
     """Collects the reasons to stop, from every side of a running sweep.
 
     Args:
         budget: seconds from the first trial that starts; None for no limit.
+        keep_going: go on although one trial after the other fails in the same way.
 
-    ``deadline`` is when that is, on the monotonic clock; None before.
+    ``deadline`` is when the budget ends, on the monotonic clock; None before. ``failure`` says why no further trial can
+    end well.
     """
 
-    def __init__(self, budget: float | None) -> None:
-        self.budget = budget
+    def __init__(self, budget: float | None, keep_going: bool = False) -> None:
+        self.budget, self.keep_going = budget, keep_going
         self.signal: int | None = None
         self.disk_full = False
         self.deadline: float | None = None
+        self.failure: str | None = None
+        self.fails_alike = False
+        self._alike: list[str] = []
 
     def start_clock(self) -> None:
         """Count the time budget from now on; only the first call does."""
@@ -26,9 +34,22 @@ class Stopping:
             self.deadline = time.monotonic() + self.budget
 
     def should_stop(self) -> bool:
-        """Return whether a signal came, the disk is full or the time is over."""
+        """Return whether a signal came, the disk is full, the time is over or every trial fails."""
         late = self.deadline is not None and time.monotonic() > self.deadline
-        return late or self.disk_full or self.signal is not None
+        return late or self.disk_full or self.signal is not None or self.failure is not None
+
+    def ended(self, failure: str | None) -> None:
+        """Note the end of a trial, with its reason where it failed and its setting is not to blame."""
+        if failure is None or self._alike[:1] != [failure]:
+            self._alike = []
+        self._alike += [] if failure is None else [failure]
+        if len(self._alike) >= _ALIKE and not self.keep_going:
+            self.fails_alike = True
+            self.failure = f"{_ALIKE} trials in a row failed alike: {failure}"
+
+    def no_node_is_left(self, reason: str) -> None:
+        """Stop because every node is left out."""
+        self.failure = f"no node is left that can run a trial: {reason}"
 
     def interrupt(self, number: int) -> None:
         """Stop because of a signal."""

@@ -39,6 +39,9 @@ def sweep(
     warm_start: Sequence[str | os.PathLike[str]] = (),
     force: bool = False,
     storage: str | None = None,
+    retry_failed: bool = False,
+    keep_going: bool = False,
+    allow_mixed_versions: bool = False,
     run: str | Callable[..., Any] = DEFAULT_RUN,
 ) -> Path:
     """Run a study, sweep or ablation, and return its results folder.
@@ -57,12 +60,16 @@ def sweep(
         force: resume although the study file changed.
         storage: ``sqlite:///file.db`` or ``postgresql://...`` instead of the journal in ``out``; a study in it belongs
             to one ``out``, which may move.
+        retry_failed: run failed trials of ``out`` again.
+        keep_going: go on although three trials in a row failed for the same reason.
+        allow_mixed_versions: also run on nodes of a cluster with another version of this package.
         run: ``module:function`` (or an importable function) that trains a run, as ``routing.runner.run`` does.
 
     Raises:
         InputError: bad input, in one line; nothing has been written.
         SweepInterrupted: SIGINT or SIGTERM; ``resume`` goes on.
-        RoutingError: the disk is full, or Ray did not start.
+        RoutingError: the disk is full, Ray did not start, one trial after the other fails in the same way, or no node
+            is fit for any.
     """
     study = study if isinstance(study, (SweepStudy, AblationStudy)) else load_study(study)
     check_device(study)
@@ -84,6 +91,9 @@ def sweep(
         warm_start=[Path(folder) for folder in warm_start],
         force=force,
         storage=storage,
+        retry_failed=retry_failed,
+        keep_going=keep_going,
+        allow_mixed_versions=allow_mixed_versions,
         run=run if isinstance(run, str) else f"{run.__module__}:{run.__qualname__}",
     )
     try:

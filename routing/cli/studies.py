@@ -28,6 +28,11 @@ from routing.errors import RoutingError
     "--warm-start", multiple=True, type=click.Path(path_type=Path), help="Results whose trials inform this one."
 )
 @click.option("--storage", help="sqlite:///file.db or postgresql://..., instead of the journal in --out.")
+@click.option("--retry-failed", is_flag=True, help="Run the failed trials of --out again.")
+@click.option("--keep-going", is_flag=True, help="Go on although three trials in a row failed for the same reason.")
+@click.option(
+    "--allow-mixed-versions", is_flag=True, help="Run on nodes of a cluster with another version of routing-sweeps."
+)
 @click.option("--force", is_flag=True, help="Resume although the study file has changed.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; run nothing.")
 @click.option("--timing/--no-timing", default=True, help="Of a dry run: how long, from a few steps of three settings.")

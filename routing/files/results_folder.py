@@ -64,6 +64,8 @@ BASELINE_ARM = "baseline"
 """Name of the arm of an ablation to which the others are compared, where its study names none."""
 TRIAL_COLUMNS = ("number", "state", "reason", "seed")
 """First columns of trials.csv, and of an ablation ``arm``."""
+VERSION_COLUMNS = {"routing": "routing_version", "torch": "torch_version", "python": "python_version"}
+"""Columns of trials.csv with what was installed on the node that ran a trial."""
 OPERATING_POINT = ("knob", "knob_value", "is_default")
 """Columns that tell the operating points of one trained model apart."""
 MEAN, LOW, HIGH = "_mean", "_low", "_high"

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import torch
 
-from routing.errors import InputError
+from routing.errors import InputError, NodeFault
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
 
@@ -52,9 +52,10 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"device '{name}': no such kind of device (valid: auto, cpu, cuda, cuda:N, mps)") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{name}': this machine has {torch.cuda.device_count()} CUDA devices (valid: cpu)")
+        found = torch.cuda.device_count()
+        raise NodeFault(f"device '{name}': this machine has {found} CUDA devices (valid: cpu)", "device")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError("device 'mps': not available on this machine (valid: cpu)")
+        raise NodeFault("device 'mps': not available on this machine (valid: cpu)", "device")
     return device
 
 

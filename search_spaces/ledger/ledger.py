@@ -44,6 +44,9 @@ PROPOSAL = "proposal"
 EXPECTED_FLOPS = "expected_flops"
 LOSSES = "losses"
 OWNER = "results_folder"
+LOST = "the worker was lost"
+TIMEOUT = "timeout: "
+"""Begin the reasons of trials that failed so."""
 GONE = "no longer in the study"
 """Reason of a queued setting that was removed from the study before it ran; the trial is not counted."""
 
@@ -232,14 +235,18 @@ class Ledger:
         """Return the rows of the ledger, by number."""
         return self.storage.get_all_trials(self._study_id, deepcopy=False, states=states)
 
+    def trial(self, number: int) -> FrozenTrial:
+        """Return one row of the ledger."""
+        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
+
     def give_up_or_requeue(self, reason: str, losses: int, got_on: Collection[int] = ()) -> None:
         """Mark every RUNNING trial as FAIL; enqueue again those that have been lost at most ``losses`` times so far.
 
         Args:
-            got_on: trials that finished an epoch since they last started; this loss is not counted for them.
+            got_on: trials that finished a new epoch since they last started: their losses are counted anew.
         """
         for trial in self.trials((TrialState.RUNNING,)):
-            count = trial.user_attrs.get(LOSSES, 0) + (trial.number not in got_on)
+            count = 0 if trial.number in got_on else trial.user_attrs.get(LOSSES, 0) + 1
             if count > losses:
                 self.finish(trial.number, TrialState.FAIL, None, {REASON: reason})
             else:

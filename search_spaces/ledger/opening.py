@@ -32,7 +32,14 @@ from search_spaces.ledger.folder import (
     write_study,
 )
 from search_spaces.ledger.ledger import Ledger, mend_journal, read_trials
-from search_spaces.ledger.resume import check_warm_source, drop_gone, enqueue_missing, settle, warm
+from search_spaces.ledger.resume import (
+    check_warm_source,
+    drop_gone,
+    enqueue_missing,
+    retry_failed,
+    settle,
+    warm,
+)
 from search_spaces.signals import go_on
 from search_spaces.study.load import load_study
 from search_spaces.study.schema import Study
@@ -56,6 +63,7 @@ class Opening:
     force: bool
     storage: str | None
     plan_of: Callable[[Study], Blueprint]
+    retry_failed: bool = False
 
     def check(self) -> None:
         """Check that the folder and its mirror are free for this sweep; nothing is written.
@@ -104,6 +112,7 @@ class Opening:
         notes += [mended] if mended else []
         notes += self._unknown(ledger)
         notes += settle(ledger, self.out, self.study.objectives, self.plan)
+        notes += retry_failed(ledger) if self.retry_failed else []
         notes += drop_gone(ledger, self.plan.space)
         notes += [warm(ledger, folder, self.study.objectives, self.plan.space) for folder in self.warm_start]
         enqueue_missing(ledger, self.plan.enqueue[: self.plan.total])

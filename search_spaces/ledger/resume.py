@@ -66,10 +66,23 @@ def settle(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blu
         try:
             read_metrics(trial_folder(out, trial.number))
         except InputError as error:
-            declared = {key: value for key, value in trial.user_attrs.items() if key == ENQUEUED}
-            ledger.enqueue(setting_of(trial), {**declared, REPLACES: trial.number})
+            _replace(ledger, trial)
             notes.append(f"trial {trial.number} runs again: {error}")
     return notes
+
+
+def retry_failed(ledger: Ledger) -> list[str]:
+    """Queue the settings of all failed trials again; return a line that says how many."""
+    failed = [trial for trial in done(ledger.trials()) if trial.state == TrialState.FAIL]
+    for trial in failed:
+        _replace(ledger, trial)
+    return [f"{len(failed)} failed trials are queued again"] if failed else []
+
+
+def _replace(ledger: Ledger, trial: FrozenTrial) -> None:
+    """Queue the setting of a finished trial again: the new row stands for it."""
+    declared = {key: value for key, value in trial.user_attrs.items() if key == ENQUEUED}
+    ledger.enqueue(setting_of(trial), {**declared, REPLACES: trial.number})
 
 
 def settle_running(ledger: Ledger, out: Path, objectives: Sequence[Objective], plan: Blueprint) -> list[str]:

@@ -30,6 +30,7 @@ from routing.files.results_folder import (
     TEST_FILE,
     TRIAL_COLUMNS,
     TRIALS_FILE,
+    VERSION_COLUMNS,
     WARM_START,
     WARM_START_ATTR,
     trial_folder,
@@ -39,23 +40,26 @@ from routing.objectives import losses_of
 from routing.pareto import is_on_front
 from routing.quantities import split_of, why_impossible
 from search_spaces.ledger.folder import former_studies, has_run_as
-from search_spaces.ledger.ledger import REASON, RETRIED_AS, setting_of
+from search_spaces.ledger.ledger import REASON, REPLACES, RETRIED_AS, setting_of
 
 if TYPE_CHECKING:
     from routing.objectives import Objective
 
 _INTERRUPTED = "INTERRUPTED"
 """In the summary: a failed trial whose setting was queued again, so that nothing is missing."""
+_REPLACED = "REPLACED"
+"""A trial in whose place another one runs: it failed and is tried again, or its result cannot be read."""
 _WORDS = {
     COMPLETE: "complete",
     PRUNED: "stopped early",
     FAIL: "failed",
     _INTERRUPTED: "interrupted",
+    _REPLACED: "run again",
     WARM_START: "taken over",
 }
 _CONTEXT = (ARM,)
 _STOPPED = ("rung", "rank", "peers")
-_COSTS = ("seconds", "cpu_seconds", "expected_flops", "node")
+_COSTS = ("seconds", "cpu_seconds", "expected_flops", "node", *VERSION_COLUMNS.values())
 
 
 class Collector:
@@ -74,12 +78,14 @@ class Collector:
         self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
         self._study_has_changed = False
         self._queued_again: set[int] = set()
+        self._replaced: set[int | None] = set()
         self._spans: list[tuple[datetime, datetime]] = []
 
     def write(self, trials: Iterable[FrozenTrial]) -> None:
         """Replace trials.csv and points.csv."""
         trials = list(trials)
         self._queued_again = {trial.number for trial in trials if RETRIED_AS in trial.user_attrs}
+        self._replaced = {trial.user_attrs.get(REPLACES) for trial in trials}
         self._spans = [
             (trial.datetime_start, trial.datetime_complete)
             for trial in trials
@@ -97,7 +103,7 @@ class Collector:
     def summary(self) -> str:
         """Return one line on what the trials came to and what they cost."""
         rows = [row for row, _ in self._rows.values()]
-        states = Counter(_INTERRUPTED if row["number"] in self._queued_again else row["state"] for row in rows)
+        states = Counter(self._end_of(row) for row in rows)
         parts = [f"{states[state]} {word}" for state, word in _WORDS.items() if states[state]]
         cpu = sum(float(row["cpu_seconds"] or 0) for row in rows)
         saved = sum(_epochs_saved(row) for row in rows if row["state"] == PRUNED)
@@ -105,6 +111,11 @@ class Collector:
         if saved:
             parts.append(f"early stopping saved {saved:.0f} epochs")
         return ", ".join(parts)
+
+    def _end_of(self, row: dict[str, Any]) -> str:
+        if row["number"] in self._queued_again:
+            return _INTERRUPTED
+        return _REPLACED if row["number"] in self._replaced else str(row["state"])
 
     def front_trials(self) -> set[int]:
         """Return the trials that own a point nothing dominates."""

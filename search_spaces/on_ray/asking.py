@@ -79,6 +79,13 @@ class Asker:
             self._condition.notify_all()
             return self._ready.popleft()
 
+    def again(self) -> None:
+        """Hand out one more: a trial was queued again. After the last one is out, the next segment takes it."""
+        with self._condition:
+            if self._left > 0 and not self._closed:
+                self._left += 1
+                self._condition.notify_all()
+
     def is_over(self) -> bool:
         """Return whether nothing more will be handed out."""
         with self._condition:

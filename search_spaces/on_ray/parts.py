@@ -13,9 +13,13 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from routing.config.script import AnyRun
+from search_spaces.ledger.ledger import LOST, TIMEOUT
+from search_spaces.on_ray.nodes import NODE, lost_at_start
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.search.rules import Rule
 
+WORKER_LOSSES = 2
+"""How often a trial is tried again when its worker or node dies, without a new epoch in between."""
 _TABLES_SECONDS = 2.0
 _TABLES_SHARE = 0.02
 
@@ -34,19 +38,31 @@ class StudyScheduler(FIFOScheduler):
         live = self.search.live.get(trial.trial_id)
         if live is None or result.get("done"):
             return TrialScheduler.CONTINUE
-        live.last = result
+        if live.is_further(result) and trial.trial_id not in self.search.errors:
+            trial.max_failures = trial.num_failures + WORKER_LOSSES
         verdict = self.rule.judge(live.number, result, live.config.num_epochs, live.expected_flops)
         if verdict is None or verdict.goes_on or live.to_the_end:
             return TrialScheduler.CONTINUE
         self.search.stopped[trial.trial_id] = verdict
         return TrialScheduler.STOP
 
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        live = self.search.live.get(trial.trial_id)
+        if live is not None:
+            self.search.nodes.place(trial, live.config)
+
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        error = trial.get_error()
-        if error is not None:
-            cause = getattr(error, "cause", None) or error
-            line = next((line for line in reversed(str(cause).strip().splitlines()) if line.strip()), "")
-            self.search.errors.setdefault(trial.trial_id, f"the worker was lost: {type(cause).__name__}: {line}"[:500])
+        error, live = trial.get_error(), self.search.live.get(trial.trial_id)
+        if error is None:
+            return
+        cause = getattr(error, "cause", None) or error
+        line = next((line for line in reversed(str(cause).strip().splitlines()) if line.strip()), "")
+        self.search.errors.setdefault(trial.trial_id, f"{LOST}: {type(cause).__name__}: {line}"[:500])
+        unfit = lost_at_start(error)
+        if unfit is not None and live is not None:
+            self.search.leave_out(unfit[0], NODE, live, unfit[1])
+            trial.max_failures += 1  # the node's failure, not the trial's
+            self.search.nodes.place(trial, live.config)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Leave the choice to the controller's queue; a scan of all trials is slow when there are thousands."""
@@ -144,7 +160,7 @@ class StudyCallback(Callback):
         late = self.search.late(limit) - self.search.errors.keys()
         for trial in trials if late else ():
             if trial.trial_id in late and trial.status == Trial.RUNNING:
-                self.search.errors[trial.trial_id] = f"timeout: it took longer than {limit:g} s"
+                self.search.errors[trial.trial_id] = f"{TIMEOUT}it took longer than {limit:g} s"
                 trial.max_failures = 0
                 _kill(trial)
 

@@ -7,11 +7,8 @@ worker is idle, tells stopped trials as complete, and leaves a trial RUNNING for
 from __future__ import annotations
 
 import json
-import math
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +16,26 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from routing.config.script import AnyRun
 from routing.files.mirror import Mirror
-from routing.files.results_folder import METRICS_FILE, TRIALS_FOLDER, trial_folder
-from routing.quantities import is_metric, split_of, why_impossible
-from search_spaces.ledger.folder import holds_run, set_aside
-from search_spaces.ledger.ledger import ENQUEUED, EXPECTED_FLOPS, PROPOSAL, REASON, RETRY_OF, Ledger
+from routing.files.results_folder import CHECKPOINT_FILE, trial_folder
+from routing.quantities import why_impossible
+from search_spaces.ledger.ledger import (
+    ENQUEUED,
+    EXPECTED_FLOPS,
+    LOST,
+    PROPOSAL,
+    REASON,
+    TIMEOUT,
+    Ledger,
+)
 from search_spaces.on_ray.asking import Asker, Check, Ready
+from search_spaces.on_ray.folders import prepare_folder
+from search_spaces.on_ray.live import Live, in_words, node_of, row_of, unfinished
+from search_spaces.on_ray.nodes import Nodes
 from search_spaces.search.memory import Curve
 from search_spaces.search.proposer import Proposer
 from search_spaces.search.rules import Verdict
-
-
-@dataclass
-class Live:
-    """A trial that Ray runs; ``to_the_end``: the scheduler never stops it.
-
-    ``started`` is when its first worker took it, ``attempt_started`` when the present one did; lost ones are replaced.
-    """
-
-    number: int
-    handle: int
-    config: AnyRun
-    expected_flops: float
-    to_the_end: bool
-    last: dict[str, Any] = field(default_factory=dict)
-    curve: Curve = field(default_factory=dict)
-    started: float | None = None
-    attempt_started: float | None = None
+from search_spaces.stopping import Stopping
 
 
 class LedgerSearch(OptunaSearch):
@@ -61,8 +50,12 @@ class LedgerSearch(OptunaSearch):
         run: ``module:function`` that trains a run.
         limit: trials to start.
         rungs: epochs of a run -> those after which it may be stopped.
-        on_disk_full: called when the disk is full for a trial's files; it is left RUNNING, to be queued again.
+        stopping: told of a full disk, of a cluster without a fit node, and of each end; a trial that runs then is left
+            RUNNING, to be queued again.
+        nodes: what each node of the cluster lacks.
         on_finished: called with (number, state, words, final content or None) after each end.
+        on_moved: called with number and words when a trial is queued again because of its node.
+        version: of this package, which nodes must have; None for any.
 
     ``failure`` is the error that kept the end of a trial from being written; the driver then stops.
     """
@@ -76,10 +69,13 @@ class LedgerSearch(OptunaSearch):
         check: Check,
         run: str,
         on_finished: Callable[[int, TrialState, str, dict[str, Any] | None], None],
-        on_disk_full: Callable[[], None],
+        on_moved: Callable[[int, str], None],
+        stopping: Stopping,
+        nodes: Nodes,
         limit: int,
         rungs: Callable[[int], list[int]],
         mirror: Mirror | None = None,
+        version: str | None = None,
     ) -> None:
         goals = [direction.name.lower()[:3] for direction in ledger.study.directions]
         super().__init__(
@@ -91,7 +87,8 @@ class LedgerSearch(OptunaSearch):
             study_name=ledger.name,
         )
         self.ledger, self.proposer, self.out, self.run = ledger, proposer, out, run
-        self.on_finished, self.on_disk_full = on_finished, on_disk_full
+        self.on_finished, self.on_moved, self.stopping = on_finished, on_moved, stopping
+        self.nodes, self.version = nodes, version
         self.concurrency, self.mirror, self.rungs = concurrency, mirror, rungs
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
@@ -132,33 +129,20 @@ class LedgerSearch(OptunaSearch):
         if ready.config is None:
             self._end(number, proposal.handle, TrialState.PRUNED, None, {REASON: f"refused: {proposal.refused}"}, None)
             return None
-        folder = trial_folder(self.out, number)
-        self._prepare(folder, attrs.get(RETRY_OF), ready.config)
+        nowhere = self.nodes.why_nowhere(ready.config)
+        if nowhere is not None:
+            self._end(number, proposal.handle, TrialState.FAIL, None, {REASON: nowhere}, None)
+            return None
+        folder = prepare_folder(self.out, self.mirror, number, attrs, ready.config)
         declared = (
             self.proposer.samples and ENQUEUED in attrs
         )  # an ablation's arms are enqueued too, but may be stopped
         self.live[trial_id] = Live(number, proposal.handle, ready.config, ready.expected_flops, declared)
         config = json.dumps(ready.config.model_dump(mode="json"))
         pauses = [] if declared else self.rungs(ready.config.num_epochs)
-        trial = {"run": self.run, "config": config, "out": str(folder.resolve()), "pauses": pauses}
+        trial: dict[str, Any] = {"run": self.run, "config": config, "out": str(folder.resolve()), "pauses": pauses}
+        trial |= {} if self.version is None else {"version": self.version}
         return trial if self.mirror is None else {**trial, "mirror": self.mirror.address}
-
-    def _prepare(self, folder: Path, retry_of: int | None, config: AnyRun) -> None:
-        """Give a repeated trial the folder of its first attempt; a result of another run is set aside."""
-        earlier = trial_folder(self.out, retry_of) if retry_of is not None else None
-        if self.mirror is not None and earlier is not None:  # a node's latest upload may be the only copy
-            self.mirror.pull(earlier, f"{TRIALS_FOLDER}/{earlier.name}", replace=True)
-        if earlier is not None and earlier.exists() and earlier != folder:
-            shutil.rmtree(folder, ignore_errors=True)
-            earlier.rename(folder)
-            if self.mirror is not None:  # the node that continues it may see only the mirror
-                self.mirror.push(folder, f"{TRIALS_FOLDER}/{folder.name}")
-                self.mirror.drop_folder(f"{TRIALS_FOLDER}/{earlier.name}")
-        elif folder.exists() and not holds_run(folder, config):
-            if (folder / METRICS_FILE).exists():
-                set_aside(self.out, folder)
-            shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
 
     def on_trial_start(self, trial_id: str) -> None:
         """Start the clocks of a trial: a worker has taken it, the first one or a replacement."""
@@ -166,6 +150,7 @@ class LedgerSearch(OptunaSearch):
         if live is not None:
             live.attempt_started = time.monotonic()
             live.started = live.started or live.attempt_started
+            live.got_on = False
             self.errors.pop(trial_id, None)
 
     def late(self, limit: float) -> set[str]:
@@ -179,7 +164,7 @@ class LedgerSearch(OptunaSearch):
         live = self.live.get(trial_id)
         if live is None:
             return
-        live.last = result
+        live.note(result)
         values = self._values(result, live)
         if values is not None and "epoch" in result:
             live.curve[int(result["epoch"])] = values
@@ -189,15 +174,17 @@ class LedgerSearch(OptunaSearch):
         live = self.live.pop(trial_id, None)
         if live is None:
             return
-        if (result or {}).get("disk_full"):
-            self.on_disk_full()
+        result = result or {}
+        if result.get("disk_full"):
+            self.stopping.disk_is_full()
             return
-        last = _row({**live.last, **(result or {})})
+        if result.get("lacks") and self._moved(live, result):
+            return
+        last = row_of({**live.last, **result})
         seconds = 0.0 if live.started is None else time.monotonic() - live.started
         attrs: dict[str, Any] = {"seconds": round(seconds, 3)}
         attrs["cpu_seconds"] = round(last.get("cpu_seconds", 0.0), 3)
-        node = {**live.last, **(result or {})}.get("hostname")
-        attrs |= {"node": node} if node else {}
+        attrs |= node_of({**live.last, **result})
         verdict = self.stopped.pop(trial_id, None)
         final: dict[str, Any] | None = None
         values: list[float] | None = None
@@ -208,7 +195,7 @@ class LedgerSearch(OptunaSearch):
             values = self._values(last, live)
             if values is not None:
                 live.curve[verdict.rung] = values
-        elif not error and result is not None and "final" in result:
+        elif not error and "final" in result:
             final = json.loads(result["final"])
             values = self._values(final["metrics"], None)
             state = TrialState.COMPLETE if values is not None else TrialState.FAIL
@@ -216,21 +203,41 @@ class LedgerSearch(OptunaSearch):
                 attrs[REASON] = self._not_finite(final["metrics"])
         else:
             state = TrialState.FAIL
-            reason = (result or {}).get("failed") or self.errors.pop(trial_id, None)
-            attrs[REASON] = reason or "the worker was lost"
+            attrs[REASON] = result.get("failed") or self.errors.pop(trial_id, None) or LOST
         if state != TrialState.COMPLETE:
-            from routing.files.results_folder import CHECKPOINT_FILE
-
-            attrs |= _unfinished(last)
-            (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
+            attrs |= unfinished(last)
+            if not str(attrs[REASON]).startswith(LOST):  # which --retry-failed goes on with
+                (trial_folder(self.out, live.number) / CHECKPOINT_FILE).unlink(missing_ok=True)
         try:
-            self._end(live.number, live.handle, state, values, attrs, final, live.curve)
+            self._end(
+                live.number, live.handle, state, values, attrs, final, live.curve, result.get("of_setting", False)
+            )
         except Exception as error:  # Ray Tune would blame the trial; the row stays RUNNING and is settled later
             self.failure = error
 
     def got_on(self) -> set[int]:
         """Return the trials that have finished an epoch since their worker took them."""
-        return {live.number for live in self.live.values() if live.curve}
+        return {live.number for live in self.live.values() if live.got_on}
+
+    def leave_out(self, node_id: str, lacks: str, live: Live, reason: str) -> None:
+        """Keep trials with this need off a node, and say so; stop where no node is left."""
+        line, closed = self.nodes.leave_out(node_id, lacks, live.config, reason), self.nodes.is_closed()
+        if closed is not None:
+            self.stopping.no_node_is_left(closed)
+        elif self.nodes.why_nowhere(live.config) is None:
+            self.on_moved(live.number, "" if line is None else f"{line}; trial {live.number} is queued again")
+
+    def _moved(self, live: Live, result: dict[str, Any]) -> bool:
+        """Queue a trial again that its node is not fit for; return False where no other node is left for it."""
+        self.leave_out(result["node_id"], result["lacks"], live, result["failed"])
+        if self.stopping.failure is not None:
+            return True  # stays RUNNING, to be queued again by --resume
+        if self.nodes.why_nowhere(live.config) is not None:
+            return False
+        self.proposer.memory.drop(live.handle, TrialState.FAIL)
+        self.ledger.requeue(self.ledger.trial(live.number), result["failed"])
+        self._asker.again()
+        return True
 
     def _end(
         self,
@@ -241,10 +248,15 @@ class LedgerSearch(OptunaSearch):
         attrs: dict[str, Any],
         final: dict[str, Any] | None,
         curve: Curve | None = None,
+        of_setting: bool = False,
     ) -> None:
+        reason = str(attrs.get(REASON, ""))
         self.ledger.finish(number, state, values if state == TrialState.COMPLETE else None, attrs)
         self.proposer.observe(handle, state, values, curve)
-        self.on_finished(number, state, str(attrs.get(REASON) or _words(self.metric, values)), final)
+        self.on_finished(number, state, reason or in_words(self.metric, values), final)
+        failed = state == TrialState.FAIL and not of_setting and not reason.startswith(TIMEOUT)
+        folder = str(trial_folder(self.out, number).resolve())
+        self.stopping.ended(reason.replace(folder, "its folder") if failed else None)
 
     def _values(self, metrics: dict[str, Any], live: Live | None) -> list[float] | None:
         values = []
@@ -278,23 +290,3 @@ class LedgerSearch(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: the ledger is on disk."""
-
-
-def _row(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the history row inside a Ray result."""
-    return {k: v for k, v in result.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-
-
-def _unfinished(last: dict[str, Any]) -> dict[str, Any]:
-    """Return how far a trial came that did not finish: epochs, last metrics, training seconds."""
-    attrs: dict[str, Any] = {}
-    if "epoch" in last:
-        attrs["epochs"] = int(last["epoch"])
-        attrs["last"] = {k: v for k, v in last.items() if is_metric(k) and split_of(k) != "train" and math.isfinite(v)}
-    if "train_seconds" in last:
-        attrs["train_seconds"] = last["train_seconds"]
-    return attrs
-
-
-def _words(names: list[str], values: list[float] | None) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values or [], strict=False))

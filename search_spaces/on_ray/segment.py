@@ -17,9 +17,10 @@ from routing.errors import RoutingError
 from routing.files.mirror import Mirror
 from routing.files.results_folder import CHECKPOINT_FILE, TRIALS_FOLDER, trial_folder
 from routing.trainable import RunTrainable
-from search_spaces.ledger.ledger import Ledger
+from search_spaces.ledger.ledger import LOST, Ledger
 from search_spaces.ledger.tables import values_of
-from search_spaces.on_ray.parts import StopNow, StudyCallback, StudyScheduler
+from search_spaces.on_ray.nodes import Nodes
+from search_spaces.on_ray.parts import WORKER_LOSSES, StopNow, StudyCallback, StudyScheduler
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.plan import Blueprint, run_of
 from search_spaces.progress import SweepProgress
@@ -28,15 +29,13 @@ from search_spaces.search.rules import Rule
 from search_spaces.stopping import Stopping
 from search_spaces.study.schema import Study
 
-_WORKER_LOSSES = 2
-"""How often a trial is tried again when its worker or node dies."""
-
 
 @dataclass(frozen=True)
 class Segments:
     """Runs trials of one study on a Ray that has been started.
 
-    ``run`` is the ``module:function`` that trains a run; ``publish`` writes the tables.
+    ``run`` is the ``module:function`` that trains a run; ``publish`` writes the tables; ``version`` is that of the
+    package which nodes must have, None for any.
     """
 
     study: Study
@@ -49,6 +48,8 @@ class Segments:
     stopping: Stopping
     progress: SweepProgress
     publish: Callable[[], None]
+    nodes: Nodes
+    version: str | None
 
     def tune(self, scratch: Path, limit: int, proposer: Proposer, rule: Rule) -> str | None:
         """Run ``limit`` trials to their end; return the reason where Ray Tune ends early.
@@ -56,7 +57,29 @@ class Segments:
         Running trials are then queued again, as by a resumed sweep; one that was lost too often fails.
         """
         changed = threading.Event()
-        search = LedgerSearch(
+        search = self._search(changed, limit, proposer, rule)
+        housekeeping = self._housekeeping(changed, search)
+        try:
+            self._run(scratch, search, housekeeping, rule)
+        except StopNow:
+            pass  # running trials are in the ledger
+        except RuntimeError as error:
+            # a worker killed by its node's memory monitor ends Ray Tune, which handles no other death than an actor's
+            if not isinstance(error.__cause__, RayError):
+                raise
+            housekeeping.kill_running()
+            line = next(iter(str(error.__cause__).strip().splitlines()), type(error.__cause__).__name__)
+            reason = f"{LOST}: {line[:200]}"
+            self.ledger.give_up_or_requeue(reason, WORKER_LOSSES, search.got_on())
+            return reason
+        finally:
+            search.end()
+        if search.failure is not None:
+            raise search.failure
+        return None
+
+    def _search(self, changed: threading.Event, limit: int, proposer: Proposer, rule: Rule) -> LedgerSearch:
+        return LedgerSearch(
             self.ledger,
             proposer,
             self.out,
@@ -67,9 +90,14 @@ class Segments:
             check=partial(run_of, self.study, self.plan),
             run=self.run,
             on_finished=partial(self._finished, changed),
-            on_disk_full=self.stopping.disk_is_full,
+            on_moved=self._moved,
+            stopping=self.stopping,
+            nodes=self.nodes,
+            version=self.version,
         )
-        housekeeping = StudyCallback(
+
+    def _housekeeping(self, changed: threading.Event, search: LedgerSearch) -> StudyCallback:
+        return StudyCallback(
             search,
             changed,
             self.study.trial_timeout,
@@ -80,40 +108,30 @@ class Segments:
             reported=self.progress.reported,
             refresh=self.progress.refresh,
         )
+
+    def _run(self, scratch: Path, search: LedgerSearch, housekeeping: StudyCallback, rule: Rule) -> None:
         resources = self.study.resources
-        try:
-            tune.run(
-                RunTrainable,
-                name="study",
-                search_alg=search,
-                scheduler=StudyScheduler(rule, search),
-                stop=housekeeping.stopper,
-                callbacks=[housekeeping],
-                num_samples=-1,
-                max_concurrent_trials=self.concurrency,
-                resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom},
-                reuse_actors=True,
-                max_failures=_WORKER_LOSSES,
-                storage_path=str(scratch),
-                raise_on_failed_trial=False,
-                verbose=0,
-            )
-        except StopNow:
-            pass  # running trials are in the ledger
-        except RuntimeError as error:
-            # a worker killed by its node's memory monitor ends Ray Tune, which handles no other death than an actor's
-            if not isinstance(error.__cause__, RayError):
-                raise
-            housekeeping.kill_running()
-            line = next(iter(str(error.__cause__).strip().splitlines()), type(error.__cause__).__name__)
-            reason = f"the worker was lost: {line[:200]}"
-            self.ledger.give_up_or_requeue(reason, _WORKER_LOSSES, search.got_on())
-            return reason
-        finally:
-            search.end()
-        if search.failure is not None:
-            raise search.failure
-        return None
+        tune.run(
+            RunTrainable,
+            name="study",
+            search_alg=search,
+            scheduler=StudyScheduler(rule, search),
+            stop=housekeeping.stopper,
+            callbacks=[housekeeping],
+            num_samples=-1,
+            max_concurrent_trials=self.concurrency,
+            resources_per_trial={"cpu": resources.cpu, "gpu": resources.gpu, **resources.custom},
+            reuse_actors=True,
+            max_failures=WORKER_LOSSES,
+            storage_path=str(scratch),
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+
+    def _moved(self, number: int, line: str) -> None:
+        self.progress.moved(number)
+        if line:
+            self.progress.say(line)
 
     def _finished(
         self, changed: threading.Event, number: int, state: TrialState, words: str, final: dict[str, Any] | None

@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -287,11 +287,23 @@ def cluster_concurrency(resources: ResourcesSection) -> int:
     """
     import ray
 
-    needs = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
-    needs = {name: amount for name, amount in needs.items() if amount > 0} or {"CPU": 1.0}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()) for has in nodes)
+    room = has_room(resources)
     if room < 1:
-        need = ", ".join(f"{amount:g} {name}" for name, amount in needs.items())
-        raise InputError(f"resources: a trial needs {need}; none of the {len(nodes)} nodes of the cluster has that")
+        need = ", ".join(f"{amount:g} {name}" for name, amount in _needs(resources).items())
+        count = sum(node["Alive"] for node in ray.nodes())
+        raise InputError(f"resources: a trial needs {need}; none of the {count} nodes of the cluster has that")
     return room
+
+
+def has_room(resources: ResourcesSection, left_out: Container[str] = ()) -> int:
+    """Return how many trials the nodes of the cluster have room for, those with a ``left_out`` id not counted."""
+    import ray
+
+    needs = _needs(resources)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node.get("NodeID") not in left_out]
+    return sum(min(int(has.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()) for has in nodes)
+
+
+def _needs(resources: ResourcesSection) -> dict[str, float]:
+    needs = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+    return {name: amount for name, amount in needs.items() if amount > 0} or {"CPU": 1.0}

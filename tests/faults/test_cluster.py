@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from loopback_cluster import LoopbackCluster
 from processes import DRIVER, start_driver, wait_until
 from small_studies import sweep_values
 
+from routing import __version__
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.results_folder import METRICS_FILE
@@ -104,6 +106,7 @@ import json, os, sys
 from ray.cluster_utils import Cluster
 nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 nodes.add_node(num_cpus=2, num_gpus=1)
+nodes.add_node(num_cpus=2, num_gpus=1, env_vars={"PYTHONPATH": ""})
 nodes.add_node(num_cpus=2, resources={"fast": 1})
 sys.argv[4] = json.dumps({"address": nodes.address})
 try:
@@ -114,7 +117,7 @@ finally:
 
 
 @pytest.mark.slow
-def test_fractions_of_a_gpu_on_the_node_that_has_it(
+def test_fractions_of_a_gpu_on_the_node_that_has_it_and_the_code(
     tmp_path: Path, tiny: dict[str, Any], cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DRIVER", DRIVER)
@@ -124,7 +127,12 @@ def test_fractions_of_a_gpu_on_the_node_that_has_it(
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_csv(tmp_path / "out" / "trials.csv")
-    assert rows["state"].tolist() == ["COMPLETE"] * 3
+    complete, moved = rows.query("state == 'COMPLETE'"), rows.query("state == 'FAIL'")
+    assert sorted(complete["seed"]) == SEEDS[:3]
+    assert moved["reason"].str.startswith("No module named 'faulty_runs' (on node ").all()
+    assert len(moved) >= 1
+    assert done.stderr.count("is left out: No module named 'faulty_runs'") == 1
+    assert (complete[["routing_version", "torch_version"]] == [__version__, version("torch")]).all(axis=None)
     assert {path.read_text().split()[1] for path in tmp_path.glob(f"out/trials/*/{NODES_LOG}")} == {"0"}
     assert json.loads((tmp_path / "out" / "environment.json").read_text())["concurrency"] == 2
 

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from routing.config.run import RunConfig
@@ -95,7 +96,7 @@ def sleepy(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
 
 
 def troubled(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
-    """Go wrong in a way that depends on the seed: raise, diverge, report NaN, lose the worker, hang; or finish."""
+    """Go wrong in a way that depends on the seed: raise, diverge, lose the worker (often), hang; or finish."""
     trouble = config.seed
     if trouble == 1:
         raise ValueError("no luck\nwith this one")
@@ -108,7 +109,19 @@ def troubled(config: RunConfig, report: Report | None, out: Path) -> TrialRecord
         os.kill(os.getpid(), signal.SIGKILL)
     if trouble == 5:
         time.sleep(3600)
+    if trouble == 6:
+        return trivial(config, partial(_die_once_in, out, report), out)
     return trivial(config, report, out)
+
+
+def _die_once_in(out: Path, report: Report, row: dict[str, float]) -> None:
+    """Lose the worker in every epoch but the first, once each, half a second after the one before was reported."""
+    mark = out / f"died{row['epoch']}"
+    if row["epoch"] > 1 and not mark.exists():
+        mark.touch()
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    report(row)
 
 
 def _finish(config: RunConfig, history: list[dict[str, float]], out: Path) -> TrialRecord:

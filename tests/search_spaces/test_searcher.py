@@ -20,11 +20,14 @@ from search_spaces.driver import Driver
 from search_spaces.ledger.ledger import PROPOSAL, Ledger
 from search_spaces.ledger.resume import enqueue_missing, replayed
 from search_spaces.on_ray.asking import Asker, enough_ahead
+from search_spaces.on_ray.nodes import Nodes
 from search_spaces.on_ray.parts import StopNow, StudyCallback
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.plan import blueprint, run_of
 from search_spaces.search.proposer import Proposer
+from search_spaces.stopping import Stopping
 from search_spaces.study.load import parse_study
+from search_spaces.study.schema import ResourcesSection
 
 STUDY = parse_study(sweep_values(trial_timeout="10s"))
 
@@ -49,7 +52,9 @@ def search(driver: Driver) -> Iterator[LedgerSearch]:
         check=partial(run_of, STUDY, driver.plan),
         run=driver.run,
         on_finished=lambda number, state, words, final: None,
-        on_disk_full=lambda: None,
+        on_moved=lambda number, line: None,
+        stopping=Stopping(None),
+        nodes=Nodes(ResourcesSection()),
         limit=1,
         rungs=lambda epochs: [1],
     )
@@ -159,7 +164,9 @@ def test_the_arms_of_an_ablation_may_be_stopped_early(tmp_path: Path) -> None:
         check=lambda values: (plan.configure(values), 1e6),
         run="fake_runs:trivial",
         on_finished=lambda number, state, words, final: None,
-        on_disk_full=lambda: None,
+        on_moved=lambda number, line: None,
+        stopping=Stopping(None),
+        nodes=Nodes(ResourcesSection()),
         limit=1,
         rungs=lambda epochs: [1],
     )

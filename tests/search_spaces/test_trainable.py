@@ -87,7 +87,9 @@ def test_a_run_that_raises_costs_neither_worker_nor_words(tmp_path: Path) -> Non
     assert worker.step()["failed"] == "loss is nan in epoch 2"
     assert not (tmp_path / "1" / "error.txt").exists()
     worker.reset_config(trial(tmp_path / "2", "missing_function"))
-    assert worker.step()["failed"].startswith("AttributeError")
+    missing = worker.step()
+    assert "module 'fake_runs' has no attribute 'missing_function' (on node " in missing["failed"]
+    assert (missing["lacks"], row["lacks"]) == ("node", "")
 
 
 def test_the_traceback_reaches_the_mirror_of_a_node_that_shares_no_folder(tmp_path: Path) -> None:

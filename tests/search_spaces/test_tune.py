@@ -202,9 +202,10 @@ def test_kill_9_at_ten_moments_loses_and_repeats_nothing(tmp_path: Path) -> None
 @pytest.mark.usefixtures("standing_ray")
 def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
     values = sweep_values(
-        space={"seed": {"choice": [0, 1, 2, 3, 4, 5]}, "model.router.threshold_init": {"float": [-2, 2]}},
-        enqueue=[{"seed": seed} for seed in (1, 2, 3, 4, 5, 0)],
-        trials=6,
+        base={"training.num_epochs": 5, "dataset": {"num_train": 100}},
+        space={"seed": {"choice": list(range(7))}, "model.router.threshold_init": {"float": [-2, 2]}},
+        enqueue=[{"seed": seed} for seed in (1, 2, 3, 4, 5, 0, 6)],
+        trials=7,
         trial_timeout="8s",
     )
     out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:troubled", concurrency=2)
@@ -216,9 +217,30 @@ def test_every_fault_is_a_row_with_its_reason_and_the_sweep_goes_on(tmp_path: Pa
         3: "no usable result: val_accuracy is None",
         4: "",
         5: "timeout: it took longer than 8 s",
+        6: "",
     }
-    assert rows["state"].to_dict() == {0: "COMPLETE", 1: "FAIL", 2: "FAIL", 3: "FAIL", 4: "COMPLETE", 5: "FAIL"}
+    assert rows.query("state == 'COMPLETE'").index.tolist() == [4, 0, 6]
+    # the worker was lost four times, each time an epoch further
+    assert len(list((out / "trials" / str(rows.loc[6, "number"])).glob("died*"))) == 4
     assert "no luck" in (out / "trials" / str(rows.loc[1, "number"]) / "error.txt").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
+def test_failures_alike_stop_the_sweep_and_are_tried_again(tmp_path: Path) -> None:
+    space = {"seed": {"choice": [1]}, "model.router.threshold_init": {"float": [-2, 2]}}
+    study, out = parse_study(sweep_values(space=space, trials=8)), tmp_path / "out"
+    expected = (
+        "3 trials in a row failed alike: ValueError: no luck with this one; mend it, then go on with --resume "
+        r"--retry-failed \(or with --keep-going all the same\)"
+    )
+    with pytest.raises(RoutingError, match=expected):
+        sweep(study, out, run="fake_runs:troubled", concurrency=2)
+    assert 3 <= states(out).count("FAIL") <= 5
+    sweep(study, out, run="fake_runs:trivial", concurrency=2, resume=True, retry_failed=True)
+    rows = table(out)
+    assert rows["state"].value_counts()["COMPLETE"] == 8
+    assert rows.query("state == 'COMPLETE'")["model.router.threshold_init"].nunique() == 8
 
 
 @pytest.mark.slow
