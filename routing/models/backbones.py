@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.models.formula import multiply_adds, on_meta
+from routing.models.layers import in_order
 from routing.models.pretrained import one_line, pretrained_state
 
 _CLASSIFIER = ("classifier", "avgpool", "adaptive_avg_pool2d", "mean", "flatten", "fc")
@@ -48,6 +49,10 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the features of every stage."""
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of every layer, from the image on."""
+        return in_order(self)
 
     def load_pretrained(self, source: str) -> None:
         """Load weights from a file or by a name; raises ``InputError`` where there are none."""
@@ -115,6 +120,17 @@ class TorchvisionBackbone(Backbone):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the features of every stage."""
         return tuple(self.layers(images.expand(-1, 3, -1, -1)).values())
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """The layers of the whole network, as far as they are kept: the graph of features has no blocks."""
+        from torchvision.models import get_model
+
+        with torch.device("meta"):
+            whole = get_model(self.name, weights=None)
+        names = {id(parameter): name for name, parameter in whole.named_parameters()}
+        kept = dict(self.layers.named_parameters())
+        layers = ([kept[names[id(p)]] for p in layer if names[id(p)] in kept] for layer in in_order(whole))
+        return [layer for layer in layers if layer]
 
     def load_pretrained(self, source: str) -> None:
         """Load weights by torchvision's name or from a file; those of the classifier are left out.

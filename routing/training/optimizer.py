@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from routing.config.training import TrainingSection
 from routing.errors import InputError, choices, nearest
 from routing.models.base import VisionModel
+from routing.models.layers import parameters_of
 
 SCALE = "rate_scale"
 """Key of a parameter group: its learning rate as a multiple of the schedule's."""
@@ -58,7 +58,7 @@ def rate_scales(model: VisionModel, settings: TrainingSection) -> dict[int, floa
                 f"training.learning_rate_multipliers: {type(model).__name__} has no part '{name}'"
                 f"{nearest(name, parts)} (valid: {choices(parts)})"
             )
-        scales |= {id(parameter): factor for parameter in _parameters(parts[name])}
+        scales |= {id(parameter): factor for parameter in parameters_of(parts[name])}
     if settings.layer_decay == 1:
         return scales
     layers = model.depth_order()
@@ -71,11 +71,6 @@ def rate_scales(model: VisionModel, settings: TrainingSection) -> dict[int, floa
         for parameter in parameters:
             scales[id(parameter)] = scales.get(id(parameter), 1.0) * settings.layer_decay**following
     return scales
-
-
-def _parameters(items: Iterable[nn.Module | nn.Parameter]) -> Iterable[nn.Parameter]:
-    for item in items:
-        yield from item.parameters() if isinstance(item, nn.Module) else [item]
 
 
 def learning_rate(settings: TrainingSection, step: int, total_steps: int) -> float:

@@ -17,6 +17,7 @@ from routing.config.training import TrainingSection
 from routing.errors import InputError, choices, nearest
 from routing.evaluation.tasks import Task
 from routing.models.base import VisionModel
+from routing.models.layers import parameters_of
 from routing.quantities import quantity
 
 JOINT = "joint"
@@ -150,16 +151,8 @@ def _check_phase(phase: Phase, model: VisionModel) -> None:
             )
 
 
-def _parameters(items: Sequence[nn.Module | nn.Parameter]) -> Iterator[nn.Parameter]:
-    for item in items:
-        if isinstance(item, nn.Module):
-            yield from item.parameters()
-        else:
-            yield item
-
-
 def _trainable_parts(model: VisionModel) -> list[str]:
-    return [name for name, items in model.parts().items() if any(p.requires_grad for p in _parameters(items))]
+    return [name for name, items in model.parts().items() if any(p.requires_grad for p in parameters_of(items))]
 
 
 @contextmanager
@@ -174,7 +167,7 @@ def training_mode(model: VisionModel, phase: Phase) -> Iterator[None]:
         return
     parts = model.parts()
     trained = [item for name in phase.parts for item in parts[name]]
-    kept = {id(parameter) for parameter in _parameters(trained)}
+    kept = {id(parameter) for parameter in parameters_of(trained)}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in kept]
     for name, items in parts.items():
         for item in items:

@@ -94,8 +94,9 @@ def test_a_part_has_its_own_rate_which_layer_decay_multiplies() -> None:
     found = scales(build_model(config.model, config.dataset.info()), config.training)
     assert {scale for name, scale in found.items() if name.startswith("big.")} == {10}
     assert {scale for name, scale in found.items() if not name.startswith("big.")} == {1}
-    both = scales(*vit(**{"layer_decay": 0.5, "learning_rate_multipliers.core": 4}))
-    assert (both["core.head.weight"], both["core.cls_token"]) == (4, 0.5)
+    both = scales(*vit(**{"layer_decay": 0.5, "learning_rate_multipliers": {"blocks": 4, "head": 2}}))
+    found = both["core.blocks.1.norm_1.weight"], both["core.head.weight"], both["core.cls_token"]
+    assert found == (2, 2, 0.125)
 
 
 def test_the_rate_of_a_step_is_in_proportion() -> None:

@@ -25,6 +25,7 @@ from routing.models.aacn.section import AacnAttentionSection, AacnSection
 from routing.models.attention import SelfAttention, attention_rows
 from routing.models.backbones import Backbone
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
+from routing.models.layers import then_the_rest
 from routing.models.patch.routers import CURVE_SHARES
 from routing.models.pretrained import keep_statistics, renormalised
 
@@ -164,6 +165,10 @@ class AttentionAugmentedNet(VisionModel):
         self.keep_ratio = 1.0
         self.dense_flops = self.expected_flops()
         self.keep_ratio = section.decision.keep_ratio
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """The backbone's layers, then both branches at one rate."""
+        return then_the_rest(self.backbone.depth_order(), self)
 
     def positions(self, images: Tensor) -> list[Tensor]:
         """Return the positions (B, T, C) of every attended stage."""

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.errors import InputError, choices
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.chain import Chain
+from routing.models.layers import in_order
 
 
 class Classifier(VisionModel):
@@ -37,6 +38,8 @@ class Classifier(VisionModel):
         self.knob, self.settings = knob, tuple(settings)
         self.setting = len(self.settings) - 1
 
+    network: nn.Module
+
     @abstractmethod
     def logits(self, images: Tensor, setting: int) -> Tensor:
         """Return logits (B, classes) of normalised images at a setting."""
@@ -44,6 +47,10 @@ class Classifier(VisionModel):
     @abstractmethod
     def chain(self, setting: int = -1) -> Chain:
         """Return the network as a chain at a setting, the largest by default, behind ``entry``."""
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """The network's layers: one block or convolution each."""
+        return in_order(self.network)
 
     def side_at(self, setting: int) -> int:
         """Return the side of the images in pixels that the network sees at a setting."""

@@ -18,6 +18,8 @@ class ConvNet(Classifier):
     Its settings are sides of the images or fractions of all channels; batch norms are kept for each of them apart.
     """
 
+    network: ConvNetwork
+
     def __init__(self, section: ConvNetSection, info: DataInfo) -> None:
         knob, settings = knob_of(section.resolutions, info)
         fractions: tuple[float, ...] = (1.0,) * len(settings)

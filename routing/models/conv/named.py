@@ -112,6 +112,17 @@ class TimmNet(NamedNet):
         self.register_buffer("scale", given_std / std, persistent=False)
         self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
 
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """The network's layers as timm groups them."""
+        from timm.models import group_parameters
+
+        matcher = getattr(self.network, "group_matcher", None)
+        if matcher is None:
+            return super().depth_order()
+        parameters = dict(self.network.named_parameters())
+        groups = group_parameters(self.network, matcher(coarse=False))
+        return [[parameters[name] for name in groups[layer]] for layer in sorted(groups)]
+
     def entry(self, images: Tensor) -> Tensor:
         """Three channels, scaled as the network expects."""
         return super().entry(images * self.scale + self.shift)

@@ -23,6 +23,7 @@ from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.chain import ChainHead
 from routing.models.exits.section import EarlyExitSection
+from routing.models.layers import then_the_rest
 from routing.models.units import rows_of
 
 CURVE_SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -54,6 +55,11 @@ class EarlyExit(VisionModel):
     def exiting(self) -> EarlyExit:
         """The model itself."""
         return self
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """The network's layers; the early heads learn at the rate of the last one."""
+        *layers, _ = self.network.depth_order() or [[]]
+        return then_the_rest(layers, self) if layers else []
 
     def traceable(self) -> nn.Module:
         """Every head for every image, and of them the first confident one: the predictions, without the saving."""

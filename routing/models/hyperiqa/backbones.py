@@ -14,6 +14,7 @@ from routing.errors import InputError
 from routing.models.backbones import ConvBackbone
 from routing.models.formula import multiply_adds, on_meta
 from routing.models.hyperiqa.section import BackboneSection
+from routing.models.layers import in_order
 from routing.models.pretrained import one_line, pretrained_state
 
 SWIN_WINDOW = 7  # tokens per side of an attention window; torchvision's swin_t, swin_s, swin_b
@@ -45,6 +46,10 @@ class StagedBackbone(nn.Module):
         """
         kind: Callable[..., StagedBackbone] = cls
         return kind(channels_in, input_size, section.widths[:num_stages])
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of every layer, from the image on."""
+        return in_order(self)
 
     def load_pretrained(self, source: str) -> None:
         """Load weights from a file or by a name; raises ``InputError`` where there are none."""

@@ -23,6 +23,7 @@ from routing.models.hyperiqa.crops import CROP_PLACES, crop, crop_each, random_p
 from routing.models.hyperiqa.fusion import Fusion
 from routing.models.hyperiqa.hyper_head import HyperHead, local_distortion
 from routing.models.hyperiqa.section import FusionSection, HyperIqaSection
+from routing.models.layers import then_the_rest
 from routing.models.pretrained import keep_statistics, renormalised
 
 KNOB_CROPS = (1, 2, 3, 5, 9)
@@ -98,6 +99,10 @@ class HyperIqa(VisionModel):
                 f"model.crops {section.crops}: all crops are the whole image, since model.crop_size is "
                 f"dataset.input_size {info.input_size} (valid: crops 1, or a smaller crop_size)"
             )
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """The backbone's layers, then fusion and head at one rate."""
+        return then_the_rest(self.backbone.depth_order(), self)
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict; one random view per image in training, the average over crops outside."""

@@ -21,6 +21,7 @@ from routing.errors import InputError
 from routing.models.attention import AttentionLayer
 from routing.models.base import CountedPart, KnobValue, ModelOutput, PartKey, PartName, VisionModel
 from routing.models.chain import Chain, Stage
+from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.hosts import Host, host_of
 from routing.models.vit.section import PruningGridSection, PruningSection
@@ -80,18 +81,18 @@ class TransformerClassifier(VisionModel):
     def ends(self) -> tuple[nn.Module, nn.Module]:
         """Return the modules with products before and after the blocks: patch embedding and head."""
 
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        """``embedding`` (with positions), ``blocks``, ``head`` (with the last norm) of the core; what else there is."""
+        parts = super().parts()
+        del parts["core"]
+        return {**around_blocks(self.core, self.host.blocks), **parts}
+
     def depth_order(self) -> list[list[nn.Parameter]]:
-        """Embedding and positions, every block, then norm and head: what is declared before and after the blocks."""
+        """Embedding and positions, every block, then norm, head and what else there is."""
+        parts = self.parts()
         blocks = [list(block.parameters()) for block in self.host.blocks]
-        inside = {id(parameter) for block in blocks for parameter in block}
-        ends: dict[bool, list[nn.Parameter]] = {False: [], True: []}
-        is_behind = False
-        for parameter in self.parameters():
-            if id(parameter) in inside:
-                is_behind = True
-            else:
-                ends[is_behind].append(parameter)
-        return [ends[False], *blocks, ends[True]]
+        before, behind = parts.pop("embedding"), [item for name in parts if name != "blocks" for item in parts[name]]
+        return [list(parameters_of(before)), *blocks, list(parameters_of(behind))]
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict; pruned in evaluation only."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
+from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.model import own_transformer
 from routing.models.vit.network import Block
@@ -57,6 +58,20 @@ class RoutedVit(VisionModel):
     def routed_blocks(self) -> tuple[int, ...]:
         """Indices of the routed blocks, from 0; the block before each runs on all tokens."""
         return tuple(range(self.every - 1, len(self.core.blocks), self.every))
+
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        """``embedding``, ``blocks`` and ``head``; ``routers`` where scores are learned."""
+        parts = super().parts()
+        del parts["core"]
+        return {**around_blocks(self.core, list(self.core.blocks)), **parts}
+
+    def depth_order(self) -> list[list[nn.Parameter]]:
+        """Embedding and positions, every block with its router, then norm and head."""
+        parts = self.parts()
+        blocks = [list(block.parameters()) for block in self.core.blocks]
+        for index, router in zip(self.routed_blocks, getattr(self, "routers", ()), strict=False):
+            blocks[index].extend(router.parameters())
+        return [list(parameters_of(parts["embedding"])), *blocks, list(parameters_of(parts["head"]))]
 
     def num_taken(self, capacity: float) -> int:
         """Return K: the nearest count of patches, at least one."""
