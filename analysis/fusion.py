@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from analysis.figures.drawing import COLOURS, as_text, new_figure, paper_style, save
+from analysis.figures.drawing import as_text, new_figure, paper_style, save
+from analysis.findings.series import COLOURS
 from routing.data import batches
 from routing.errors import InputError, choices
 from routing.files.atomic import write_text

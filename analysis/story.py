@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.read.results import Results, read_results
+from analysis.words.words import state_in_words
 from routing.config.run import RunConfig
 from routing.config.script import read_run
 from routing.errors import InputError
@@ -50,6 +51,7 @@ def trial_rows(folder: str | Path) -> list[dict[str, Any]]:
     """
     trials = read_results(folder).trials
     trials = trials[[column for column in TRIAL_COLUMNS if column in trials]]
+    trials = trials.assign(state=trials["state"].map(state_in_words))
     return [_cells(row) for _, row in trials.iterrows()]
 
 
@@ -72,7 +74,9 @@ def story(folder: str | Path, number: int) -> list[Part]:
 
 
 def _about(row: Mapping[str, Any], own: Path) -> list[str]:
-    lines = [f"trial {row['number']}: {row['state'].lower()}" + (f", {row['reason']}" if row.get("reason") else "")]
+    lines = [
+        f"trial {row['number']}: {state_in_words(row['state'])}" + (f", {row['reason']}" if row.get("reason") else "")
+    ]
     took = [f"{row[key]:.0f} {words}" for key, words in (("seconds", "s"), ("cpu_seconds", "s of CPU")) if row.get(key)]
     took += [f"on node {row['node']}"] if row.get("node") else []
     lines += [", ".join(took)] if took else []

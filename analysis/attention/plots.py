@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures.drawing import COLOURS, as_text, new_figure, paper_style, save
+from analysis.figures.drawing import as_text, new_figure, paper_style, save
+from analysis.findings.series import COLOURS
 from routing.errors import InputError, nearest
 
 Array = NDArray[np.float64]

@@ -9,7 +9,8 @@ import numpy as np
 
 from analysis.attention.hiding import HidingCurves
 from analysis.attention.statistics import Array, LayerStatistics
-from analysis.figures.drawing import COLOURS, GREY, as_text, new_figure, paper_style, save
+from analysis.figures.drawing import GREY, as_text, new_figure, paper_style, save
+from analysis.findings.series import COLOURS
 
 
 def draw_statistics(

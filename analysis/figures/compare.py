@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures.drawing import BASELINE_STYLES, log_ticks, look, new_figure, paper_style, save
+from analysis.figures.drawing import log_ticks, new_figure, paper_style, save
+from analysis.findings.series import looks
 from analysis.words.words import axis_label, scale
 
 if TYPE_CHECKING:
     from routing.commands.compare import ModelComparison
 
-OTHER_STYLES = (("o", "#0072B2"), ("v", "#D55E00"), ("X", "#56B4E9"), ("*", "#8C6D31"))  # not used by baselines
-
 
 def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draw compare.png: a large mark for the mean of a model, small ones for its seeds."""
-    styles = _styles([row["name"] for row in compared.rows])
+    styles = looks([row["name"] for row in compared.rows])
     factor = scale(compared.metric)
     with paper_style():
         figure = new_figure(6.6, 3.6)
         ax = figure.subplots()
         for depth, row in enumerate(compared.rows):
-            marker, colour = styles[row["name"]]
+            marker, colour = styles[row["name"]].marker, styles[row["name"]].colour
             seeds = [run for run in compared.runs if run["name"] == row["name"]]
             if len(seeds) > 1:
                 x, y = [run["flops"] for run in seeds], [factor * run[compared.metric] for run in seeds]
@@ -33,7 +32,7 @@ def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[s
             ax.errorbar(
                 row["flops"],
                 factor * row[compared.metric],
-                yerr=factor * (row[f"{compared.metric}_sd"] or 0.0),
+                yerr=factor * row[f"{compared.metric}_sd"] if row[f"{compared.metric}_sd"] else None,
                 marker=marker,
                 color=colour,
                 markersize=7,
@@ -48,16 +47,11 @@ def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[s
         ax.set_xlabel(f"{axis_label('flops')}, log scale")
         ax.set_ylabel(axis_label(compared.metric))
         ax.set_title(compared.title)
-        figure.legend(loc="outside right upper", title="mean over seeds; bar: ± 1 sd", alignment="left")
+        repeated = len(compared.runs) > len(compared.rows)
+        figure.legend(
+            loc="outside right upper", title="mean over seeds; bar: ± 1 sd" if repeated else None, alignment="left"
+        )
         return save(figure, folder, "compare", formats)
-
-
-def _styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return marker and colour: baselines as in every figure, the others in order."""
-    markers, colours = zip(*OTHER_STYLES, strict=True)
-    others = [name for name in names if name not in BASELINE_STYLES]
-    looks = {name: look(index, colours, markers) for index, name in enumerate(others)}
-    return {name: BASELINE_STYLES[name] if name in BASELINE_STYLES else looks[name][::-1] for name in names}
 
 
 def _label(row: Mapping[str, Any]) -> str:

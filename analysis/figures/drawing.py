@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,28 +23,12 @@ from routing.objectives import Objective
 
 ColumnWidth = Literal["single", "double"]
 
-GREY, FRONT, KNEE, BLACK = "#B0B0B0", "#0072B2", "#D55E00", "#000000"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-MARKERS = ("o", "s", "D", "^", "P", "X", "v", "*")
-BASELINE_STYLES = {  # Okabe-Ito colours, and shapes for colour-blind readers
-    "full_compute": ("s", "#000000"),
-    "dense_matched": ("P", "#CC79A7"),
-    "no_routing": ("^", "#009E73"),
-    "cheap_compute": ("D", "#E69F00"),
-}
+GREY, FRONT, KNEE = "#B0B0B0", "#0072B2", "#D55E00"
 CONFIRMED = "p"
 """Marker of points that were trained again; nothing else has it."""
-OTHER_BASELINE = ("h", "#56B4E9")
-"""Marker and colour of a baseline of a plugin."""
 WIDTHS: dict[ColumnWidth, float] = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper
 FORMATS = ("png", "svg", "pdf")
 _collected: ContextVar[dict[str, Figure] | None] = ContextVar("collected", default=None)
-
-
-def look(index: int, colours: Sequence[str] = COLOURS, markers: Sequence[str] = MARKERS) -> tuple[str, str]:
-    """Return colour and marker of a series: after a round of colours the markers shift, so that no two look alike."""
-    turn, place = divmod(index, len(colours))
-    return colours[place], markers[(index + turn) % len(markers)]
 
 
 @contextmanager

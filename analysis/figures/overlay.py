@@ -13,12 +13,12 @@ from analysis.figures.drawing import (
     ColumnWidth,
     as_text,
     cost_axis,
-    look,
     new_figure,
     paper_style,
     place_legend,
     save,
 )
+from analysis.findings.series import look
 from analysis.words.words import axis_label, scale
 from routing.objectives import Objective
 
@@ -56,15 +56,15 @@ def draw_overlay(
         figure = new_figure(WIDTHS[width], 3.6 if width == "double" else 4.2)
         axes = figure.add_subplot()
         for index, surface in enumerate(surfaces):
-            colour, marker = look(index)
+            style = look(index)
             repeats = f" (by most of {surface.repeats})" if surface.repeats > 1 else ""
             axes.plot(
                 surface.middle[cost.metric],
                 surface.middle[task.metric] * factor,
                 drawstyle="steps-post",
-                marker=marker,
+                marker=style.marker,
                 markersize=4,
-                color=colour,
+                color=style.colour,
                 label=as_text(surface.name + repeats),
             )
             if surface.best is not None and surface.worst is not None:
@@ -72,7 +72,7 @@ def draw_overlay(
                 x = sorted({*upper[cost.metric], *lower[cost.metric]})
                 high = upper.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor
                 low = lower.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor
-                axes.fill_between(x, low, high, step="post", color=colour, alpha=0.2, linewidth=0)
+                axes.fill_between(x, low, high, step="post", color=style.colour, alpha=0.2, linewidth=0)
         cost_axis(axes, cost, everything[cost.metric])
         axes.set_ylabel(axis_label(task.metric))
         place_legend(figure, width)

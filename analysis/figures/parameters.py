@@ -12,22 +12,19 @@ from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter
 
 from analysis.figures.drawing import (
-    BASELINE_STYLES,
-    BLACK,
-    COLOURS,
     FRONT,
     GREY,
     WIDTHS,
     ColumnWidth,
     as_text,
     log_ticks,
-    look,
     new_figure,
     paper_style,
     save,
 )
 from analysis.findings.effects import ParallelAxis, is_few_counts, is_number, spans_decades
 from analysis.findings.importance import split_estimated
+from analysis.findings.series import BLACK, COLOURS, look, looks
 from analysis.words.words import axis_label, scale
 from routing.objectives import Objective
 
@@ -102,19 +99,28 @@ def draw_knob_curves(
         wide = width == "double"
         figure = new_figure(WIDTHS[width], 2.9 if wide else 4.6)
         panels = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
+        numbers = [int(curve["trial"].iloc[0]) for curve in curves]
+        named = [number for number in numbers if number in on_front]
+        styles = (
+            {number: look(index).colour for index, number in enumerate(named)} if len(named) <= len(COLOURS) else {}
+        )
         for axes, metric in zip(panels, (objective.metric, second), strict=True):
-            for curve in sorted(curves, key=lambda c: c["trial"].iloc[0] in on_front):
-                _knob_curve(axes, curve, metric, curve["trial"].iloc[0] in on_front)
+            for number, curve in sorted(zip(numbers, curves, strict=True), key=lambda one: one[0] in on_front):
+                front = number in on_front
+                label = f"trial {number}" if number in styles else "trials on the front" if front else "other trials"
+                _knob_curve(axes, curve, metric, styles.get(number, FRONT if front else GREY), label)
             axes.set_xlabel(as_text(knob))
             axes.set_ylabel(axis_label(metric))
         handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+        title = "coloured: on the front" if styles else None
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper" if wide else "outside lower center",
+                      title=title, ncols=1 if wide else 3)  # fmt: skip
         return save(figure, folder, f"sensitivity_{knob}", formats)
 
 
-def _knob_curve(axes: Axes, curve: pd.DataFrame, metric: str, front: bool) -> None:
+def _knob_curve(axes: Axes, curve: pd.DataFrame, metric: str, colour: str, label: str) -> None:
     x, y, default = curve["knob_value"], curve[metric] * scale(metric), curve["is_default"]
-    colour, label = (FRONT, "trials on the front") if front else (GREY, "other trials")
+    front = colour != GREY
     axes.plot(x, y, color=colour, linewidth=1.4 if front else 0.8, zorder=3 if front else 2, label=label)
     axes.plot(x[default], y[default], "o", color=BLACK, markersize=3, zorder=4, label="as trained")
 
@@ -133,20 +139,18 @@ def draw_levels(
         figure = new_figure(WIDTHS[width], 2.9 if wide else 5.4)
         panels = figure.subplots(*((1, len(tables)) if wide else (len(tables), 1)), squeeze=False).flatten()
         groups = sorted({str(group) for means in tables.values() for group in means["group"].unique()})
-        others = [group for group in groups if group not in BASELINE_STYLES]
-        looks = {group: look(index) for index, group in enumerate(others)}
-        looks |= {name: (BLACK, marker) for name, (marker, _) in BASELINE_STYLES.items()}  # as in every figure
+        styles = looks(groups)
         for axes, (metric, means) in zip(panels, tables.items(), strict=True):
             for group in groups:
-                rows, factor, (colour, marker) = means[means["group"] == group], scale(metric), looks[group]
+                rows, factor, style = means[means["group"] == group], scale(metric), styles[group]
                 middle = rows["mean"] * factor
-                bars = [(middle - rows["low"] * factor).fillna(0), (rows["high"] * factor - middle).fillna(0)]
+                bars = [middle - rows["low"] * factor, rows["high"] * factor - middle]
                 axes.errorbar(
                     rows["level"],
                     middle,
                     yerr=bars if metric not in ("flops",) else None,
-                    color=colour,
-                    marker=marker,
+                    color=style.colour,
+                    marker=style.marker,
                     capsize=2,
                     linewidth=1.2,
                     label=as_text(group) if metric == next(iter(tables)) else None,

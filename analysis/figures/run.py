@@ -19,7 +19,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from analysis.figures.drawing import COLOURS, FRONT, GREY, KNEE, new_figure, paper_style, save
+from analysis.figures.drawing import FRONT, GREY, KNEE, new_figure, paper_style, save
+from analysis.findings.series import COLOURS
 from analysis.words.words import axis_label, scale
 from routing.quantities import on_split, ordered, split_of
 

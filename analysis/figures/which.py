@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from analysis.figures import parameters, study
+from analysis.figures import front, parameters, study
 from analysis.figures.drawing import ColumnWidth
 from analysis.findings.effects import GRID_KEY, finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.findings.summary import Summary
@@ -32,7 +32,7 @@ def draw_all(
 ) -> list[Path]:
     """Draw every figure this study has something for; return the paths in reading order."""
     task = summary.results.objectives[0]
-    paths = study.draw_front(summary, formats, folder, width, confirmed, attained)
+    paths = front.draw_front(summary, formats, folder, width, confirmed, attained)
     paths += study.draw_hypervolume(summary, formats, folder, width)
     if compared is not None and not compared.empty:
         paths += study.draw_forest(compared, task, formats, folder, width)

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.findings.series import series
 from analysis.findings.summary import Summary
 from analysis.read.configs import varied_keys
 from analysis.read.objectives import measured
 from analysis.read.results import Results, default_points
 from analysis.words.words import axis_label, shown
-from routing.files.results_folder import COMPLETE
+from routing.files.results_folder import ARM, COMPLETE
 from routing.quantities import interval_of
 
 MAX_KEYS = 9
@@ -64,11 +65,9 @@ def spans_decades(values: pd.Series) -> bool:
 
 
 def level_means(trials: pd.DataFrame, key: str, metric: str) -> pd.DataFrame:
-    """Return ``group``, ``level``, ``n``, ``mean``, ``low``, ``high`` of a metric per level of a key and per model."""
+    """Return ``group``, ``level``, ``n``, ``mean``, ``low``, ``high`` of a metric per level of a key and per series."""
     rows = []
-    model = trials["model.name"].astype(str)
-    mode = trials["model.router.mode"] if "model.router.mode" in trials else pd.Series(None, index=trials.index)
-    group = model.where(mode.isna(), model + " " + mode.astype(str))
+    group = series(trials.drop(columns=ARM, errors="ignore"))
     for (name, level), own in trials.groupby([group.rename("group"), key], sort=True):
         interval = interval_of(metric, own[metric].astype(float))
         rows.append({"group": name, "level": level, "n": len(own), **interval._asdict()})

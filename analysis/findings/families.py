@@ -1,4 +1,4 @@
-"""What tells the points of a study apart, and which family of models owns which stretch of the front, in words."""
+"""Which family of models owns which stretch of the front, in words."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import pandas as pd
 
 from analysis.findings.baselines import is_baseline
 from analysis.findings.summary import Summary
-from analysis.read.configs import varied_keys
 from analysis.read.objectives import losses
 from analysis.words.words import name as metric_name
 from analysis.words.words import shown
-from routing.files.results_folder import ARM
 from routing.objectives import Objective
 
 BASELINE_FAMILY = "the dense baselines"
@@ -33,21 +31,6 @@ def family(table: pd.DataFrame) -> pd.Series:
     if "model.name" not in table:
         return pd.Series("", index=table.index)
     return table["model.name"].astype(str).mask(is_baseline(table), BASELINE_FAMILY)
-
-
-def kinds(points: pd.DataFrame, most: int) -> pd.Series | None:
-    """Return what a figure tells the points apart by, one text per row: the first of these with 2 to ``most`` values.
-
-    The arms of an ablation; else the models; else a mode that varies (``model.router.mode``, ``model.fusion.mode``).
-    Dense baselines are NaN but in an ablation. The series is named after its column. None where nothing fits.
-    """
-    columns = []
-    if ARM in points and points[ARM].notna().any():
-        columns = [points[ARM]]
-    elif "model.name" in points:
-        modes = [key for key in varied_keys(points) if key.endswith(".mode")]
-        columns = [points[key].mask(is_baseline(points)) for key in ("model.name", *modes)]
-    return next((column for column in columns if 1 < column.nunique() <= most), None)
 
 
 def stretches(front: pd.DataFrame) -> list[Stretch]:

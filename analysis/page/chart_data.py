@@ -1,64 +1,123 @@
-"""What the report page's chart and trial table show, as plain columns ready for JSON."""
+"""What the charts of a page show, as plain columns ready for JSON: axes, operating points, their series."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.findings.baselines import is_baseline
 from analysis.findings.confirmed import confirmed_row, error_bars
+from analysis.findings.series import looks_of, series
 from analysis.findings.summary import Summary
-from analysis.read.configs import config_keys, knob_value, varied_keys, yaml_value
+from analysis.page.columns import dictionary, has_numbers, numbers
+from analysis.page.trial_data import curves, trial_table, trials_of
+from analysis.read.configs import config_keys, knob_value
 from analysis.read.results import default_points
 from analysis.words.words import axis_label, scale
 from routing.files.results_folder import ARM, MEAN, OPERATING_POINT
-from routing.quantities import ordered
+from routing.objectives import Objective
+from routing.quantities import find, ordered
 
 MAX_CHART_POINTS = 20_000
 LATENCY = "ms_per_image"
 NO_AXES = ("trial", *OPERATING_POINT, ARM)
+SYMBOLS = {
+    "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross", "X": "x", "v": "triangle-down",
+    "*": "star", "<": "triangle-left", ">": "triangle-right", "d": "diamond-tall", "h": "hexagon2",
+}  # fmt: skip
+"""Shapes of the figures by the names that the chart library has for them."""
 
 
 def page_data(summary: Summary, confirmed: pd.DataFrame | None = None) -> dict[str, Any]:
-    """Return the page's data: axes, operating points, trials with their configuration, table columns.
+    """Return the data of a report: axes, operating points, trials with their configuration and curves, table columns.
 
     Args:
         confirmed: confirm.csv, whose points are drawn with bars.
     """
-    points = _with_latency(_chart_points(summary), summary.results.trials)
-    bars = pd.DataFrame() if confirmed is None else error_bars(confirmed, summary.results)
+    results = summary.results
+    points = with_latency(few_points(results.points, summary.front.index), results.trials)
+    bars = pd.DataFrame() if confirmed is None else error_bars(confirmed, results)
     if confirmed is not None and len(bars):
         points = _with_confirmed(points, confirmed, bars)
-    others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
-    axes = [name for name in dict.fromkeys([*ordered(others), *others]) if _has_numbers(points[name])]
-    objectives = [objective.metric for objective in summary.results.objectives]
-    axes = list(dict.fromkeys([*(name for name in objectives if name in points), *axes]))
-    trials = summary.results.trials
+    names = series(points)
+    row_of = {number: row for row, number in enumerate(results.trials["number"])}
     front = set(summary.front.index)
     return {
-        "objectives": objectives,
-        "axes": [{"name": name, "label": axis_label(name), "scale": scale(name)} for name in axes],
+        **chart_data(points, results.objectives, names),
+        "trial_of": [row_of.get(number, -1) for number in points["trial"]],
+        "front": [bool(index in front) for index in points.index],
+        "knee": [bool(index == summary.knee) for index in points.index],
+        "confirmed": _bars(bars),
+        "dropped": len(results.points) - len(points),
+        "trials": trials_of(results),
+        "curves": curves(summary, dict(zip(points["trial"], names, strict=True))),
+        "table": trial_table(results),
+    }
+
+
+def chart_data(points: pd.DataFrame, objectives: Sequence[Objective], names: pd.Series) -> dict[str, Any]:
+    """Return the axes, the points and their series of a chart.
+
+    Args:
+        names: of the series of every point, see ``findings.series``.
+    """
+    others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
+    axes = [name for name in dict.fromkeys([*ordered(others), *others]) if has_numbers(points[name])]
+    metrics = [objective.metric for objective in objectives]
+    axes = list(dict.fromkeys([*(name for name in metrics if name in points), *axes]))
+    declared = {objective.metric: objective for objective in objectives}
+    found = looks_of(points, names)
+    dense = is_baseline(points).groupby(names).all()
+    place = {name: index for index, name in enumerate(found)}
+    return {
+        "objectives": metrics,
+        "axes": [axis(name, declared.get(name)) for name in axes],
+        "series": [
+            {"name": name, "color": one.colour, "symbol": SYMBOLS[one.marker], "dense": bool(dense[name])}
+            for name, one in found.items()
+        ],
         "points": {
             "trial": points["trial"].tolist(),
-            "knob": _dictionary(points["knob"]),
-            "knob_value": _dictionary(points["knob_value"].map(knob_value, na_action="ignore")),
+            "series": [place[name] for name in names],
+            "knob": dictionary(points["knob"]),
+            "knob_value": dictionary(points["knob_value"].map(knob_value, na_action="ignore")),
             "is_default": [bool(value) for value in default_points(points)],
-            "front": [bool(index in front) for index in points.index],
-            "knee": [bool(index == summary.knee) for index in points.index],
             "values": {name: numbers(points[name]) for name in axes},
         },
-        "confirmed": _bars(bars),
-        "dropped": len(summary.results.points) - len(points),
-        "trials": {
-            "number": trials["number"].tolist(),
-            "keys": {key: _dictionary(trials[key]) for key in config_keys(trials)},
-            "arm": _dictionary(trials[ARM]) if ARM in trials else None,
-            "varied": varied_keys(trials),
-        },
-        "table": _table(summary),
     }
+
+
+def axis(name: str, objective: Objective | None = None) -> dict[str, Any]:
+    """Return what a page must know of a measured column: label, unit, digits, direction, logarithmic or not."""
+    known = find(name)
+    return {
+        "name": name,
+        "label": axis_label(name),
+        "scale": scale(name),
+        "digits": ".4g" if known is None else "count" if known.is_count else known.digits,
+        "unit": known.unit if known is not None and known.unit and not known.is_count else "",
+        "goal": objective.goal if objective else known.goal if known else None,
+        "log": objective.in_logs if objective else known is not None and known.scale == "log",
+    }
+
+
+def few_points(points: pd.DataFrame, always: pd.Index) -> pd.DataFrame:
+    """Return the points to draw: all, or ``always`` and evenly chosen others where a browser would choke."""
+    if len(points) <= MAX_CHART_POINTS:
+        return points
+    every = np.linspace(0, len(points) - 1, MAX_CHART_POINTS).astype(int)
+    return points.loc[points.index[every].union(always)]
+
+
+def with_latency(points: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the points with the inference time of their trial; it was measured at the default value of the knob."""
+    if LATENCY not in trials or LATENCY in points:
+        return points
+    measured = trials.set_index("number")[LATENCY].reindex(points["trial"])
+    return points.assign(**{LATENCY: measured.where(default_points(points).to_numpy()).to_numpy()})
 
 
 def _with_confirmed(points: pd.DataFrame, confirmed: pd.DataFrame, bars: pd.DataFrame) -> pd.DataFrame:
@@ -73,66 +132,11 @@ def _with_confirmed(points: pd.DataFrame, confirmed: pd.DataFrame, bars: pd.Data
 
 
 def _bars(bars: pd.DataFrame) -> dict[str, Any] | None:
-    """Return the confirmed points as the chart draws them, None without any."""
+    """Return the confirmed points as the chart draws them, None without any; a bar without length is none."""
     if bars.empty:
         return None
-    columns = {name: numbers(bars[name]) for name in ("x", "y", "y_low", "y_high")}
+    long = bars["y_high"] > bars["y_low"]
+    columns = {name: numbers(bars[name]) for name in ("x", "y")}
+    columns |= {name: numbers(bars[name].where(long)) for name in ("y_low", "y_high")}
     metric = str(bars["metric"].iloc[0])
-    return {**columns, "label": bars["label"].iloc[0], "metric": metric, "scale": scale(metric)}
-
-
-def _chart_points(summary: Summary) -> pd.DataFrame:
-    """Return the points to draw: all, or the front and evenly chosen others where a browser would choke."""
-    points = summary.results.points
-    if len(points) <= MAX_CHART_POINTS:
-        return points
-    every = np.linspace(0, len(points) - 1, MAX_CHART_POINTS).astype(int)
-    return points.loc[points.index[every].union(summary.front.index)]
-
-
-def _with_latency(points: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the points with the inference time of their trial; it was measured at the default value of the knob."""
-    if LATENCY not in trials or LATENCY in points:
-        return points
-    measured = trials.set_index("number")[LATENCY].reindex(points["trial"])
-    return points.assign(**{LATENCY: measured.where(default_points(points).to_numpy()).to_numpy()})
-
-
-def _table(summary: Summary) -> list[dict[str, Any]]:
-    """Return the columns of the trial table: a numeric one as numbers, another as text."""
-    trials = summary.results.trials
-    wanted = ["number", "state", "model.name", "model.router.mode"]
-    wanted += [objective.metric for objective in summary.results.objectives]
-    measured = [name for name in ordered(map(str, trials.columns)) if _has_numbers(trials[name])]
-    wanted += ["arm", "router_state", *measured, *varied_keys(trials), "seed", "reason"]
-    columns = []
-    for name in dict.fromkeys(wanted):
-        if name not in trials or (trials[name].isna().all() and name != "reason"):
-            continue
-        values = pd.to_numeric(trials[name], errors="coerce")
-        numeric = bool(values.notna().sum() == trials[name].notna().sum() and values.notna().any())
-        label = axis_label(name) if "." not in name else name
-        column: dict[str, Any] = {"name": name, "label": label, "numeric": numeric, "scale": scale(name)}
-        columns.append(column | {"cells": numbers(values) if numeric else _dictionary(trials[name])})
-    return columns
-
-
-def _has_numbers(values: pd.Series) -> bool:
-    return bool(pd.to_numeric(values, errors="coerce").notna().any())
-
-
-def numbers(values: Iterable[Any]) -> list[float | int | None]:
-    """Return numbers with seven digits, None for NaN: a page is read by people, the tables keep every digit."""
-    cleaned = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=float)
-    return [_short(value) if np.isfinite(value) else None for value in cleaned]
-
-
-def _short(value: float) -> float | int:
-    rounded = float(f"{value:.7g}")
-    return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
-
-
-def _dictionary(values: pd.Series) -> dict[str, list[Any]]:
-    """Return a column as its distinct YAML texts and an index into them per row, -1 where empty."""
-    codes, distinct = pd.factorize(values.astype(object), use_na_sentinel=True)
-    return {"values": [yaml_value(value) for value in distinct], "codes": codes.tolist()}
+    return {**columns, "label": bars["label"].iloc[0], "metric": metric}

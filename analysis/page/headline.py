@@ -11,10 +11,10 @@ from analysis.findings.confirmed import against_baseline, confirmed_row, reached
 from analysis.findings.dense_match import dense_matches
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
-from analysis.words.words import at_knob, name, scale, shown
+from analysis.words.words import at_knob, name, scale, shown, state_in_words
 from routing.claim import claim_of
 from routing.config.names import FULL_COMPUTE
-from routing.files.results_folder import COMPLETE
+from routing.files.results_folder import WARM_START
 from routing.objectives import Objective
 from routing.quantities import MULTIPLY_ADDS, find, heading
 
@@ -29,47 +29,46 @@ class KeyNumber:
 
 
 def cards(summary: Summary) -> list[KeyNumber]:
-    """Return the key numbers: best point, knee, cheapest match of full_compute, trials, hypervolume."""
-    objectives = summary.results.objectives
-    found = []
-    for label, row in (("Best", summary.best_row), ("Knee", summary.knee_row)):
+    """Return the numbers at the top: the claim against full_compute (else the hypervolume), the best, the knee."""
+    objectives, found = summary.results.objectives, []
+    match = _as_good_as_full(summary)
+    if match is not None:
+        ours, full = (" at ".join(_value(o, row) for o in objectives) for row in (match.row, match.full))
+        note = f"{ours} (trial {int(match.row['trial'])}) against {full}"
+        found.append(KeyNumber(f"Within 1 point of {FULL_COMPUTE}", f"{match.share:.0%} of its compute", note))
+    for label, row in (("Best", summary.best_row), ("Knee: more cost pays less beyond", summary.knee_row)):
         if row is not None:
             first, *rest = (_value(o, row) for o in objectives)
             found.append(KeyNumber(label, first, "; ".join([*rest, _who(row)])))
-    match = _as_good_as_full(summary)
-    if match is not None:
-        note = f"{_point(match.row, objectives)}; full_compute: {_point(match.full, objectives)}"
-        found.append(KeyNumber("As good as full_compute, within 1 point", f"{match.share:.0%} of its compute", note))
-    states = summary.states
-    others = ", ".join(f"{n} {state.lower()}" for state, n in states.items() if state != COMPLETE)
-    taken_over = int(summary.results.warm_started.sum())
-    others = "; ".join(
-        [others or "none stopped or failed", *([f"{taken_over} more of a warm start"] * (taken_over > 0))]
-    )
-    found.append(KeyNumber("Trials", f"{states.get(COMPLETE, 0)} finished", others))
-    note = f"{summary.scale}; against {_reference(summary)}"
-    found.append(KeyNumber("Hypervolume", f"{summary.hypervolume:.5g}", note))
+    if match is None:
+        found.append(
+            KeyNumber("Hypervolume", f"{summary.hypervolume:.4g}", f"{summary.scale}; against {_reference(summary)}")
+        )
     return found
 
 
+def progress(summary: Summary) -> str:
+    """Return how many trials are in which state, and the hypervolume reached."""
+    states = [f"{count} {state_in_words(state)}" for state, count in summary.states.items()]
+    taken_over = int(summary.results.warm_started.sum())
+    states += [f"{taken_over} {state_in_words(WARM_START)}"] if taken_over else []
+    volume = ""
+    if len(summary.front):
+        volume = f" Hypervolume {summary.hypervolume:.4g} ({summary.scale}; against {_reference(summary)})."
+    return f"Trials: {', '.join(states) or 'none has begun'}.{volume}"
+
+
 def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFrame | None = None) -> list[str]:
-    """Return the findings as sentences, the answers of an ablation first.
+    """Return what the numbers at the top do not say, as sentences; the answers of an ablation first.
 
     Args:
         confirmed: confirm.csv, where the study has been confirmed.
     """
     best, knee = summary.best_row, summary.knee_row
     if best is None or knee is None:
-        return ["No trial has finished with every objective measured: there is no front yet."]
-    objectives = summary.results.objectives
-    lines = [*answers, f"The best {name(objectives[0].metric)} is {_point(best, objectives)}."]
-    lines.append(f"The knee of the front, where more cost stops paying, is {_point(knee, objectives)}.")
+        return ["No trial has finished with every objective measured: there is no front yet.", progress(summary)]
+    lines = [*answers]
     match = _as_good_as_full(summary)
-    if match is not None:
-        lines.append(
-            f"The best full_compute reaches {_point(match.full, objectives)}; the cheapest point within 1 point of it "
-            f"needs {match.share:.1%} of its compute: {_point(match.row, objectives)}."
-        )
     lines += [*_against_dense(summary), *ownership(summary)]
     if summary.hypervolume == 0:
         lines.append(
@@ -80,8 +79,7 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
     picked = {"the best point": best, "the knee": knee}
     if match is not None:
         picked["the cheapest within 1 point of full_compute"] = match.row
-    lines.append(_confirmation(picked, summary, confirmed))
-    return lines
+    return [*lines, _confirmation(picked, summary, confirmed), progress(summary)]
 
 
 def _against_dense(summary: Summary) -> list[str]:
@@ -89,7 +87,12 @@ def _against_dense(summary: Summary) -> list[str]:
     found, objectives = dense_matches(summary), summary.results.objectives
     if found is None:
         return []
-    best = f"The best conditional point is {_point(found.best_row, objectives)}; "
+    is_best = summary.best_row is not None and found.best_row.name == summary.best_row.name
+    best = (
+        "The best point is conditional; "
+        if is_best
+        else (f"The best conditional point is {_point(found.best_row, objectives)}; ")
+    )
     if found.best is None:
         lines = [best + "no dense net of this study is as good."]
     else:

@@ -26,15 +26,29 @@ from analysis.findings.importance import NOTE as IMPORTANCE_NOTE
 from analysis.findings.importance import split_estimated
 from analysis.findings.summary import Summary
 from analysis.page.chart_data import page_data
-from analysis.page.headline import cards, chart_label, headline
+from analysis.page.headline import cards, chart_label, headline, progress
 from analysis.read.configs import knob_value
 from analysis.read.results import Results
 from analysis.words.tables import Column, Row, Table, table
-from analysis.words.words import axis_label, shown
+from analysis.words.words import axis_label, shown, state_in_words
 from routing import __version__
-from routing.files.results_folder import ARM, FAIL, FIGURES_FOLDER, PRUNED, STUDY_FILE
+from routing.files.results_folder import (
+    ARM,
+    CONFIRM_FILE,
+    CONFIRM_FOLDER,
+    ERROR_FILE,
+    FAIL,
+    FIGURES_FOLDER,
+    FRONT_FILE,
+    POINTS_FILE,
+    PRUNED,
+    STUDY_FILE,
+    TRIALS_FILE,
+)
 from routing.quantities import is_metric, ordered
 
+TRIAL_LINK = "#trial-{}"
+"""Address in the page that pins a trial."""
 MAX_PICTURES = 8
 PICTURE_WIDTH = 1400
 CAPTIONS = {
@@ -90,9 +104,13 @@ def templates() -> jinja2.Environment:
     )
 
 
-def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str:
-    """Return the report page as one HTML text that needs no other file and no network."""
-    results = summary.results
+def render(summary: Summary, figures: Sequence[Path], findings: Findings, refresh: int = 0) -> str:
+    """Return the report page as one HTML text that needs no other file and no network.
+
+    Args:
+        refresh: seconds after which the page loads itself again; 0: never, the study has ended.
+    """
+    results, data = summary.results, page_data(summary, findings.confirmed)
     context: dict[str, Any] = {
         "name": results.name,
         "question": str(results.study.get("question") or ""),
@@ -112,10 +130,12 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings) -> str
         "cost": cost_table(results),
         "environment": environment_table(results),
         "problems": results.problems,
+        "has_curves": data["curves"] is not None,
+        "tables": _linked_tables(results),
+        "refresh": refresh,
+        "progress": progress(summary),
         **_frame(),
-        "script": _asset("report.js"),
-        "data": _packed(json.dumps(page_data(summary, findings.confirmed), allow_nan=False, separators=(",", ":"))),
-        "library": _chart_library(),
+        **_script("report.js", data),
     }
     context["sections"] = _sections(context)
     return templates().get_template("report.html.j2").render(context)
@@ -140,13 +160,30 @@ def _frame() -> dict[str, Any]:
     }
 
 
+def _script(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Return what makes a page interactive: its script after the common ones, its data, the chart library."""
+    parts = ("common.js", "chart.js", "pins.js", "trials.js", "curves.js", name)
+    return {
+        "script": Markup("").join(_asset(part) for part in parts),
+        "data": _packed(json.dumps(data, allow_nan=False, separators=(",", ":"))),
+        "library": _chart_library(),
+    }
+
+
+def _linked_tables(results: Results) -> list[str]:
+    """Return the CSV files of the folder, relative to the page beside them."""
+    names = (FRONT_FILE, POINTS_FILE, TRIALS_FILE, f"{CONFIRM_FOLDER}/{CONFIRM_FILE}")
+    return [name for name in names if (results.folder / name).is_file()]
+
+
 def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
     """Return id and title of the sections that the page has, in its order."""
     named = [
-        ("front", "Front", True),
+        ("front-table", "Front", True),
         ("confirm", "Confirmed", context["confirm"]),
         ("ablation", "Ablation", context["ablations"]),
         ("trials", "Trials", True),
+        ("curves", "Learning curves", context["has_curves"]),
         ("failures", "Stopped and failed", context["failures"].rows),
         ("certificates", "Routers", context["certificates"].rows),
         ("importance", "Importance", context["importance"]),
@@ -187,7 +224,10 @@ def front_table(summary: Summary) -> Table:
     for index, row in summary.front.iterrows():
         cells = [_cell(c, row[c]) for c in columns]
         rows.append(Row(tuple(cells), "knee" if index == summary.knee else ""))
-    headings = [Column(axis_label(c) if "." not in c else c, c not in texts) for c in columns]
+    headings = [
+        Column(axis_label(c) if "." not in c else c, c not in texts, href=TRIAL_LINK if c == "trial" else "")
+        for c in columns
+    ]
     return table("The front, ordered by cost; the knee is shaded", headings, rows)
 
 
@@ -197,10 +237,18 @@ def _cell(column: str, value: Any) -> str:
 
 
 def failure_table(results: Results) -> Table:
-    """Return the trials that were stopped or failed, each with its reason."""
+    """Return the trials that were stopped or failed, each with its reason and the file that says more."""
     stopped = results.trials[results.trials["state"].isin([FAIL, PRUNED])]
-    rows = [[str(int(r["number"])), str(r["state"]), shown("reason", r["reason"])] for _, r in stopped.iterrows()]
-    return table("Trials that did not finish", [Column("trial", True), "state", Column("reason", wrap=True)], rows)
+    rows = []
+    for _, row in stopped.iterrows():
+        number, state, reason = int(row["number"]), state_in_words(row["state"]), shown("reason", row["reason"])
+        error = results.trial_folder(number) / ERROR_FILE
+        link = error.relative_to(results.folder).as_posix() if error.is_file() else ""
+        rows.append([str(number), state, reason, link])
+    linked = any(row[-1] for row in rows)
+    headings = [Column("trial", True, href=TRIAL_LINK), Column("state"), Column("reason", wrap=True)]
+    headings += [Column("traceback", href="{}")] if linked else []
+    return table("Trials that did not finish", headings, [row if linked else row[:-1] for row in rows])
 
 
 def importance_table(found: pd.DataFrame | None) -> Table | None:

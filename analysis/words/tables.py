@@ -17,11 +17,15 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading, whether it holds numbers (set flush right), whether its text may wrap."""
+    """A column: its heading, whether it holds numbers (set flush right), whether its text may wrap.
+
+    ``href`` is what a cell links on a page, ``{}`` in it the cell; empty: nothing.
+    """
 
     label: str
     number: bool = False
     wrap: bool = False
+    href: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from routing.files.results_folder import STATE_WORDS
 from routing.quantities import count, find, in_words, label
 
-__all__ = ["axis_label", "count", "name", "scale", "shown"]
+__all__ = ["axis_label", "count", "name", "scale", "shown", "state_in_words"]
 
 
 def scale(metric: str) -> float:
@@ -56,3 +57,8 @@ def _number_in(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def state_in_words(state: Any) -> str:
+    """Return the state of a trial as people read it; an unknown one as it is."""
+    return STATE_WORDS.get(str(state), str(state).lower())

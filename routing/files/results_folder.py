@@ -54,6 +54,15 @@ WAITING, RUNNING, COMPLETE, PRUNED, FAIL = "WAITING", "RUNNING", "COMPLETE", "PR
 """States in trials.csv, with Optuna's names; PRUNED is stopped early or refused before it started."""
 WARM_START = "WARM_START"
 """State of a trial that another study has run: it informs the sampler and counts for nothing else."""
+STATE_WORDS = {
+    COMPLETE: "complete",
+    PRUNED: "stopped early",
+    FAIL: "failed",
+    RUNNING: "running",
+    WAITING: "waiting",
+    WARM_START: "taken over",
+}
+"""States as people read them."""
 WARM_START_REASON = "warm start: "
 """Begins the reason of such a trial; folders of before 0.1.0 have no other sign of it."""
 WARM_START_ATTR = "warm_start"

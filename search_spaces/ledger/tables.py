@@ -27,6 +27,7 @@ from routing.files.results_folder import (
     OPERATING_POINT,
     POINTS_FILE,
     PRUNED,
+    STATE_WORDS,
     TEST_FILE,
     TRIAL_COLUMNS,
     TRIALS_FILE,
@@ -49,14 +50,8 @@ _INTERRUPTED = "INTERRUPTED"
 """In the summary: a failed trial whose setting was queued again, so that nothing is missing."""
 _REPLACED = "REPLACED"
 """A trial in whose place another one runs: it failed and is tried again, or its result cannot be read."""
-_WORDS = {
-    COMPLETE: "complete",
-    PRUNED: "stopped early",
-    FAIL: "failed",
-    _INTERRUPTED: "interrupted",
-    _REPLACED: "run again",
-    WARM_START: "taken over",
-}
+_WORDS = {state: STATE_WORDS[state] for state in (COMPLETE, PRUNED, FAIL)}
+_WORDS |= {_INTERRUPTED: "interrupted", _REPLACED: "run again", WARM_START: STATE_WORDS[WARM_START]}
 _CONTEXT = (ARM,)
 _STOPPED = ("rung", "rank", "peers")
 _COSTS = ("seconds", "cpu_seconds", "expected_flops", "node", *VERSION_COLUMNS.values())

@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from analysis.findings.fronts import dense_front
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
 from analysis.report import analyze
 from routing.config.run import RunConfig
 
@@ -80,7 +84,8 @@ def move_to_knee(browser: Any) -> None:
     browser.execute_script("document.getElementById('chart').scrollIntoView({block: 'center'})")
     time.sleep(0.3)
     x, y = browser.execute_script(
-        """const chart = document.getElementById('chart'), layout = chart._fullLayout, knee = chart.data.at(-1);
+        """const chart = document.getElementById('chart'), layout = chart._fullLayout;
+        const knee = chart.data.find(t => t.name === 'knee');
         const box = chart.getBoundingClientRect();
         return [box.left + layout._size.l + layout.xaxis.d2p(knee.x[0]),
                 box.top + layout._size.t + layout.yaxis.d2p(knee.y[0])]"""
@@ -124,29 +129,30 @@ def test_click_pins_a_config_that_runs_and_copies_it(page, finished, tmp_path):
     page.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
     move_to_knee(page)
     ActionChains(page).click().perform()
-    text = wait(page, "document.getElementById('pinned-yaml').textContent")
+    text = wait(page, "document.querySelector('#pinned pre')?.textContent")
     (tmp_path / "pinned.yaml").write_text(text)
     config = RunConfig.from_yaml(tmp_path / "pinned.yaml")
-    number = int(by_id(page, "pinned-title").text.split()[1].rstrip(":"))
+    number = int(page.find_element("css selector", "#pinned thead b").text.split()[1])
     trained = RunConfig.from_yaml(finished / "trials" / str(number) / "config.yaml")
     assert config.replace(**{"evaluation.knob_value": None}) == trained
-    by_id(page, "copy").click()
-    assert wait(page, "document.getElementById('copied').textContent") == "copied"
+    page.find_element("css selector", "#pinned .copy").click()
+    assert wait(page, "document.querySelector('#pinned .copied').textContent") == "copied"
     copied = page.execute_async_script("navigator.clipboard.readText().then(arguments[0], e => arguments[0]('' + e))")
     assert copied == text
-    by_id(page, "unpin").click()
+    page.find_element("css selector", "#pinned .unpin").click()
     assert not by_id(page, "pinned").is_displayed()
     assert errors(page) == []
 
 
 def test_filter_and_axes_redraw(page):
     before = by_id(page, "shown").text
+    page.find_element("css selector", "#filters summary").click()
     page.find_element("css selector", "#filter-model input[value=full_compute]").click()
     after = by_id(page, "shown").text
     assert before == "105 of 105 points"
     assert after == "102 of 105 points"
-    names = "document.getElementById('chart').data.filter(t => t.showlegend).map(t => t.name)"
-    assert "full_compute" not in page.execute_script(f"return {names}")
+    assert "full_compute" not in by_id(page, "legend").text
+    assert "cheap_compute" in by_id(page, "legend").text
     page.execute_script(
         "const x = document.getElementById('axis-x'); x.value = 'params'; x.dispatchEvent(new Event('change'))"
     )
@@ -156,6 +162,88 @@ def test_filter_and_axes_redraw(page):
         log.click()
         wait(page, f"document.getElementById('chart').layout.xaxis.type === '{kind}'")
     assert errors(page) == []
+
+
+def test_the_chart_is_above_the_fold_and_both_fronts_are_those_of_the_tables(browser, report, finished):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    )
+    try:
+        open_page(browser, report)
+        for element in ("#chart", ".cards"):
+            assert (
+                browser.execute_script(f"return document.querySelector('{element}').getBoundingClientRect().bottom")
+                < 800
+            )
+        lines = browser.execute_script(
+            "return document.getElementById('chart').data.filter(t => t.mode === 'lines').map(t => [t.name, t.x, t.y])"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    summary = summarise(read_results(finished))
+    for (name, x, y), front in zip(lines, (summary.front, dense_front(summary)), strict=True):
+        assert name.endswith(f"front ({len(front)})")
+        assert x == pytest.approx(front["flops"].tolist(), rel=1e-6)
+        assert y == pytest.approx((100 * front["val_accuracy"]).tolist(), rel=1e-6)
+
+
+def test_two_trials_stand_side_by_side_with_their_differences_and_files(browser, report):
+    browser.get("about:blank")
+    browser.get(report.as_uri() + "#trial-3")  # an address pins a trial
+    wait(browser, "document.documentElement.dataset.ready === 'yes'")
+    browser.execute_script("document.querySelector('#table a[href=\"#trial-5\"]').click()")
+    heads = [head.text for head in browser.find_elements("css selector", "#pinned thead b")]
+    assert heads == ["trial 3", "trial 5"]
+    marked = browser.execute_script(
+        "return [...document.querySelectorAll('#pinned tr.differs th')].map(h => h.textContent)"
+    )
+    assert "validation accuracy" in marked
+    assert "model.router.temperature" in marked
+    assert "model.aggregator" not in marked
+    links = browser.execute_script("return [...document.querySelectorAll('#pinned .files a')].map(a => a.href)")
+    assert {report.parent.as_uri() + "/trials/3/" + name for name in ("", "config.yaml", "history.csv")} <= set(links)
+    assert errors(browser) == []
+
+
+def test_learning_curves_hold_every_epoch(page, finished):
+    drawn = page.execute_script(
+        "return document.getElementById('curve-chart').data.map(t => [t.customdata[0], t.x.length, t.y.at(-1)])"
+    )
+    trials = read_results(finished).trials.set_index("number")
+    assert len(drawn) == 21
+    for number, epochs, last in drawn:
+        assert epochs == 4
+        assert last == pytest.approx(100 * trials.loc[number, "val_accuracy"], rel=1e-6)
+
+
+def test_points_far_below_the_front_are_a_button_away(browser, make_results):
+    folder = make_results(trials=14)
+    points = pd.read_csv(folder / "points.csv")
+    points["val_accuracy"] = points["val_accuracy"].where(points["model.name"] != "cheap_compute", 0.2)
+    points.loc[points["model.name"] == "cheap_compute", "flops"] = 3e5
+    points.to_csv(folder / "points.csv", index=False)
+    open_page(browser, analyze(folder).report)
+    low = "document.getElementById('chart')._fullLayout.yaxis.range[0]"
+    assert browser.execute_script(f"return {low}") > 40
+    assert by_id(browser, "show-all").text.startswith("Show all (")
+    by_id(browser, "show-all").click()
+    wait(browser, f"{low} < 20")
+    assert by_id(browser, "show-all").text == "Follow the front"
+
+
+def test_dark_mode_has_light_ink(browser, report):
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    )
+    try:
+        open_page(browser, report)
+        colours = browser.execute_script(
+            "const chart = document.getElementById('chart'); return [getComputedStyle(document.body).backgroundColor,"
+            "chart.layout.font.color, chart.data.find(t => t.name === 'full_compute').marker.color]"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert colours == ["rgb(18, 22, 27)", "#e6edf3", "#e6edf3"]
 
 
 def test_table_sorts_and_searches(page):
@@ -170,14 +258,14 @@ def test_table_sorts_and_searches(page):
         values = [float(text) for text in page.execute_script(f"return {cells}") if text]
         assert values == sorted(values, reverse=down)
         assert page.execute_script(f"return document.querySelectorAll('#table thead th')[{position}].ariaSort") == state
-    by_id(page, "search").send_keys("top_k pruned")
+    by_id(page, "search").send_keys("top_k stopped")
     wait(page, "document.getElementById('matching').textContent === '1 of 25 trials'")
     assert "rung 2: rank 5 of 6" in page.find_element("css selector", "#table tbody").text
 
 
 def test_keyboard_reaches_the_controls(page):
-    show = page.find_element("css selector", "#table tbody button")
-    show.send_keys("\n")
+    number = page.find_element("css selector", "#table tbody a")
+    number.send_keys("\n")
     assert by_id(page, "pinned").is_displayed()
     page.find_element("tag name", "body").send_keys("\ue00c")  # escape
     assert not by_id(page, "pinned").is_displayed()

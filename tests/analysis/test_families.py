@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from analysis.findings.dense_match import dense_matches
-from analysis.findings.families import family, kinds, ownership, stretches
+from analysis.findings.families import family, ownership, stretches
+from analysis.findings.fronts import dense_front, span
+from analysis.findings.series import BLACK, look, looks_of, series
 from analysis.findings.summary import Summary, summarise
 from analysis.page.headline import headline
 from analysis.read.results import Results
@@ -27,7 +30,7 @@ def summary_of(*rows: tuple[str, float, float]) -> Summary:
             for number, (model, accuracy, flops) in enumerate(rows)
         ]
     )
-    trials = pd.DataFrame({"number": points["trial"], "state": "COMPLETE", "train_seconds": 1.0})
+    trials = pd.DataFrame({"number": points["trial"], "state": "COMPLETE", "reason": None, "train_seconds": 1.0})
     results = Results(
         folder=Path("none"), study={"name": "x"}, objectives=OBJECTIVES, trials=trials, points=points, environment={}
     )
@@ -89,19 +92,34 @@ def test_points_are_told_apart_by_arm_then_model_then_mode() -> None:
             "arm": ["a", "b", "b", "c"],
         }
     )
-    found = kinds(table, most=3)
-    assert found is not None
-    assert (found.name, found.tolist()) == ("arm", ["a", "b", "b", "c"])
-    assert kinds(table, most=2) is None  # an ablation is read by its arms, or not at all
-    found = kinds(table.drop(columns="arm"), most=3)
-    assert found is not None
-    assert (found.name, found.dropna().to_dict()) == ("model.name", {1: "vit", 2: "aacn", 3: "aacn"})
-    one_family = table.drop(columns="arm").drop(index=1)
-    found = kinds(one_family, most=3)
-    assert found is not None
-    assert (found.name, found.dropna().to_dict()) == ("model.router.mode", {2: "top_k", 3: "random"})
-    assert kinds(one_family.assign(**{"model.router.mode": "top_k"}), most=3) is None
-    assert kinds(table[["model.router.mode"]], most=3) is None
+    assert series(table).tolist() == ["a", "b", "b", "c"]
+    free = table.drop(columns="arm")
+    assert series(table, most=2).tolist() == series(free, most=2).tolist() == ["full_compute", "vit", "aacn", "aacn"]
+    assert series(free).tolist() == ["full_compute", "vit", "aacn · top_k", "aacn · random"]
+    assert series(free.drop(index=1)).tolist() == ["full_compute", "top_k", "random"]
+    one_mode = free.drop(index=1).assign(**{"model.router.mode": "top_k"})
+    assert series(one_mode).tolist() == ["full_compute", "aacn", "aacn"]
+    assert series(table[["model.router.mode"]]).tolist() == [""] * 4
+    assert series(free[:0]).tolist() == []
+
+
+def test_dense_baselines_are_black_and_the_same_shape_in_every_picture() -> None:
+    table = pd.DataFrame({"model.name": ["vit", "full_compute", "dense_matched", "aacn"]})
+    found = looks_of(table, series(table))
+    assert (found["full_compute"].colour, found["full_compute"].marker) == (BLACK, "s")
+    assert found["dense_matched"].colour == BLACK
+    assert (found["aacn"], found["vit"]) == (look(0), look(1))
+    arms = pd.Series(["wide", "narrow", "conv", "aacn"])  # of an ablation, each of one model
+    named = looks_of(table.assign(arm=arms), arms)
+    assert named["narrow"] == found["full_compute"]
+
+
+def test_the_range_follows_the_front_and_its_best_dense_rival() -> None:
+    rows = [("aacn", 0.90, 2e5), ("aacn", 0.94, 3e5), ("cheap_compute", 0.3, 2.5e5), ("full_compute", 0.95, 1e6)]
+    summary = summary_of(*rows, ("aacn", 0.1, 5e5))
+    assert dense_front(summary)["model.name"].tolist() == ["cheap_compute", "full_compute"]
+    assert span(summary) == pytest.approx((0.90 - 0.06 * 0.05, 0.95 + 0.06 * 0.05))
+    assert span(summary, pd.Series([0.85])) == pytest.approx((0.85 - 0.06 * 0.1, 0.95 + 0.06 * 0.1))
 
 
 def test_a_saving_is_measured_against_the_cheapest_dense_net_as_good() -> None:

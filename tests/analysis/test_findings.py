@@ -19,7 +19,7 @@ from analysis.findings.dense_match import _cheapest_as_good
 from analysis.findings.effects import finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.findings.importance import importances, split_estimated
 from analysis.findings.summary import summarise
-from analysis.page.headline import cards
+from analysis.page.headline import progress
 from analysis.page.page import commands, importance_table
 from analysis.read.configs import as_searched, searched_keys, varied_keys, yaml_value
 from analysis.read.results import read_results
@@ -165,9 +165,9 @@ def test_trials_of_a_warm_start_are_not_finished_ones(make_results):
     summary = summarise(read_results(folder))
     assert summary.states["COMPLETE"] == 7
     assert "WARM_START" not in summary.states
-    (card,) = [card for card in cards(summary) if card.label == "Trials"]
-    assert card.value == "7 finished"
-    assert card.note.endswith("; 2 more of a warm start")
+    assert progress(summary).startswith(
+        "Trials: 7 complete, 1 stopped early, 1 failed, 1 running, 1 waiting, 2 taken over."
+    )
 
 
 def test_no_importance_from_few_trials_or_a_damaged_ledger(make_results):

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.figures import study as plots
-from analysis.figures.compare import _styles
-from analysis.figures.drawing import look, new_figure
+from analysis.figures.drawing import new_figure
+from analysis.figures.front import front_points
+from analysis.findings.series import look, looks
 from analysis.findings.summary import summarise
 from analysis.page.chart_data import page_data
 from analysis.page.page import _shrunk, pictured_trials
@@ -167,8 +167,8 @@ def test_three_objectives_have_a_front_that_can_be_seen(make_results):
 def front_line(folder):
     """Return line style and marker of the front in its figure."""
     axes = new_figure(4, 3).add_subplot()
-    plots._front_points(axes, summarise(read_results(folder)))
-    (line,) = (line for line in axes.lines if str(line.get_label()).startswith("front"))
+    front_points(axes, summarise(read_results(folder)))
+    (line,) = (line for line in axes.lines if str(line.get_label()).startswith("front ("))
     return line.get_linestyle(), line.get_marker()
 
 
@@ -234,9 +234,9 @@ def test_models_of_the_front_are_drawn_once_for_the_page(make_results, only_the_
 
 
 def test_no_two_series_look_alike():
-    assert len({look(index) for index in range(64)}) == 64
-    assert [look(index)[0] for index in range(8)] == [look(index)[0] for index in range(8, 16)]
-    styles = _styles(["a", "full_compute", "b", "c", "d", "e", "f"])
+    assert len({look(index) for index in range(49)}) == 49
+    assert [look(index).colour for index in range(7)] == [look(index).colour for index in range(7, 14)]
+    styles = looks(["a", "full_compute", "b", "c", "d", "e", "f"])
     assert len(set(styles.values())) == 7
 
 

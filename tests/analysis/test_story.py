@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_row_per_trial(folder: Path) -> None:
     rows = trial_rows(folder)
     assert [row["number"] for row in rows] == [0, 1, 2]
-    assert {row["state"] for row in rows} == {"COMPLETE"}
+    assert {row["state"] for row in rows} == {"complete"}
     assert all(row["model.name"] for row in rows)
 
 
