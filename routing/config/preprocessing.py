@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from routing.config.registry import DATASETS, MODELS
 from routing.config.section import DatasetSection, ModelSection, UnknownName, by_name
 from routing.errors import InputError, choices
-from routing.files.results_folder import CONFIG_FILE
+from routing.files.results_folder import BEST_FILE, CONFIG_FILE, MODEL_FILE
 from routing.files.yaml_io import load_file
 
 AUTO = "auto"
@@ -96,9 +96,9 @@ def _is_prepared(name: Any) -> bool:
     return name in DATASETS and set(KEYS) <= DATASETS.get(name).model_fields.keys()
 
 
-def _of_run(folder: Path) -> Preprocessing | None:
+def _of_run(weights: Path) -> Preprocessing | None:
     """Return how the run that weights are from saw its images; None where they are of no run on photographs."""
-    folder = folder if folder.is_dir() else folder.parent
+    folder = weights.parent if weights.name in (MODEL_FILE, BEST_FILE) else weights
     if not (folder / CONFIG_FILE).is_file():
         return None
     try:

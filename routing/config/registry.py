@@ -105,6 +105,7 @@ MODELS = Registry(
         "routed_vit": "routing.models.vit.section:RoutedVitSection",
         "timm_vit": "routing.models.vit.section:TimmVitSection",
         "torchvision_vit": "routing.models.vit.section:TorchvisionVitSection",
+        "transformers_vit": "routing.models.vit.section:TransformersVitSection",
         "aacn": "routing.models.aacn.section:AacnSection",
         "hyperiqa": "routing.models.hyperiqa.section:HyperIqaSection",
     },

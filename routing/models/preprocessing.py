@@ -13,6 +13,7 @@ from routing.config.preprocessing import Preprocessing
 from routing.errors import InputError, MissingPackage
 
 _TIMM_MODES = {"center": "shortest", "squash": "stretch", "border": "longest_pad"}
+_PIL_FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 _OPEN_CLIP_MODES = {"shortest": "shortest", "squash": "stretch", "longest": "longest_pad"}
 
 
@@ -73,6 +74,42 @@ def torchvision_preprocessing(architecture: str, weights: str | None) -> Preproc
         "std": _three(found.std),
     }
     return Preprocessing(f"torchvision's {architecture} ({name})", values)
+
+
+def transformers_preprocessing(name: str) -> Preprocessing | None:
+    """Return ``preprocessor_config.json`` of a folder or a name on the Hub as its image processor reads it.
+
+    None where there is none.
+
+    Raises:
+        MissingPackage: transformers is not installed.
+    """
+    try:
+        from transformers.models.auto.image_processing_auto import get_image_processor_config
+    except ImportError:
+        raise MissingPackage(
+            "model.name transformers_vit needs transformers: pip install 'routing-sweeps[transformers]'"
+        ) from None
+    try:
+        config = get_image_processor_config(name)
+    except Exception:  # a hub that does not answer raises anything; building the model reports it
+        return None
+    if not config:
+        return None
+    size, is_cut = config.get("size", 224), bool(config.get("do_center_crop", False))
+    resized = size if isinstance(size, int) else int(size.get("shortest_edge", size.get("height", 224)))
+    crop = config.get("crop_size", resized) if is_cut else resized
+    side = crop if isinstance(crop, int) else int(crop["height"])
+    keeps_shape = is_cut or (isinstance(size, dict) and "shortest_edge" in size)
+    values = {
+        "input_size": side,
+        "resize": "shortest" if keeps_shape else "stretch",
+        "crop_pct": _share(side, resized),
+        "interpolation": _PIL_FILTERS.get(config.get("resample", 2), "bilinear"),
+        "mean": _three(config.get("image_mean", (0.5,) * 3)),
+        "std": _three(config.get("image_std", (0.5,) * 3)),
+    }
+    return Preprocessing(f"the preprocessor_config.json of {name}", values, is_renormalised=True)
 
 
 def open_clip_view(config: Mapping[str, Any]) -> dict[str, Any]:

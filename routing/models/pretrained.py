@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,11 +120,17 @@ def keep_statistics(model: nn.Module, name: str, weights: str | None, info: Data
             as that run was.
         info: of the data, whose statistics its images are normalised by.
     """
-    scale = shift = None
     weights = _first_weights(weights)
-    if weights is not None:
-        mean, std = trained_statistics(name, weights)
-        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
+    keep_own_statistics(model, info, None if weights is None else trained_statistics(name, weights))
+
+
+def keep_own_statistics(model: nn.Module, info: DataInfo, own: tuple[Sequence[float], Sequence[float]] | None) -> None:
+    """Let ``renormalised`` give images to a model by its own mean and deviation, None: as they are."""
+    scale = shift = None
+    if own is not None:
+        mean, std, given_mean, given_std = (
+            torch.tensor(values).view(-1, 1, 1) for values in (*own, info.mean, info.std)
+        )
         scale, shift = given_std / std, (given_mean - mean) / std
     model.register_buffer("scale", scale, persistent=False)
     model.register_buffer("shift", shift, persistent=False)
@@ -146,19 +152,18 @@ def _first_weights(weights: str | None) -> str | None:
 
 
 def renormalised(model: nn.Module, images: Tensor) -> Tensor:
-    """Return images (B, 1 or 3, H, W) by the statistics of ``keep_statistics``, (B, 3, H, W) where there are some."""
+    """Return images (B, 1 or 3, H, W) by the statistics that were kept, (B, 3, H, W) where there are some."""
     scale, shift = model.scale, model.shift
     if not isinstance(scale, Tensor) or not isinstance(shift, Tensor):
         return images
     return images * scale + shift
 
 
-def trained_statistics(name: str, weights: str) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (3, 1, 1) of a torchvision model's weights; those of its default ones for a file."""
+def trained_statistics(name: str, weights: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Return mean and deviation of a torchvision model's weights; those of its default ones for a file."""
     from torchvision.models import get_model_weights
 
     known = get_model_weights(name)
     found = known[weights] if weights in known.__members__ else known["DEFAULT"]
     transforms = found.transforms()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
-    return mean, std
+    return transforms.mean, transforms.std

@@ -169,11 +169,16 @@ def test_auto_of_own_models_cuts_the_centre_out() -> None:
         assert (section.resize, section.crop_pct, section.input_size) == ("shortest", 1, 32)
 
 
-def test_auto_of_the_weights_of_a_run_is_as_the_run_was(tmp_path: Path) -> None:
+def test_auto_of_the_weights_of_a_run_is_as_the_run_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = auto({"name": "conv_net"}, resize="longest_pad", mean=[0.5, 0.5, 0.5], input_size=48)
     (tmp_path / "config.yaml").write_text(first.to_yaml())
-    section: Any = auto({"name": "vit", "weights": str(tmp_path)}).dataset
-    assert (section.resize, section.mean, section.input_size) == ("longest_pad", (0.5, 0.5, 0.5), 48)
+    for weights in (tmp_path, tmp_path / "model.safetensors"):
+        section: Any = auto({"name": "vit", "weights": str(weights)}).dataset
+        assert (section.resize, section.mean, section.input_size) == ("longest_pad", (0.5, 0.5, 0.5), 48)
+    monkeypatch.chdir(tmp_path)  # a config.yaml that has nothing to do with the weights
+    for name in ("DEFAULT", str(tmp_path / "weights.pth")):
+        section = auto({"name": "torchvision_net", "weights": name}).dataset
+        assert (section.resize, section.input_size) == ("shortest", 224)
 
 
 def test_auto_of_a_model_that_timm_does_not_have() -> None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from routing.config.run import RunConfig
@@ -21,6 +16,7 @@ from routing.models.vit.model import TimmVit
 from routing.models.vit.positions import Prefix
 from routing.models.vit.timm_hosts import TimmHost
 from routing.models.vit.token_pruning import pruned
+from tests.routing.literal_selection import attention_seen, literal_choice
 
 timm = pytest.importorskip("timm")
 
@@ -88,7 +84,7 @@ def test_kept_tokens_are_those_of_a_literal_loop(kind: tuple[str, int, int, bool
     """Attention as the library's own block computes it; then the four steps, one token after another."""
     model, images = build(kind)
     host, first = host_of(model), kind[2]
-    with _attention_seen() as seen:
+    with attention_seen() as seen:
         entering: list[Tensor] = []
         handle = host.blocks[1].register_forward_pre_hook(lambda _, args: entering.append(args[0]))
         model(images)
@@ -96,41 +92,9 @@ def test_kept_tokens_are_those_of_a_literal_loop(kind: tuple[str, int, int, bool
     normed = host.parts(host.blocks[1])[0](entering[0])
     with pruned(model, 2, 4, 0.5) as record:
         model(images)
+    assert record.kept is not None
     for image in range(2):
-        attention = seen[1][image].mean(dim=0)
-        count = attention.shape[0]
-        reader = attention[0] if kind[3] else attention.mean(dim=0)
-        ranked = sorted(range(first, count), key=lambda token: -float(reader[token]))
-        anchors, others = ranked[:2], sorted(ranked[2:])
-        importance = [float(sum(attention[a, t] for a in anchors)) / 2 for t in others]
-        vectors = normed[image]
-        diversity = [
-            1 - max(float(F.cosine_similarity(vectors[t], vectors[a], dim=0)) for a in anchors) for t in others
-        ]
-        score = [0.5 * i + 0.5 * d for i, d in zip(_scaled(importance), _scaled(diversity), strict=True)]
-        best = sorted(range(len(others)), key=lambda index: -score[index])[:4]
-        assert record.kept is not None
-        assert record.kept[image].tolist() == sorted([*range(first), *anchors, *(others[index] for index in best)])
-
-
-def _scaled(values: list[float]) -> list[float]:
-    return [(value - min(values)) / (max(values) - min(values)) for value in values]
-
-
-@contextmanager
-def _attention_seen() -> Iterator[list[Tensor]]:
-    """Collect softmax(q k^T / sqrt(E) + mask) (B, H, T, T) of every call of the fused kernel."""
-    seen: list[Tensor] = []
-    kernel = F.scaled_dot_product_attention
-
-    def spy(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, **others: Any) -> Tensor:
-        logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        seen.append((logits if attn_mask is None else logits + attn_mask).softmax(dim=-1))
-        return kernel(q, k, v, attn_mask=attn_mask, **others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "scaled_dot_product_attention", spy)
-        yield seen
+        assert record.kept[image].tolist() == literal_choice(seen[1][image], normed[image], first, kind[3])
 
 
 @torch.no_grad()

@@ -21,10 +21,12 @@ from routing.models.formula import multiply_adds
 from routing.models.pretrained import (
     fitting,
     is_run,
+    keep_own_statistics,
     load_run,
     load_state,
     one_line,
     pretrained_state,
+    renormalised,
 )
 from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
@@ -99,18 +101,12 @@ class TorchvisionNet(NamedNet):
 class TimmNet(NamedNet):
     """A classifier of timm, with images normalised by the mean and deviation that timm gives for it."""
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(self, section: TimmNetSection, info: DataInfo) -> None:
         network = _timm_network(section.architecture, info.num_outputs, info.input_size)
         super().__init__(network, section.architecture, section.resolutions, info)
         config = network.pretrained_cfg
         assert isinstance(config, dict)
-        mean, std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
-        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-        self.register_buffer("scale", given_std / std, persistent=False)
-        self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
+        keep_own_statistics(self, info, (config["mean"], config["std"]))
 
     def depth_order(self) -> list[list[nn.Parameter]]:
         """The network's layers as timm groups them."""
@@ -125,7 +121,7 @@ class TimmNet(NamedNet):
 
     def entry(self, images: Tensor) -> Tensor:
         """Three channels, scaled as the network expects."""
-        return super().entry(images * self.scale + self.shift)
+        return super().entry(renormalised(self, images))
 
     def initialise(self, section: TimmNetSection) -> None:  # type: ignore[override]
         """Load ``model.weights``; a classifier for another number of classes is left as it is."""

@@ -256,12 +256,13 @@ class TransformerClassifier(VisionModel):
 
     def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
         """Yield one output per setting; blocks before the first pruned one run once for all settings."""
-        entering = [self.embed(images)]
+        entering, positions = [self.embed(images)], self.host.positions()
         for value in values:
             pruning = self._setting(value)
             first = self.host.depth if pruning is None else pruning.start_layer
             while len(entering) <= first:
-                entering.append(self.host.blocks[len(entering) - 1](entering[-1]))
+                index = len(entering) - 1
+                entering.append(self.host.run(self.host.blocks[index], entering[-1], positions[index]))
             yield self._from_block(entering[first], first, pruning)
 
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """One adapter per host model, and the choice among them.
 
 Token pruning and attention analysis know models only through a ``Host``. Hosts: this project's ``VisionTransformer``,
-torchvision's, timm's plain transformers, open_clip's vision towers (or a whole open_clip model, whose tower is taken).
+torchvision's, timm's plain transformers, open_clip's vision towers (or a whole open_clip model, whose tower is taken),
+transformers' ViT, DINOv2 and CLIP.
 
 Shapes: B images, H heads, T tokens, D width.
 """
@@ -15,6 +16,7 @@ from routing.models.attention import SelfAttention
 from routing.models.vit.host import Host, SdpaMasksHost, child, is_instance
 from routing.models.vit.network import VisionTransformer
 from routing.models.vit.timm_hosts import timm_host
+from routing.models.vit.transformers_hosts import transformers_host
 
 __all__ = ["Host", "OpenClipHost", "OwnHost", "TorchvisionHost", "host_of"]
 
@@ -101,11 +103,12 @@ def host_of(model: nn.Module) -> Host:
         return OpenClipHost(tower)
     if is_instance(tower, "open_clip.timm_model", "TimmModel"):
         tower = child(tower, "trunk")
-    found = timm_host(tower)
+    found = timm_host(tower) or transformers_host(model)
     if found is not None:
         return found
     raise InputError(
         f"{type(tower).__name__}: token pruning and attention maps need a plain vision transformer, whose every block "
         "sees the same tokens (valid: this project's vit, torchvision's VisionTransformer, timm's VisionTransformer, "
-        "Eva or Beit, open_clip's VisionTransformer tower or one of these of timm)"
+        "Eva or Beit, open_clip's VisionTransformer tower or one of these of timm, transformers' ViTModel, Dinov2Model "
+        "or CLIPVisionModel)"
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.errors import InputError, MissingPackage, nearest
-from routing.models.pretrained import keep_statistics, one_line, renormalised
+from routing.models.pretrained import keep_own_statistics, keep_statistics, one_line, renormalised
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
@@ -97,17 +97,11 @@ class TimmVit(TransformerClassifier):
     Grey images are repeated to three channels; all are normalised with the mean and deviation that timm gives for it.
     """
 
-    scale: Tensor
-    shift: Tensor
-
     def __init__(self, section: TimmVitSection, info: DataInfo) -> None:
         _check_channels(info)
         core = _timm_model(section.architecture, num_classes=info.num_outputs, img_size=info.input_size)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
-        mean, std = (torch.tensor(core.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
-        given_mean, given_std = (torch.tensor(values).view(-1, 1, 1) for values in (info.mean, info.std))
-        self.register_buffer("scale", given_std / std, persistent=False)
-        self.register_buffer("shift", (given_mean - mean) / std, persistent=False)
+        keep_own_statistics(self, info, (core.pretrained_cfg["mean"], core.pretrained_cfg["std"]))
 
     def initialise(self, section: TimmVitSection) -> None:  # type: ignore[override]
         """Load ``model.weights``."""
@@ -118,7 +112,7 @@ class TimmVit(TransformerClassifier):
         """Patches, CLS, positions."""
         host = self.host
         assert isinstance(host, TimmHost)
-        return host.embed(images * self.scale + self.shift)
+        return host.embed(renormalised(self, images))
 
     def classify(self, tokens_BTD: Tensor) -> Tensor:
         """Norm, CLS, mean or attention pooling as the model has it, head."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from routing.config.preprocessing import Preprocessing
 from routing.config.registry import SELECTIONS
 from routing.config.section import ModelSection, Section, registered
-from routing.models.preprocessing import timm_preprocessing, torchvision_preprocessing
+from routing.models.preprocessing import timm_preprocessing, torchvision_preprocessing, transformers_preprocessing
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -139,6 +139,26 @@ class TimmVitSection(TransformerSection):
     def preprocessing(self) -> Preprocessing:
         """timm's of the architecture."""
         return timm_preprocessing(self.architecture)
+
+
+class TransformersVitSection(TransformerSection):
+    """An image classifier of Hugging Face's transformers on a plain vision transformer: ViT, DINOv2 or CLIP."""
+
+    builds: ClassVar[str] = "routing.models.vit.transformers_model:TransformersVit"
+
+    name: Literal["transformers_vit"] = "transformers_vit"
+    architecture: str = Field(
+        default="google/vit-base-patch16-224",
+        description="Folder with config.json, or name on the Hugging Face Hub, of a ViT, DINOv2 or CLIP vision model.",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="DEFAULT: those of the architecture; another folder like it; a run; or a file (.safetensors, ...).",
+    )
+
+    def preprocessing(self) -> Preprocessing | None:
+        """That of preprocessor_config.json."""
+        return transformers_preprocessing(self.architecture)
 
 
 class TorchvisionVitSection(TransformerSection):
