@@ -17,9 +17,8 @@ from analysis.figures.which import draw_all
 from analysis.findings.ablation import compare_arms
 from analysis.findings.confirmed import error_bars, read_confirmed
 from analysis.findings.importance import importances
-from analysis.findings.picks import choose
+from analysis.findings.picks import choose, within
 from analysis.findings.summary import Summary, summarise
-from analysis.read.objectives import losses
 from analysis.read.results import read_results
 from analysis.words.words import axis_label, scale, shown
 from routing.errors import InputError, choices
@@ -123,26 +122,12 @@ class StudyResults:
         ((key, limit),) = limits.items()
         if key in ("trial", "latency_ms"):
             return self._chosen(f"{key.removesuffix('_ms')}={limit:g}")
-        return self._within(key, limit)
+        return within(self._summary.results, key, limit)
 
     def _chosen(self, pick: str) -> pd.Series:
         from analysis.exports.export import latency
 
         return choose(self._summary, pick, lambda row: latency(self._summary, row))
-
-    def _within(self, key: str, limit: float) -> pd.Series:
-        objectives, points = self._summary.results.objectives, self.points
-        names = {o.metric: o for o in objectives} | {o.metric.removeprefix("val_"): o for o in objectives}
-        if key not in names:
-            raise InputError(f"pick: '{key}' is no objective of this study (valid: {choices(names)})")
-        objective = names[key]
-        fits = points[objective.sign * points[objective.metric] <= objective.sign * limit]
-        if fits.empty:
-            raise InputError(f"pick: no point has {key} {'>=' if objective.sign < 0 else '<='} {limit:g}")
-        vectors = pd.DataFrame(losses(fits, objectives))
-        place = objectives.index(objective)
-        others = [column for column in vectors if column != place]
-        return fits.iloc[vectors.sort_values([*others, place], kind="stable").index[0]]
 
     def model(self, point: pd.Series | str = "knee") -> SavedRun:
         """Return the trained model of a point (a row, or a pick), its knob set, ready to ``predict``."""

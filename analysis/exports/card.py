@@ -8,17 +8,20 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.exports.hub import front_matter
 from analysis.exports.latency import SingleImageLatency
 from analysis.exports.portable import Verified
+from analysis.exports.usage import usage
 from analysis.findings.certificates import WORDS
 from analysis.findings.confirmed import NO_SEEDS, confirmed_row, reached
 from analysis.findings.summary import Summary
-from analysis.words.words import axis_label, shown
+from analysis.words.words import at_knob, axis_label, name, shown
 from routing.config.run import RunConfig
+from routing.data import DataInfo
 from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.record import read_metrics
-from routing.files.results_folder import CARD_FILE, CONFIG_FILE, MODEL_FILE
+from routing.files.results_folder import CARD_FILE, CONFIG_FILE
 from routing.intervals import share_interval
 from routing.quantities import find, is_metric, ordered
 
@@ -26,6 +29,7 @@ LICENCES = {
     "digits": "scikit-learn's copy of the UCI optical recognition of handwritten digits data set (CC BY 4.0)",
     "quality": "crops of the two photographs that scikit-learn ships (CC BY 2.0)",
 }
+MAX_CLASSES = 20
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Card:
     confirmed: pd.DataFrame
     has_model: bool
     val_images: int | None = None
+    info: DataInfo | None = None
     latency: SingleImageLatency | None = None
     files: list[Verified] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -46,9 +51,10 @@ class Card:
 
 def write_card(card: Card, folder: Path) -> None:
     """Write card.md."""
-    name = card.config.model.name
+    model = card.config.model.name
     parts = [
-        f"# {name} on {card.config.dataset.name}: {card.pick} of {card.summary.results.name}",
+        front_matter(card, has_free_data=card.config.dataset.name in LICENCES),
+        f"# {model} on {card.config.dataset.name}: {card.pick} of {card.summary.results.name}",
         str(card.summary.results.study.get("question") or ""),
         "| what | value |\n|---|---|\n" + "\n".join(f"| {what} | {value} |" for what, value in _facts(card) if value),
         "Compute is multiply-adds per image (one multiply-add counts as 1), the mean of what was executed over the "
@@ -65,10 +71,22 @@ def write_card(card: Card, folder: Path) -> None:
     write_text(folder / CARD_FILE, "\n\n".join(part for part in parts if part) + "\n")
 
 
+def in_one_line(card: Card) -> str:
+    """Return which point it is, its values, its cost and its time: ``knee: trial 5 vit, 93.10 % ...``."""
+    row = card.row
+    models = (row.get(key) for key in ("model.name", "model.router.mode"))
+    who = " ".join([f"trial {int(row['trial'])}", *(word for word in models if isinstance(word, str) and word)])
+    objectives = card.summary.results.objectives
+    values = [f"{name(o.metric)} {shown(o.metric, row[o.metric])}" for o in objectives]
+    values += [card.latency.words()] if card.latency else []
+    return f"{card.pick}: {who}{at_knob(row.to_dict())}: {', '.join(values)}"
+
+
 def _facts(card: Card) -> list[tuple[str, str]]:
     row, results = card.row, card.summary.results
     facts = [("data", _data(card)), ("trial", str(int(row["trial"]))), ("seed", str(card.config.seed))]
     objectives = [objective.metric for objective in results.objectives]
+    facts += [("classes", _classes(card))]
     facts += [(axis_label(metric), _value(card, metric)) for metric in objectives]
     further = [name for name in ordered(map(str, row.index)) if is_metric(name) and name not in objectives]
     facts += [(axis_label(metric), shown(metric, row[metric])) for metric in further]
@@ -120,22 +138,14 @@ def _certificate(card: Card) -> str:
 def _usage(card: Card) -> str:
     if not card.has_model:
         return "The sweep did not keep this trial's weights; train it again as below, into this folder with `--out .`."
-    return (
-        f"`{MODEL_FILE}` holds the weights. From Python:\n\n"
-        '```python\nimport routing\n\nrun = routing.load(".")  # this folder\n'
-        'found = run.predict("photo.png")  # or a PIL image, a uint8 array (H, W, C), a list of them\n'
-        "print(found.labels, found.probabilities, found.multiply_adds)\n```\n\n"
-        "Images are resized and normalised as in training; floats, other channels and sizes that would have to be "
-        f"guessed are refused.{_preparation(card)}"
-    )
+    return usage(card.config, card.info, has_onnx=any(one.path.suffix == ".onnx" for one in card.files))
 
 
-def _preparation(card: Card) -> str:
-    """Return how an image file becomes what exported files take; they say it themselves as well."""
-    view = card.config.dataset.view()
-    if view is None:
-        return ""
-    return f" {view.words()} `model.onnx` and `model.pt2` take these pixels as uint8 and normalise them themselves."
+def _classes(card: Card) -> str:
+    names = card.info.class_names if card.info is not None else ()
+    shown_names = ", ".join(name.replace("|", r"\|").replace("\n", " ") for name in names[:MAX_CLASSES])
+    more = f", ... ({len(names)} in all; `model.safetensors` and exported files name them)"
+    return shown_names + (more if len(names) > MAX_CLASSES else "")
 
 
 def _licence(card: Card) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from analysis.exports.card import Card, write_card
+from analysis.exports.card import Card, in_one_line, write_card
 from analysis.exports.latency import SingleImageLatency, time_single_images
 from analysis.exports.portable import FILES, ExportFailed, Verified, export_model
 from analysis.findings.confirmed import read_confirmed
@@ -18,11 +18,12 @@ from analysis.findings.picks import choose, knob_of
 from analysis.findings.summary import Summary, summarise
 from analysis.read.results import Results, read_results
 from routing.config.run import RunConfig
+from routing.data import DataInfo
 from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_text
 from routing.files.links import check_links
 from routing.files.results_folder import BEST_FOLDER, CONFIG_FILE, MODEL_FILE
-from routing.files.tensors import load_tensors
+from routing.files.tensors import DATA, load_tensors
 from routing.saved import SavedRun, load
 
 CHECKED_IMAGES = 200
@@ -34,14 +35,17 @@ def export(
     out: str | Path | None = None,
     *,
     formats: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Write one folder per pick: config.yaml, model.safetensors (if the trial kept it), card.md and other formats.
 
     Args:
         results: a results folder.
-        picks: ``knee``, ``best``, ``budget=FLOPS``, ``latency=MS``, ``trial=ID``; see ``findings.picks.choose``.
+        picks: ``knee``, ``best``, ``accuracy=0.93``, ``budget=400k``, ``latency=0.5``, ``trial=ID``; see
+            ``findings.picks.choose``.
         out: where the folders go; ``RESULTS/best`` when None.
         formats: further files of the model: ``onnx``, ``torch_export``; each is checked on real validation images.
+        say: is told of every folder which point it is, its values, its cost and its time.
 
     Raises:
         InputError: an unknown pick, one that no point satisfies, or a format without what it needs.
@@ -50,7 +54,7 @@ def export(
     summary = summarise(read_results(results))
     chosen = {pick: choose(summary, pick, lambda row: latency(summary, row)) for pick in dict.fromkeys(picks)}
     target = summary.results.folder / BEST_FOLDER if out is None else Path(out)
-    return [_write(summary, pick, row, target / pick, formats) for pick, row in chosen.items()]
+    return [_write(summary, pick, row, target / pick, formats, say) for pick, row in chosen.items()]
 
 
 def export_point(summary: Summary, name: str, row: pd.Series, out: Path | None, formats: Sequence[str]) -> Path:
@@ -97,17 +101,25 @@ def _measure(saved: SavedRun, images: torch.Tensor) -> SingleImageLatency:
         torch.set_num_threads(threads)
 
 
-def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: Sequence[str]) -> Path:
+def _write(
+    summary: Summary,
+    pick: str,
+    row: pd.Series,
+    folder: Path,
+    formats: Sequence[str],
+    say: Callable[[str], None] | None = None,
+) -> Path:
     """Write the folder of one pick: all of it beside, and then in its place; a full disk leaves the one before."""
     results = summary.results
     config = point_config(results, row)
-    weights = results.trial_folder(int(row["trial"])) / MODEL_FILE
+    weights, about = results.trial_folder(int(row["trial"])) / MODEL_FILE, None
     if weights.exists():
-        load_tensors(weights)  # truncated ones are refused before anything is written
+        about = load_tensors(weights)[1].get(DATA)  # truncated ones are refused before anything is written
     elif formats:
         raise InputError(f"{weights}: no weights to export as {' or '.join(formats)}: the sweep did not keep them")
     declared = getattr(config.dataset, "num_val", None)
     card = Card(summary, pick, row, config, read_confirmed(results), has_model=weights.exists(), val_images=declared)
+    card.info = DataInfo.from_json(about) if about else None
     check_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
@@ -122,6 +134,8 @@ def _write(summary: Summary, pick: str, row: pd.Series, folder: Path, formats: S
                 (folder / name).unlink(missing_ok=True)
         for path in beside.iterdir():
             path.replace(folder / path.name)
+    if say is not None:
+        say(in_one_line(card))
     if failed is not None:
         raise failed
     return folder
@@ -133,6 +147,7 @@ def _add_formats(
     """Measure the model, write it in other formats, and say on its card what came of that; return what failed."""
     try:
         saved = load_point(results, row)
+        card.info = saved.info
         images, card.val_images = _validation_images(card.config)
         card.latency = _measure(saved, images)
     except InputError as error:  # weights of another model, or data that is not here: the rest is still of use

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from routing.saved import SavedRun
 FILES = {"onnx": "model.onnx", "torch_export": "model.pt2"}
 TOLERANCE = 1e-4
 AGREEMENT = 0.98
+BATCH = "batch"
 BATCHES = (1, 7, 32)
 
 Predict = Callable[[Tensor], Tensor]
@@ -186,6 +188,7 @@ def _save_onnx(program: Any, path: Path, said: dict[str, str]) -> Predict:
         custom_translation_table={torch.ops.aten.sort.stable: _stable_sort},
     )
     assert exported is not None
+    _name_batch(exported.model)
     exported.model.metadata_props.update(said)
     exported.save(str(path))
     options = onnxruntime.SessionOptions()
@@ -193,6 +196,20 @@ def _save_onnx(program: Any, path: Path, said: dict[str, str]) -> Predict:
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _name_batch(model: Any) -> None:
+    """Call the first axis of the input, wherever it shows again, ``batch``; the exporter invents a name like ``s7``."""
+    import onnx_ir
+
+    found = str(model.graph.inputs[0].shape[0])
+    values = {*model.graph.inputs, *(value for node in model.graph.all_nodes() for value in node.outputs)}
+    for value in values:
+        if value.shape is not None:
+            dims = [
+                re.sub(rf"\b{found}\b", BATCH, str(dim)) if not isinstance(dim, int) else dim for dim in value.shape
+            ]
+            value.shape = onnx_ir.Shape(dims)
 
 
 def _stable_sort(self: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:

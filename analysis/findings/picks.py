@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import pandas as pd
@@ -12,8 +13,11 @@ from analysis.read.configs import knob_value
 from analysis.read.objectives import losses
 from analysis.read.results import Results, default_points
 from routing.errors import InputError, choices, nearest
+from routing.objectives import Objective
 
-PICKS = ("knee", "best", "budget=FLOPS", "latency=MS", "trial=ID")
+PICKS = ("knee", "best", "accuracy=0.93", "budget=400k", "latency=0.5", "trial=ID")
+_NUMBER = re.compile(r"\s*([-+.\deE]+)\s*([kMGT%]?)\s*")
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "%": 0.01}
 
 Measure = Callable[[pd.Series], float]
 
@@ -22,8 +26,9 @@ def choose(summary: Summary, pick: str, latency_ms: Measure | None = None) -> pd
     """Return the row of points.csv that a pick names.
 
     Args:
-        pick: ``knee``, ``best`` (first objective), ``budget=FLOPS`` (best at that compute or less), ``latency=MS``
-            (best point of the front whose measured latency is that or less), ``trial=ID`` (its own setting).
+        pick: ``knee``, ``best`` (first objective), ``accuracy=0.93`` (the cheapest point that reaches it; any other
+            objective alike), ``budget=400k`` (best at that compute or less), ``latency=0.5`` (best point of the front
+            whose measured milliseconds are that or less), ``trial=ID`` (its own setting).
         latency_ms: measures a row's latency here, in milliseconds per image.
 
     Raises:
@@ -36,21 +41,25 @@ def choose(summary: Summary, pick: str, latency_ms: Measure | None = None) -> pd
             raise InputError(f"{summary.results.folder}: no finished trial to export yet")
         return row
     if equals and kind == "budget":
-        return _within_budget(summary.results, _number(pick, text))
+        return within(summary.results, "flops", _number(pick, text))
     if equals and kind == "latency" and latency_ms is not None:
         return _within_latency(summary, _number(pick, text), latency_ms)
     if equals and kind == "trial":
         return _default_point(summary.results, _number(pick, text))
+    if equals and kind in _limits(summary.results):
+        return within(summary.results, kind, _number(pick, text))
     raise InputError(f"unknown pick '{pick}'{nearest(pick, PICKS)} (valid: {choices(PICKS)})")
 
 
 def _number(pick: str, text: str) -> float:
+    """Return a number with k, M, G or T for multiply-adds, or % for a share."""
+    found = _NUMBER.fullmatch(text)
     try:
-        number = float(text)
+        number = float(found[1]) * _UNITS[found[2]] if found else math.nan
     except ValueError:
         number = math.nan
     if math.isnan(number):
-        raise InputError(f"--pick {pick}: '{text}' is not a number")
+        raise InputError(f"--pick {pick}: '{text}' is not a number (valid: 0.93, 93%, 400k, 1.2M)")
     return number
 
 
@@ -60,13 +69,35 @@ def _best_first(points: pd.DataFrame, results: Results) -> pd.DataFrame:
     return points.iloc[pd.DataFrame(vectors).sort_values(list(range(vectors.shape[1])), kind="stable").index]
 
 
-def _within_budget(results: Results, limit: float) -> pd.Series:
-    points = results.points
-    affordable = points[points["flops"] <= limit]
-    if affordable.empty:
-        cheapest = f"; the cheapest point has {points['flops'].min():.6g}" if len(points) else ""
-        raise InputError(f"{results.folder}: no point has flops <= {limit:.6g}{cheapest}")
-    return _best_first(affordable, results).iloc[0]
+def _limits(results: Results) -> dict[str, Objective]:
+    """Return the objectives by the names that a pick may use: ``val_accuracy`` and ``accuracy``."""
+    objectives = results.objectives
+    return {o.metric.removeprefix("val_"): o for o in objectives} | {o.metric: o for o in objectives}
+
+
+def within(results: Results, key: str, limit: float) -> pd.Series:
+    """Return the point that meets a limit of one objective and is best in the others, the first of them first.
+
+    Args:
+        key: an objective of the study, with or without ``val_``, or ``flops``.
+
+    Raises:
+        InputError: no such objective, or no point that meets the limit.
+    """
+    named, points = _limits(results), results.points
+    if key not in named and not (key == "flops" and key in points):
+        raise InputError(f"pick: '{key}' is no objective of this study (valid: {choices(named)})")
+    objective = named.get(key) or Objective(metric=key, goal="minimize")
+    column, sign = objective.metric, objective.sign
+    fits = points[sign * points[column] <= sign * limit]
+    if fits.empty:
+        nearest_one = points.loc[(sign * points[column]).idxmin(), column] if len(points) else None
+        best = "cheapest" if objective.is_cost else "best"
+        there = "" if nearest_one is None else f"; the {best} point has {nearest_one:.6g}"
+        raise InputError(f"{results.folder}: no point has {key} {'>=' if sign < 0 else '<='} {limit:.6g}{there}")
+    others = [one for one in results.objectives if one.metric != column]
+    order = pd.DataFrame(losses(fits, [*others, objective])).sort_values([*range(len(others) + 1)], kind="stable")
+    return fits.iloc[order.index[0]]
 
 
 def _within_latency(summary: Summary, limit: float, latency_ms: Measure) -> pd.Series:

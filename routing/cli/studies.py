@@ -133,7 +133,11 @@ def show(results: Path, trial: int | None) -> None:
 @click.command()
 @click.argument("results", type=click.Path(path_type=Path))
 @click.option(
-    "--pick", "picks", multiple=True, default=("knee",), help="knee, best, budget=FLOPS, latency=MS, trial=ID; several."
+    "--pick",
+    "picks",
+    multiple=True,
+    default=("knee",),
+    help="knee, best, accuracy=0.93, budget=400k, latency=0.5 (ms), trial=ID; several.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Default RESULTS/best.")
 @click.option("--onnx", is_flag=True, help="Also model.onnx, checked on validation images (extra `export`).")
@@ -144,9 +148,11 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, 
     from routing.commands.console import Phase, say
 
     formats = [name for name, wanted in (("onnx", onnx), ("torch_export", torch_export)) if wanted]
+    lines: list[str] = []
     with Phase("exporting"):
-        folders = export_picks(results, picks, out, formats=formats)
-    for folder in folders:
+        folders = export_picks(results, picks, out, formats=formats, say=lines.append)
+    for line, folder in zip(lines, folders, strict=True):
+        say(line)
         say(f"wrote {folder}")
 
 

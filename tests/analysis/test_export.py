@@ -6,15 +6,18 @@ import errno
 
 import pandas as pd
 import pytest
+import yaml
 
 from analysis.exports.export import export
 from analysis.findings.picks import choose
 from analysis.findings.summary import summarise
 from analysis.read.results import read_results
+from routing.cli import main
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.tensors import load_tensors
 from routing.files.yaml_io import dump, load_file
+from routing.quantities import count
 
 
 def test_trial_pick_writes_all_three_files(make_results):
@@ -41,6 +44,32 @@ def test_best_and_budget(make_results):
     assert choose(summary, "budget=4e5")["val_accuracy"] == within["val_accuracy"].max()
 
 
+def test_a_limit_of_any_objective_with_units(make_results):
+    summary = summarise(read_results(make_results()))
+    points = summary.results.points
+    for pick in ("accuracy=0.85", "accuracy=85%", "val_accuracy=0.85"):
+        row = choose(summary, pick)
+        assert row["val_accuracy"] >= 0.85
+        assert row["flops"] == points.loc[points["val_accuracy"] >= 0.85, "flops"].min()
+    for pick in ("budget=400k", "flops=0.4M", "budget=4e5"):
+        assert choose(summary, pick)["val_accuracy"] == points.loc[points["flops"] <= 4e5, "val_accuracy"].max()
+
+
+def test_export_says_which_point_it_is_and_the_card_begins_as_the_hub_reads_it(make_results, capsys):
+    folder = make_results(weights=False)
+    assert main(["export", str(folder), "--pick", "accuracy=85%"]) == 0
+    row = choose(summarise(read_results(folder)), "accuracy=85%")
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith(f"accuracy=85%: trial {row['trial']} attention_routing")
+    assert f"validation accuracy {row['val_accuracy']:.2%}".replace("%", " %") in said
+    assert f"compute {count(row['flops'])}" in said
+    matter = yaml.safe_load((folder / "best" / "accuracy=85%" / "card.md").read_text().split("---")[1])
+    (result,) = matter["model-index"][0]["results"]
+    assert (result["dataset"]["split"], result["metrics"][0]["type"]) == ("validation", "accuracy")
+    assert result["metrics"][0]["value"] == pytest.approx(row["val_accuracy"])
+    assert "one seed; chosen on this split" in result["metrics"][0]["name"]
+
+
 def test_knob_of_a_point_that_is_not_the_default(make_results):
     folder = make_results()
     summary = summarise(read_results(folder))
@@ -65,6 +94,9 @@ def test_without_kept_weights_the_card_says_how_to_get_them(make_results, tmp_pa
         ("nee", "unknown pick 'nee'; did you mean 'knee'"),
         ("budget", "unknown pick 'budget'"),
         ("budget=cheap", "'cheap' is not a number"),
+        ("budget=4kk", "'4kk' is not a number"),
+        ("accuracy=99%", r"no point has accuracy >= 0.99; the best point has 0\.88"),
+        ("acuracy=0.5", "unknown pick 'acuracy=0.5'; did you mean 'accuracy=0.93'"),
         ("budget=10", "no point has flops <= 10; the cheapest"),
         ("trial=400", "trial 400 has no finished point"),
     ],

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageOps
 
 from analysis.exports.portable import ExportFailed, Verified, about, export_model, traceable
+from analysis.exports.usage import _prepare, usage
 from routing.config.run import RunConfig
+from routing.data.view import View
 from routing.errors import InputError
 from routing.models import build_model
 from routing.saved import SavedRun
@@ -90,6 +94,8 @@ def test_routing_stays_conditional_in_onnx(images, tmp_path):
     verified = export_model(routed("learnable_threshold"), images, "onnx", tmp_path)
     found = onnx.load(verified.path)
     assert "NonZero" in {node.op_type for node in found.graph.node}
+    for value in (found.graph.input[0], found.graph.output[0]):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert {entry.key: entry.value for entry in found.metadata_props} == about(routed("learnable_threshold"))
 
 
@@ -155,3 +161,32 @@ def test_only_what_decides_can_decide_otherwise():
     path = Path("model.onnx")
     assert "goes the other way" in Verified(path, 64, 63, 1e-5, decides=True).words()
     assert "goes the other way" not in Verified(path, 64, 63, 1e-5).words()
+
+
+@pytest.mark.slow
+def test_the_code_on_the_card_reads_the_onnx_file(images, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    saved = saved_run(**{"model.name": "cheap_compute"})
+    export_model(saved, images, "onnx", tmp_path)
+    Image.fromarray(images[5, 0].numpy()).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    code = usage(saved.config, saved.info, has_onnx=True).split("```python")[2].split("```")[0]
+    exec(compile(code, "card.md", "exec"), {})
+    assert capsys.readouterr().out.strip() == saved.predict("photo.png").labels[0]
+
+
+@pytest.mark.parametrize("size", [(50, 31), (31, 50), (24, 24), (300, 200)])
+@pytest.mark.parametrize(
+    "view",
+    [
+        View(24, 24),
+        View(20, 24, interpolation="bicubic", crop_pct=0.9),
+        View(24, 24, resize="shortest", crop_pct=0.875, interpolation="bicubic"),
+        View(24, 24, resize="longest_pad", fill=(3, 2, 1)),
+    ],
+)
+def test_the_code_on_the_card_resizes_as_the_data_does(view, size):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    names = {"image": Image.fromarray(pixels), "Image": Image, "ImageOps": ImageOps}
+    exec(_prepare(view), names)
+    assert np.array_equal(np.asarray(names["image"]).transpose(2, 0, 1), view.fit(Image.fromarray(pixels)))
