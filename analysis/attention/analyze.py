@@ -137,17 +137,17 @@ def _pruning_effect(subject: Subject, images: Tensor, predicted: Tensor) -> Prun
     after = subject.predictions(images, pruning)
     held = []
     for batch in subject.images():
-        before = subject.attention(batch)[pruning.start_layer].patches_BHN().mean(dim=1)
-        kept = subject.attention(batch, pruning)[-1].kept
+        before = subject.attention(batch)[min(pruning.steps(model.host))]
+        kept, first = subject.attention(batch, pruning)[-1].kept, before.first_patch
         assert kept is not None
-        held.append(before.gather(1, kept[:, 1:] - 1).sum(dim=1))
+        held.append(before.patches_BHN().mean(dim=1).gather(1, kept[:, first:] - first).sum(dim=1))
     return PruningEffect(
         setting=f"{pruning.method}, {pruning.text().replace(',', ', ')}",
         correct_before=(predicted == subject.targets).numpy(),
         correct_after=(after == subject.targets).numpy(),
         same_prediction=float((after == predicted).double().mean()),
         attention_kept=torch.cat(held).double().numpy(),
-        kept_tokens=pruning.selection.num_kept,
+        kept_tokens=pruning.fewest_tokens(model.host),
         all_tokens=model.host.num_tokens,
         flops_before=model.dense_flops,
         flops_after=model.cost_at(pruning),

@@ -186,8 +186,6 @@ def _setting(looked_at: VisionModel, text: str | None) -> Pruning | None:
             )
         return None
     setting = model.reference.with_text(text) if text is not None else model.pruning
-    if text is None and setting is not None and setting.method == "merge":
-        return None  # merged tokens have no place in the image
-    if setting is not None:
-        setting.check(model.host.num_tokens, model.host.depth)
-    return setting
+    if text is None and setting is not None and not setting.keeps_places:
+        return None  # tokens without a place in the image cannot be drawn
+    return None if setting is None else setting.on(model.host)

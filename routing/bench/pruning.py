@@ -20,6 +20,7 @@ from routing.bench.timing import BAND_COLUMNS, devices, interleaved, ratio, runs
 from routing.config.registry import SELECTIONS
 from routing.data import DataInfo
 from routing.models.vit.model import Vit
+from routing.models.vit.schedule import Schedule
 from routing.models.vit.section import VitSection
 from routing.models.vit.token_pruning import Pruning, pruned_by
 from routing.models.vit.token_selection import Selection
@@ -27,6 +28,12 @@ from routing.training.seeding import prepare_process
 
 SELECTION = Selection(k_anchors=10, top_m=50, alpha=0.5)
 START_LAYER = 1
+SCHEDULES = {
+    "tome": Schedule(fewer=16),
+    "evit": Schedule(((3, 0.5), (6, 0.5), (9, 0.5))),
+    "amod": Schedule(tuple((block, 0.5) for block in range(1, 12, 2))),
+}
+"""Of methods that need one, for 12 blocks; the others keep ``SELECTION`` from ``START_LAYER`` on."""
 UNPRUNED = "unpruned"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCHITECTURES = {"vit_s_16": (384, 6), "vit_b_16": (768, 12)}  # width, heads; 12 blocks at 224 pixels: 197 tokens
@@ -88,17 +95,17 @@ def bench_pruning(
         precisions: ``fp32`` or ``bf16``, of weights and images.
         rounds: timed rounds at the largest batch; smaller batches get more, in the same time.
     """
-    settings = {method: Pruning(SELECTION, START_LAYER, method) for method in methods}
+    settings = {method: Pruning(SELECTION, START_LAYER, method, SCHEDULES.get(method)) for method in methods}
     for architecture in architectures:
         for precision in precisions:
             model = _model(architecture).to(device, DTYPES[precision])
             ways = {UNPRUNED: Way(model.core, model.dense_flops)}
             for method, pruning in settings.items():
                 ways[method] = Way(partial(run_pruned, model.core, pruning=pruning), model.cost_at(pruning))
-            fixed = {"tokens": f"{SELECTION.num_kept} of {model.host.num_tokens}"}
-            fixed |= {"device": device, "architecture": architecture, "precision": precision}
+            fixed = {"device": device, "architecture": architecture, "precision": precision}
             for row in over_batches(ways, batch_sizes, rounds, next(model.parameters())):
-                yield {**fixed, **row}
+                fewest = settings[row["method"]].fewest_tokens(model.host)
+                yield {**fixed, "tokens": f"{fewest} of {model.host.num_tokens}", **row}
 
 
 def _model(architecture: str) -> Vit:

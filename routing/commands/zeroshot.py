@@ -182,7 +182,7 @@ def _record(config: ZeroshotConfig, clip: ClipModel, split: Split, tally: _Tally
         **accuracies(torch.cat(tally.logits), split.targets.cpu()),
         "flops": flops,
         "ms_per_image": 1000 * statistics.median(tally.seconds_per_image),
-        "kept_tokens": tokens if pruning is None else pruning.selection.num_kept,
+        "kept_tokens": tokens if pruning is None else pruning.fewest_tokens(host_of(clip.tower)),
         "tokens": tokens,
         "images": len(split),
     }

@@ -17,7 +17,6 @@ from routing.errors import InputError, nearest
 from routing.models.vit.clip import DEFAULT_WEIGHTS
 from routing.models.vit.section import PruningSection
 from routing.models.vit.token_pruning import Pruning
-from routing.models.vit.token_selection import Selection
 
 
 class ZeroshotConfig(Section):
@@ -62,11 +61,7 @@ class ZeroshotConfig(Section):
 
     def setting(self) -> Pruning | None:
         """Return the pruning setting, or None."""
-        chosen = self.pruning
-        if chosen.method == "none":
-            return None
-        selection = Selection(chosen.k_anchors, chosen.top_m, chosen.alpha, chosen.direction, chosen.normalize)
-        return Pruning(selection, chosen.start_layer, chosen.method)
+        return Pruning.of(self.pruning)
 
 
 def _keys(tree: dict[str, Any]) -> list[str]:

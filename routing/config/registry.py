@@ -160,8 +160,12 @@ SELECTIONS = Registry(
     "token method",
     {
         "importance_diversity": "routing.models.vit.token_methods:ImportanceDiversity",
+        "tome": "routing.models.vit.block_methods:Tome",
+        "evit": "routing.models.vit.block_methods:Evit",
+        "amod": "routing.models.vit.block_methods:Amod",
         "random": "routing.models.vit.token_methods:Random",
         "cls_attention": "routing.models.vit.token_methods:ClsAttention",
+        "mean_attention": "routing.models.vit.token_methods:MeanAttention",
         "diversity": "routing.models.vit.token_methods:Diversity",
         "merge": "routing.models.vit.token_methods:Merge",
     },

@@ -8,7 +8,6 @@ Shapes: B images, T tokens (those before the patches first), K kept, D width.
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,10 +22,13 @@ from routing.models.base import CountedPart, KnobValue, ModelOutput, PartKey, Pa
 from routing.models.chain import Chain, Stage
 from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.block_methods import BlockMethod
 from routing.models.vit.hosts import Host, host_of
+from routing.models.vit.reducer import block_multiply_adds, part, run_blocks, units
 from routing.models.vit.section import PruningGridSection, PruningSection
-from routing.models.vit.token_pruning import UNPRUNED, Choice, KeptBlock, Pruning, pruned_by, reduce_tokens
-from routing.models.vit.token_selection import Selection
+from routing.models.vit.setting import UNPRUNED, Pruning
+from routing.models.vit.setting_grid import declared_grid, schedule_curve
+from routing.models.vit.token_pruning import pruned_by
 
 CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
 """Shares of tokens kept along the curve that is evaluated when no grid is declared."""
@@ -51,10 +53,10 @@ class TransformerClassifier(VisionModel):
         self.core = core
         self.image_shape = image_shape
         self.grid_settings = pruning.grid
-        method = "importance_diversity" if pruning.method == UNPRUNED else pruning.method
-        selection = Selection(pruning.k_anchors, pruning.top_m, pruning.alpha, pruning.direction, pruning.normalize)
-        selection = replace(selection, prefix=self.host.prefix)
-        self.reference = Pruning(selection, pruning.start_layer, method)
+        main = pruning.model_copy(update={"method": "importance_diversity"})
+        setting = Pruning.of(main if pruning.method == UNPRUNED else pruning)
+        assert setting is not None
+        self.reference = replace(setting, selection=replace(setting.selection, prefix=self.host.prefix))
         self.pruning = None if pruning.method == UNPRUNED else self.reference.on(self.host)
         self.dense_flops = self.cost_at(None)
         self._curve = self._settings()
@@ -114,37 +116,21 @@ class TransformerClassifier(VisionModel):
 
     def _from_block(self, tokens_BTD: Tensor, first: int, pruning: Pruning | None) -> ModelOutput:
         """Run the blocks from ``first`` on; what came before ran on all tokens."""
-        host, before = self.host, tokens_BTD.shape[1]
-        positions, kept_BK = host.positions(), None
-        for index, block in enumerate(host.blocks[first:], first):
-            if pruning is not None and index == pruning.start_layer:
-                tokens_BTD, kept_BK = reduce_tokens(host, block, pruning, tokens_BTD, positions[index])
-            tokens_BTD = host.run(block, tokens_BTD, positions[index].of(kept_BK, host.prefix.count, before))
-        kept = tokens_BTD.shape[1]
-        logits = self.classify(tokens_BTD).float()
-        units = {
-            key: torch.full((logits.shape[0],), count)
-            for key, count in self._units(pruning, num_tokens=before, kept=kept).items()
-        }
+        before = tokens_BTD.shape[1]
+        stream = run_blocks(self.host, pruning, tokens_BTD, first)
+        logits = self.classify(stream.tokens).float()
+        counts, fewest = self._units(pruning, before)
+        units = {key: torch.full((logits.shape[0],), count) for key, count in counts.items()}
         return ModelOutput(
             logits,
             units_executed=units,
-            routing_ratio=torch.full((logits.shape[0],), kept / before, dtype=torch.float64),
+            routing_ratio=torch.full((logits.shape[0],), fewest / before, dtype=torch.float64),
         )
 
-    def _units(
-        self, pruning: Pruning | None, num_tokens: int | None = None, kept: int | None = None
-    ) -> dict[PartKey, int]:
-        """Return how often every conditional part runs for one image (see ``executed_parts``)."""
-        host = self.host
-        num_tokens = num_tokens or host.num_tokens
-        if pruning is None:
-            return {PartKey("block", num_tokens): host.depth, **self._pool_units(num_tokens)}
-        kept = kept or pruning.selection.num_kept
-        before, after = PartKey("block", num_tokens), PartKey("block", kept)
-        units = {before: pruning.start_layer, PartKey("select", num_tokens, pruning): 1}
-        units[after] = units.get(after, 0) + host.depth - pruning.start_layer
-        return {**units, **self._pool_units(kept)}
+    def _units(self, pruning: Pruning | None, num_tokens: int | None = None) -> tuple[dict[PartKey, int], int]:
+        """Return how often every conditional part runs for one image (``executed_parts``), and its fewest tokens."""
+        found, last, fewest = units(self.host, pruning, num_tokens or self.host.num_tokens)
+        return {**found, **self._pool_units(last)}, fewest
 
     def pool(self) -> tuple[nn.Module, int] | None:
         """Return what pools tokens by attention before the head, and how many prefix tokens it leaves out, if any."""
@@ -156,11 +142,11 @@ class TransformerClassifier(VisionModel):
 
     def cost_at(self, pruning: Pruning | None) -> float:
         """Return multiply-adds per image at a setting; None is unpruned."""
-        units = {key: torch.tensor([count]) for key, count in self._units(pruning).items()}
+        units = {key: torch.tensor([count]) for key, count in self._units(pruning)[0].items()}
         return float(self.closed_form(units, 1)[0])
 
     def executed_parts(self, units_executed: Mapping[PartName, object]) -> dict[PartName, CountedPart]:
-        """Return patch embedding, head, and a part per key: a ``block`` on its tokens, a ``select`` among them."""
+        """Return patch embedding, head, and a part per key: a ``block`` on its tokens, a ``select`` among them, ..."""
         embedding, head = self.ends()
         width = self.host.width
         image = torch.zeros(1, *self.image_shape)
@@ -171,21 +157,8 @@ class TransformerClassifier(VisionModel):
             "head": CountedPart(head, (torch.zeros(1, width),), self._head_multiply_adds(head)),
         }
         for key in units_executed:
-            tokens, pruning = torch.zeros(1, key.tokens, width), key.setting
-            if key.kind == "pool":
-                parts[key] = self._counted_pool(key.tokens)
-            elif pruning is None:
-                block = self._counted_block()
-                parts[key] = CountedPart(block, (tokens,), self.block_multiply_adds(key.tokens), None)
-            else:
-                choice = Choice(self.host, self.host.blocks[pruning.start_layer], pruning)
-                parts[key] = CountedPart(choice, (tokens,), pruning.multiply_adds(self.host, key.tokens), None)
+            parts[key] = self._counted_pool(key.tokens) if key.kind == "pool" else part(self.host, key)
         return parts
-
-    def _counted_block(self) -> nn.Module:
-        """Return the last block; where attention is given positions, with those of its first tokens."""
-        has_positions = not self.host.positions()[-1].are_none
-        return KeptBlock(self.host, self.host.depth - 1) if has_positions else self.host.blocks[-1]
 
     def _counted_pool(self, num_tokens: int) -> CountedPart:
         """Return attention pooling: keys and values of every token, one query per latent, then projection and MLP."""
@@ -201,9 +174,8 @@ class TransformerClassifier(VisionModel):
         return CountedPart(pool, (torch.zeros(1, num_tokens, width),), cost + 2 * latents * num_tokens * width, None)
 
     def block_multiply_adds(self, num_tokens: int) -> int:
-        """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
-        each = self.host.projection_multiply_adds + self.host.mlp_multiply_adds
-        return num_tokens * each + 2 * num_tokens**2 * self.host.width
+        """Return the closed form of one block."""
+        return block_multiply_adds(self.host, num_tokens)
 
     @staticmethod
     def _head_multiply_adds(head: nn.Module) -> int:
@@ -215,7 +187,7 @@ class TransformerClassifier(VisionModel):
 
     def nominal_units(self) -> dict[PartName, float]:
         """Return how often each part runs at the configured pruning; known before training."""
-        return {key: float(count) for key, count in self._units(self.pruning).items()}
+        return {key: float(count) for key, count in self._units(self.pruning)[0].items()}
 
     @property
     def default_knob_value(self) -> KnobValue:
@@ -232,20 +204,23 @@ class TransformerClassifier(VisionModel):
         if host.depth < 2:
             return []
         declared = self.grid_settings != PruningGridSection()
-        settings = _declared_grid(self.reference, self.grid_settings) if declared else self._short_curve()
-        fitting = [p for p in settings if p.selection.num_kept <= host.num_tokens]
+        settings = declared_grid(self.reference, self.grid_settings, host) if declared else self._short_curve()
+        fitting = [p for p in settings if p.schedule or p.selection.num_kept <= host.num_tokens]
         if declared and not fitting:
             raise InputError(
                 f"model.pruning.grid: every setting keeps more tokens than the model has ({host.num_tokens}); lower "
                 "k_anchors or top_m"
             )
         for pruning in fitting:
-            pruning.check(host.num_tokens, host.depth)
+            pruning.on(host)
         return fitting
 
     def _short_curve(self) -> Iterator[Pruning]:
         """Yield settings over shares of tokens, one fifth of them anchors, from the second and the middle block."""
         host = self.host
+        if self.reference.schedule is not None or self.reference.acting.needs_schedule:
+            yield from schedule_curve(self.reference, host)
+            return
         for start_layer in sorted({1, max(1, host.depth // 2)}):
             for share in CURVE_SHARES:
                 first = host.prefix.count
@@ -256,13 +231,14 @@ class TransformerClassifier(VisionModel):
 
     def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
         """Yield one output per setting; blocks before the first pruned one run once for all settings."""
-        entering, positions = [self.embed(images)], self.host.positions()
+        host, entering = self.host, [self.embed(images)]
+        positions = host.positions()
         for value in values:
             pruning = self._setting(value)
-            first = self.host.depth if pruning is None else pruning.start_layer
+            first = min({} if pruning is None else pruning.steps(host, entering[0].shape[1]), default=host.depth)
             while len(entering) <= first:
                 index = len(entering) - 1
-                entering.append(self.host.run(self.host.blocks[index], entering[-1], positions[index]))
+                entering.append(host.run(host.blocks[index], entering[-1], positions[index]))
             yield self._from_block(entering[first], first, pruning)
 
     def attention_maps(self, images: Tensor) -> dict[str, Tensor]:
@@ -274,13 +250,18 @@ class TransformerClassifier(VisionModel):
         """Return the attention of every block on all tokens, or under a pruning setting on those kept.
 
         Raises:
-            InputError: the setting merges tokens.
+            InputError: the setting merges tokens, or acts inside blocks.
         """
+        if pruning is not None and isinstance(pruning.acting, BlockMethod):
+            raise InputError(
+                f"attention under pruning.method '{pruning.method}' cannot be drawn: its tokens have no place in the "
+                "image (valid: a method that keeps tokens as they are, such as importance_diversity)"
+            )
         with pruned_by(self.core, pruning) as record:
             maps = self.attention_maps(images)
         layers, host = [], self.host
         for index, (name, layer) in enumerate(maps.items()):
-            kept = record.kept if pruning is not None and index >= pruning.start_layer else None
+            kept = record.kept_at(index)
             if layer.shape[3] != host.num_tokens and kept is None:
                 raise InputError("merged tokens have no place in the image: attention under 'merge' cannot be drawn")
             layers.append(
@@ -306,7 +287,7 @@ class TransformerClassifier(VisionModel):
                 raise InputError(f"evaluation.knob_value {value}: {key} is no part of it; set model.pruning.{key}")
         pruning = self._setting(value)
         if pruning is not None:
-            pruning.check(self.host.num_tokens, self.host.depth)
+            pruning.on(self.host)
 
     def set_knob(self, value: KnobValue) -> None:
         """Make a setting the default."""
@@ -343,16 +324,3 @@ class Ending(nn.Module):
     def forward(self, tokens_BTD: Tensor) -> Tensor:
         """Return logits (B, classes)."""
         return self.model.classify(tokens_BTD)
-
-
-def _declared_grid(reference: Pruning, grid: PruningGridSection) -> Iterator[Pruning]:
-    """Yield every combination of a declared grid, start_layer outermost, so that neighbours share blocks."""
-    chosen = reference.selection
-    for start_layer, k_anchors, top_m, alpha in itertools.product(
-        grid.start_layer or (reference.start_layer,),
-        grid.k_anchors or (chosen.k_anchors,),
-        grid.top_m or (chosen.top_m,),
-        grid.alpha or (chosen.alpha,),
-    ):
-        selection = replace(chosen, k_anchors=k_anchors, top_m=top_m, alpha=alpha)
-        yield replace(reference, selection=selection, start_layer=start_layer)

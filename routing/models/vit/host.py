@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,17 @@ class Host(ABC):
     """A transformer whose every block sees the same tokens, as pruning and analysis see it.
 
     blocks: in order. grid: patches (rows, columns). prefix: the tokens before the patches.
+    out_branch, attention_branch, mlp_branch: names of what follows the attended values inside attention, of what
+        scales the output of attention, and of the MLP with its norm and scale, each in order; names that a block does
+        not have are left out. A host without them cannot be reduced inside a block.
     """
 
     blocks: Sequence[nn.Module]
     grid: tuple[int, int]
     prefix: Prefix = Prefix()
+    out_branch: ClassVar[tuple[str, ...]] = ()
+    attention_branch: ClassVar[tuple[str, ...]] = ()
+    mlp_branch: ClassVar[tuple[str, ...]] = ()
 
     @property
     def num_patches(self) -> int:
@@ -150,6 +156,14 @@ class Host(ABC):
 
         return AttentionInput(normed_BTD, keys, queries, positions.bias)
 
+    def attention_output(self, attention: nn.Module, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
+        """Return what attention gives (B, T, D) from the attended values of every head."""
+        return branch(attention, self.out_branch, mixed_BHTE.transpose(1, 2).flatten(2))
+
+    def branches(self, block: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return ``attention_branch`` and ``mlp_branch`` of a block."""
+        return self.attention_branch, self.mlp_branch
+
     def rotated(
         self, attention: nn.Module, values_BHRE: Tensor, positions: Positions, rows_BR: Tensor | None
     ) -> Tensor:
@@ -177,6 +191,17 @@ class SdpaMasksHost(Host):
 def linear_multiply_adds(module: nn.Module) -> int:
     """Return the multiply-adds of all linear layers in ``module`` for one token."""
     return sum(layer.in_features * layer.out_features for layer in module.modules() if isinstance(layer, nn.Linear))
+
+
+def branch(module: nn.Module, names: Sequence[str], values: Tensor) -> Tensor:
+    """Send values through submodules, and scale them by parameters, of these names; absent ones are left out."""
+    for name in names:
+        part = getattr(module, name, None)
+        if isinstance(part, nn.Module):
+            values = part(values)
+        elif isinstance(part, Tensor):
+            values = part * values
+    return values
 
 
 def is_instance(model: object, module: str, *names: str) -> bool:

@@ -24,6 +24,10 @@ __all__ = ["Host", "OpenClipHost", "OwnHost", "TorchvisionHost", "host_of"]
 class OwnHost(SdpaMasksHost):
     """This project's ``VisionTransformer``."""
 
+    out_branch = ("out_proj",)
+    attention_branch = ("dropout",)
+    mlp_branch = ("norm_2", "mlp")
+
     def __init__(self, model: VisionTransformer) -> None:
         self.blocks = list(model.blocks)
         self.grid = (model.grid, model.grid)
@@ -46,6 +50,10 @@ class OwnHost(SdpaMasksHost):
 class TorchvisionHost(Host):
     """``torchvision.models.VisionTransformer``."""
 
+    out_branch = ("out_proj",)
+    attention_branch = ("dropout",)
+    mlp_branch = ("ln_2", "mlp")
+
     def __init__(self, model: nn.Module) -> None:
         self.blocks = list(child(child(model, "encoder"), "layers").children())
         side = int(model.image_size) // int(model.patch_size)
@@ -58,6 +66,10 @@ class TorchvisionHost(Host):
 
 class OpenClipHost(Host):
     """open_clip's ``VisionTransformer``, with its default or its custom blocks."""
+
+    out_branch = ("ln_inner", "out_proj", "out_drop")
+    attention_branch = ("ln_attn", "ls_1")
+    mlp_branch = ("ln_2", "mlp", "ls_2")
 
     def __init__(self, model: nn.Module) -> None:
         transformer = child(model, "transformer")
@@ -85,6 +97,11 @@ class OpenClipHost(Host):
         """Custom attention may normalise queries and keys."""
         norm = getattr(attention, ("ln_q", "ln_k")[index], None)
         return values_BHRE if norm is None else norm(values_BHRE)
+
+    def attention_output(self, attention: nn.Module, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
+        """Custom attention may scale its heads."""
+        scale = getattr(attention, "head_scale", None)
+        return super().attention_output(attention, normed_BTD, mixed_BHTE if scale is None else mixed_BHTE * scale)
 
 
 def host_of(model: nn.Module) -> Host:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from routing.config.preprocessing import Preprocessing
 from routing.config.registry import SELECTIONS
 from routing.config.section import ModelSection, Section, registered
+from routing.errors import InputError
 from routing.models.preprocessing import timm_preprocessing, torchvision_preprocessing, transformers_preprocessing
+from routing.models.vit.schedule import Schedule
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,6 +21,23 @@ TokenMethodName = Annotated[
     str, registered(SELECTIONS, "none"), Field(json_schema_extra={"enum": ["none", *SELECTIONS]})
 ]
 TorchvisionName = Literal["vit_b_16", "vit_b_32", "vit_l_16", "vit_l_32", "vit_h_14"]
+
+
+def _schedule_text(value: Any) -> Any:
+    """Return a schedule as text, which is a value like any other in tables, ledgers and knob values."""
+    if value is None:
+        return None
+    try:
+        return Schedule.of(value).text()
+    except InputError as error:
+        raise ValueError(str(error).removeprefix("pruning.schedule").lstrip(": ")) from None
+
+
+ScheduleText = Annotated[
+    str,
+    BeforeValidator(_schedule_text),
+    Field(json_schema_extra={"type": ["object", "integer", "string"], "examples": [{4: 0.7, 7: 0.7, 10: 0.7}, 8]}),
+]
 
 
 class PruningGridSection(Section):
@@ -31,6 +50,12 @@ class PruningGridSection(Section):
     top_m: tuple[Count, ...] = Field(default=(), description="Values of top_m to evaluate.")
     alpha: tuple[Share, ...] = Field(default=(), description="Values of alpha to evaluate.")
     start_layer: tuple[Layer, ...] = Field(default=(), description="Values of start_layer to evaluate.")
+    schedule: tuple[ScheduleText, ...] = Field(default=(), description="Schedules to evaluate.")
+    keep_rate: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(),
+        description="Keep rates to evaluate: of every block of the schedule; where it is a count per block, of all "
+        "patches in the end; without a schedule, at start_layer.",
+    )
 
 
 class PruningSection(Section):
@@ -43,6 +68,11 @@ class PruningSection(Section):
     top_m: int = Field(default=50, ge=1, le=100_000, description="Further tokens, by score.")
     alpha: float = Field(default=0.5, ge=0, le=1, description="Weight of importance against diversity.")
     start_layer: int = Field(default=1, ge=1, le=1000, description="First block on fewer tokens; blocks count from 0.")
+    schedule: ScheduleText | None = Field(
+        default=None,
+        description="In place of k_anchors + top_m at start_layer: {block: share or number of the patches present that "
+        "stay}, or a count: this many fewer in every block.",
+    )
     direction: Literal["anchor_to_token", "token_to_anchor"] = Field(
         default="anchor_to_token", description="Whose attention is importance; the second needs the full map."
     )

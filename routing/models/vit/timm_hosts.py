@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
-from routing.models.vit.host import Host, SdpaMasksHost, child, is_instance, linear_multiply_adds
+from routing.models.vit.host import Host, SdpaMasksHost, branch, child, is_instance, linear_multiply_adds
 from routing.models.vit.positions import Positions, Prefix, rope_of
 
 _VIT, _EVA, _BEIT = (f"timm.models.{name}" for name in ("vision_transformer", "eva", "beit"))
@@ -45,6 +45,9 @@ class TimmHost(SdpaMasksHost):
     plain_blocks: tuple[str, ...] = ("Block",)
     post_norm_blocks: tuple[str, ...] = ("ResPostBlock",)
     module = _VIT
+    out_branch = ("proj", "proj_drop")
+    attention_branch = ("gamma_1", "ls1", "drop_path1")
+    mlp_branch = ("norm2", "mlp", "gamma_2", "ls2", "drop_path2")
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -94,6 +97,18 @@ class TimmHost(SdpaMasksHost):
         """Attention may normalise queries and keys."""
         norm = getattr(attention, ("q_norm", "k_norm")[index], None)
         return values_BHRE if norm is None else norm(values_BHRE)
+
+    def attention_output(self, attention: nn.Module, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
+        """Attention may have a norm and a gate before its projection."""
+        gate = getattr(attention, "gate", None)
+        mixed_BTD = branch(attention, ("norm",), mixed_BHTE.transpose(1, 2).flatten(2))
+        return branch(attention, self.out_branch, mixed_BTD if gate is None else mixed_BTD * gate(normed_BTD).sigmoid())
+
+    def branches(self, block: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Where the norms follow attention and MLP, they do so inside their branches."""
+        if not is_instance(block, self.module, *self.post_norm_blocks):
+            return super().branches(block)
+        return ("norm1", "drop_path1"), ("mlp", "norm2", "drop_path2")
 
     def embed(self, images: Tensor) -> Tensor:
         """Return the tokens (B, T, D) that enter the first block."""

@@ -44,10 +44,15 @@ class BlockSize:
 class TokenMethod(ABC):
     """Base of every method that keeps some tokens and drops the others.
 
-    ``takes_mask``: whether it works where attention has masks or positions, which belong to tokens of the image.
+    source: where it comes from. reads: what it reads of a setting beside how many tokens stay. takes_mask: whether it
+    works where attention has masks or positions, which belong to tokens of the image.
     """
 
+    source: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()
+    needs_schedule: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = True
+    first_block: ClassVar[int] = 1
 
     @abstractmethod
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
@@ -72,6 +77,9 @@ class TokenMethod(ABC):
 class ImportanceDiversity(TokenMethod):
     """Anchors, importance, diversity, score."""
 
+    source = "this project"
+    reads = ("k_anchors", "alpha")
+
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
         """See ``token_selection.importance_diversity``."""
         return token_selection.importance_diversity(source, selection)
@@ -89,6 +97,8 @@ class ImportanceDiversity(TokenMethod):
 class Random(TokenMethod):
     """Control: tokens at random."""
 
+    source = "control"
+
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
         """See ``token_selection.random``."""
         return token_selection.random(source, selection)
@@ -101,6 +111,8 @@ class Random(TokenMethod):
 class ClsAttention(TokenMethod):
     """Control: the highest attention of CLS."""
 
+    source = "control; EViT (arXiv:2202.07800) without its fusion, before the block"
+
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
         """See ``token_selection.cls_attention``."""
         return token_selection.cls_attention(source, selection)
@@ -110,8 +122,25 @@ class ClsAttention(TokenMethod):
         return block.keys + block.reader(selection)
 
 
+class MeanAttention(TokenMethod):
+    """Control: the highest mean attention of all tokens."""
+
+    source = "control"
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """See ``token_selection.mean_attention``."""
+        return token_selection.mean_attention(source, selection)
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """Keys and all rows of attention."""
+        return block.keys + block.tokens * block.attention_row
+
+
 class Diversity(TokenMethod):
     """Control: anchors, and the others by diversity alone."""
+
+    source = "control"
+    reads = ("k_anchors",)
 
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
         """See ``token_selection.diversity``."""
@@ -125,7 +154,8 @@ class Diversity(TokenMethod):
 class Merge(TokenMethod):
     """Control: similar tokens are averaged, none is dropped; similarity is measured on the keys."""
 
-    takes_mask: ClassVar[bool] = False
+    source = "control; ToMe's matching (arXiv:2210.09461), all in one place"
+    takes_mask = False
 
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
         """Never asked: every token stays, in a mean."""

@@ -18,7 +18,7 @@ D width of a token, K kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -78,6 +78,11 @@ class Selection:
     def num_kept(self) -> int:
         """P + k + m, with a class token alone before the patches 1 + k + m."""
         return self.prefix.count + self.k_anchors + self.top_m
+
+    def keeping(self, count: int) -> Selection:
+        """Return the choice of ``count`` patches in all, 2 at least: the anchors as far as they go, then the rest."""
+        anchors = min(self.k_anchors, count - 1)
+        return replace(self, k_anchors=anchors, top_m=count - anchors)
 
     def check(self, num_tokens: int | None = None) -> None:
         """Raise ``InputError`` for values out of range, or more kept tokens than there are."""
@@ -147,7 +152,7 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     if selection.alpha < 1:
         diversity_BT = _diversity(source.tokens, anchors_BK)
         score_BT = score_BT + (1 - selection.alpha) * _scaled(diversity_BT, compared_BT, selection.normalize)
-    _check_finite({_reader(selection.prefix): attention_BT, "score of a token": score_BT})
+    check_finite({reader_name(selection.prefix): attention_BT, "score of a token": score_BT})
     rest_BM = _best(source, score_BT, candidates_BT, selection.top_m)
     return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
@@ -159,7 +164,7 @@ def diversity(source: AttentionInput, selection: Selection) -> Tensor:
     anchors_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors)
     candidates_BT = _candidates(source, selection.prefix, anchors_BK)
     diversity_BT = _diversity(source.tokens, anchors_BK)
-    _check_finite({_reader(selection.prefix): attention_BT, "score of a token": diversity_BT})
+    check_finite({reader_name(selection.prefix): attention_BT, "score of a token": diversity_BT})
     rest_BM = _best(source, diversity_BT, candidates_BT, selection.top_m)
     return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
@@ -168,8 +173,17 @@ def cls_attention(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the k + m tokens with the highest attention of CLS (EViT, arXiv:2202.07800, without its fusion)."""
     selection.check(source.tokens.shape[1])
     attention_BT = _read(source, source.keys(), selection.prefix)
-    _check_finite({_reader(selection.prefix): attention_BT})
+    check_finite({reader_name(selection.prefix): attention_BT})
     best_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors + selection.top_m)
+    return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
+
+
+def mean_attention(source: AttentionInput, selection: Selection) -> Tensor:
+    """Control: the k + m tokens with the highest mean attention of all tokens, which takes every row of attention."""
+    selection.check(source.tokens.shape[1])
+    received_BT = _read(source, source.keys(), replace(selection.prefix, has_cls=False))
+    check_finite({"attention that a token receives": received_BT})
+    best_BK = _anchors(received_BT, selection.prefix, selection.k_anchors + selection.top_m)
     return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
 
@@ -210,7 +224,7 @@ def _read(source: AttentionInput, keys_BHTE: Tensor, prefix: Prefix) -> Tensor:
     return _attention_of(source, keys_BHTE, readers).mean(dim=1)
 
 
-def _reader(prefix: Prefix) -> str:
+def reader_name(prefix: Prefix) -> str:
     return "attention of CLS" if prefix.has_cls else "attention that a token receives"
 
 
@@ -264,7 +278,7 @@ def _best(source: AttentionInput, score_BT: Tensor, candidates_BT: Tensor, count
     return score_BT.masked_fill(~candidates_BT, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def _check_finite(values: dict[str, Tensor]) -> None:
+def check_finite(values: dict[str, Tensor]) -> None:
     """Raise ``InputError`` where one of the values by name is not finite; on a GPU the host waits once for them all."""
     if torch.compiler.is_compiling():  # an exported graph cannot branch on values
         return

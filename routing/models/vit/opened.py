@@ -1,0 +1,116 @@
+"""A block of a host taken apart, so that tokens can be merged or dropped between its attention and its MLP.
+
+Run one after the other, ``attend`` and ``feed`` are the block itself, with the same multiply-adds.
+
+Shapes: B images, H heads, T tokens, D width, E = D / H.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from routing.errors import InputError
+from routing.models.attention import attention_rows
+from routing.models.vit.host import Host, branch
+from routing.models.vit.positions import Positions
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Tokens after the attention of a block.
+
+    tokens: (B, T, D), the shortcut added. queries, keys: (B, H, T, E), as attention used them. bias: added to its
+    logits, or None. rows: the attention (B, H, T, T) itself, where it was asked for.
+    """
+
+    tokens: Tensor
+    queries: Tensor
+    keys: Tensor
+    bias: Tensor | None
+    rows: Tensor | None = None
+
+    def reader_BT(self, has_cls: bool) -> Tensor:
+        """Return the attention (B, T) of the first token, or else the mean that a token receives; heads averaged."""
+        if self.rows is not None:
+            return (self.rows[:, :, :1] if has_cls else self.rows).mean(dim=(1, 2))
+        queries, bias = self.queries, self.bias
+        if has_cls:
+            queries, bias = queries[:, :, :1], bias if bias is None else bias[:, :, :1]
+        return attention_rows(queries, self.keys, bias).mean(dim=(1, 2))
+
+
+def attend(
+    host: Host,
+    block: nn.Module,
+    tokens_BTD: Tensor,
+    positions: Positions,
+    *,
+    sizes_BT: Tensor | None = None,
+    with_rows: bool = False,
+    present_BT: Tensor | None = None,
+) -> Attended:
+    """Run the attention of a block and its shortcut.
+
+    Args:
+        sizes_BT: how many tokens each stands for: proportional attention, softmax(q k^T / sqrt(E) + log size).
+        with_rows: also return the attention itself; no further products, but the fused kernel is not used.
+        present_BT: 1 for tokens that are there, 0 for others, which only they themselves attend to; it has a gradient.
+
+    Raises:
+        InputError: a host that does not say how its blocks are built.
+    """
+    if not host.out_branch:
+        raise InputError(f"{type(block).__name__}: tokens of this model cannot be reduced inside a block")
+    norm, attention = host.parts(block)
+    weight, offset = host.in_projection(attention)
+    normed_BTD = norm(tokens_BTD)
+    projected = F.linear(normed_BTD, weight, offset).unflatten(2, (3, host.heads(attention), -1))
+    queries, keys, values = projected.permute(2, 0, 3, 1, 4)
+    queries, keys = (
+        host.rotated(attention, host.normed_head(attention, rows, index), positions, None).to(values.dtype)
+        for index, rows in enumerate((queries, keys))
+    )
+    bias = positions.bias
+    if sizes_BT is not None:
+        logs = sizes_BT.float().log()[:, None, None]
+        bias = logs if bias is None else bias + logs
+    dropout = _dropout(attention)
+    rows_BHTT = None
+    if present_BT is not None:
+        rows_BHTT = _among(attention_rows(queries, keys, bias), present_BT)
+    elif with_rows:
+        rows_BHTT = attention_rows(queries, keys, bias)
+    if rows_BHTT is None:
+        bias_used = None if bias is None else bias.to(queries.dtype)
+        mixed_BHTE = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias_used, dropout_p=dropout)
+    else:
+        mixed_BHTE = F.dropout(rows_BHTT, dropout).to(values.dtype) @ values
+    out_BTD = branch(block, host.branches(block)[0], host.attention_output(attention, normed_BTD, mixed_BHTE))
+    return Attended(tokens_BTD + out_BTD, queries, keys, bias, rows_BHTT)
+
+
+def feed(host: Host, block: nn.Module, tokens_BTD: Tensor) -> Tensor:
+    """Run the MLP of a block and its shortcut."""
+    return tokens_BTD + branch(block, host.branches(block)[1], tokens_BTD)
+
+
+def _among(rows_BHTT: Tensor, present_BT: Tensor) -> Tensor:
+    """Return the attention that goes to tokens that are there, and to itself, made to sum to 1 again."""
+    itself = torch.eye(present_BT.shape[1], device=present_BT.device)
+    seen_BTT = present_BT[:, None] * (1 - itself) + itself
+    seen_BHTT = rows_BHTT * seen_BTT[:, None]
+    return seen_BHTT / seen_BHTT.sum(dim=3, keepdim=True).clamp(min=1e-12)
+
+
+def _dropout(attention: nn.Module) -> float:
+    """Return the probability that attention drops one of its weights now."""
+    if not attention.training:
+        return 0.0
+    dropout = getattr(attention, "dropout", None)
+    if isinstance(dropout, float):
+        return dropout
+    return float(getattr(getattr(attention, "attn_drop", None), "p", 0.0))

@@ -1,0 +1,44 @@
+"""Settings of token reduction worth evaluating: those of a declared grid, or a short curve of keep rates."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from routing.errors import InputError
+from routing.models.vit.host import Host
+from routing.models.vit.schedule import Schedule
+from routing.models.vit.section import PruningGridSection
+from routing.models.vit.setting import Pruning
+
+KEEP_RATES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Keep rates of the curve of a schedule, where no grid is declared."""
+
+
+def schedule_curve(reference: Pruning, host: Host) -> Iterator[Pruning]:
+    """Yield the settings of a schedule at every keep rate that the model and the method can take."""
+    reference.on(host)
+    for rate in KEEP_RATES:
+        setting = reference.with_rate(rate, host)
+        try:
+            setting.on(host)
+        except InputError:  # a small model: too few patches left, or more pairs than can be merged
+            continue
+        yield setting
+
+
+def declared_grid(reference: Pruning, grid: PruningGridSection, host: Host) -> Iterator[Pruning]:
+    """Yield every combination of a declared grid, the outermost the block, so that neighbours share blocks."""
+    chosen = reference.selection
+    schedules: list[Schedule | None] = [Schedule.of(each) for each in grid.schedule] or [reference.schedule]
+    for schedule, start_layer, k_anchors, top_m, alpha in itertools.product(
+        schedules,
+        grid.start_layer or (reference.start_layer,),
+        grid.k_anchors or (chosen.k_anchors,),
+        grid.top_m or (chosen.top_m,),
+        grid.alpha or (chosen.alpha,),
+    ):
+        selection = replace(chosen, k_anchors=k_anchors, top_m=top_m, alpha=alpha)
+        setting = replace(reference, selection=selection, start_layer=start_layer, schedule=schedule)
+        yield from [setting.with_rate(rate, host) for rate in grid.keep_rate] or [setting]

@@ -1,0 +1,454 @@
+"""Token reduction of the literature: each method against a literal loop, schedules, cost, settings that cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from routing.config.run import RunConfig
+from routing.data import DataInfo
+from routing.errors import InputError
+from routing.evaluation.compute import measure
+from routing.models import build_model
+from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.classifier import TransformerClassifier
+from routing.models.vit.hosts import host_of
+from routing.models.vit.network import VisionTransformer
+from routing.models.vit.opened import attend, feed
+from routing.models.vit.schedule import Schedule
+from routing.models.vit.setting import Pruning
+from routing.models.vit.token_pruning import pruned, pruned_by, reduced
+from routing.models.vit.token_selection import Selection
+
+METHODS = (
+    "importance_diversity",
+    "cls_attention",
+    "mean_attention",
+    "diversity",
+    "random",
+    "merge",
+    "tome",
+    "evit",
+    "amod",
+)
+SCHEDULES: dict[str, Any] = {"tome": 4, "amod": {1: 0.5, 3: 0.25}}
+"""Where not named: {1: 0.7, 2: 12}."""
+DEPTH, HEADS, PATCHES = 4, 2, 36
+
+
+def own() -> VisionTransformer:
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        image_size=24, patch_size=4, channels=3, width=16, heads=HEADS, depth=DEPTH, mlp=32, num_outputs=5
+    )
+    for parameter in model.parameters():  # larger than at the start of a training: attention that differs
+        nn.init.normal_(parameter, std=0.4)
+    return model.eval().double()
+
+
+def images(count: int = 3) -> Tensor:
+    return torch.randn(count, 3, 24, 24, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+# -- literal implementations: one image, one head, one token at a time ------------------------------------------------
+
+
+def literal_attention(block: Any, tokens: Tensor, sizes: list[float] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens after attention (T, D), attention (H, T, T) and keys (H, T, E) of one image."""
+    normed = block.norm_1(tokens)
+    projected = normed @ block.attention.in_proj.weight.T + block.attention.in_proj.bias
+    count, width = tokens.shape
+    head_width = width // HEADS
+    maps, keys, mixed = [], [], []
+    for head in range(HEADS):
+        q, k, v = (projected[:, part * width + head * head_width :][:, :head_width] for part in range(3))
+        rows = []
+        for i in range(count):
+            weights = [
+                math.exp(float(q[i] @ k[j]) / math.sqrt(head_width)) * (1.0 if sizes is None else sizes[j])
+                for j in range(count)
+            ]
+            rows.append(torch.tensor(weights, dtype=tokens.dtype) / sum(weights))
+        maps.append(torch.stack(rows))
+        keys.append(k)
+        mixed.append(maps[-1] @ v)
+    out = torch.cat(mixed, dim=1) @ block.attention.out_proj.weight.T + block.attention.out_proj.bias
+    return tokens + out, torch.stack(maps), torch.stack(keys)
+
+
+def literal_mlp(block: Any, tokens: Tensor) -> Tensor:
+    out: Tensor = tokens + block.mlp(block.norm_2(tokens))
+    return out
+
+
+def literal_tome(model: Any, tokens: Tensor, fewer: int) -> Tensor:
+    """ToMe, section 3: split by turns, link each to its most similar, merge the ``fewer`` strongest links."""
+    sizes = [1.0] * len(tokens)
+    for block in model.blocks:
+        tokens, _, keys = literal_attention(block, tokens, sizes)
+        metric = keys.mean(dim=0)
+        a, b = range(0, len(tokens), 2), range(1, len(tokens), 2)
+        links = []
+        for i in a:
+            if i == 0:
+                continue  # CLS
+            similar = [float(torch.cosine_similarity(metric[i], metric[j], dim=0)) for j in b]
+            best = max(range(len(similar)), key=lambda n: similar[n])
+            links.append((similar[best], i, b[best]))
+        merged = sorted(links, reverse=True)[:fewer]
+        sums = {j: sizes[j] * tokens[j] for j in b}
+        total = {j: sizes[j] for j in b}
+        for _, i, j in merged:
+            sums[j] = sums[j] + sizes[i] * tokens[i]
+            total[j] += sizes[i]
+        stay = [i for i in a if i not in {i for _, i, _ in merged}]
+        tokens = torch.stack([tokens[i] for i in stay] + [sums[j] / total[j] for j in b])
+        sizes = [sizes[i] for i in stay] + [total[j] for j in b]
+        tokens = literal_mlp(block, tokens)
+    return tokens
+
+
+def literal_evit(model: Any, tokens: Tensor, rates: dict[int, float]) -> Tensor:
+    """EViT, section 3: the patches CLS attends to most stay, the others become one, weighted by that attention."""
+    for index, block in enumerate(model.blocks):
+        tokens, maps, _ = literal_attention(block, tokens)
+        if index in rates:
+            looked_at = [float(maps[:, 0, j].mean()) for j in range(1, len(tokens))]
+            order = sorted(range(len(looked_at)), key=lambda n: -looked_at[n])
+            count = math.ceil(rates[index] * len(looked_at))
+            kept, lost = sorted(order[:count]), order[count:]
+            fused = sum((looked_at[n] * tokens[n + 1] for n in lost), torch.zeros_like(tokens[0]))
+            tokens = torch.stack([tokens[0], *(tokens[n + 1] for n in kept), fused])
+        tokens = literal_mlp(block, tokens)
+    return tokens
+
+
+def literal_amod(model: Any, tokens: Tensor, rates: dict[int, float]) -> Tensor:
+    """A-MoD: a routed block takes the tokens that the block before attended to most; the others wait."""
+    received: list[float] = []
+    for index, block in enumerate(model.blocks):
+        taken = list(range(len(tokens)))
+        if index in rates:
+            order = sorted(range(1, len(tokens)), key=lambda n: -received[n])
+            taken = [0, *sorted(order[: math.ceil(rates[index] * (len(tokens) - 1))])]
+        inside, maps, _ = literal_attention(block, tokens[taken])
+        received = [float(maps[:, :, j].mean()) for j in range(len(taken))]
+        tokens = tokens.clone()
+        tokens[taken] = literal_mlp(block, inside)
+    return tokens
+
+
+LITERAL: dict[str, tuple[Any, Callable[[Any, Tensor], Tensor]]] = {
+    "tome": (4, lambda model, tokens: literal_tome(model, tokens, 4)),
+    "evit": ({0: 0.8, 2: 0.5}, lambda model, tokens: literal_evit(model, tokens, {0: 0.8, 2: 0.5})),
+    "amod": ({1: 0.5, 3: 0.25}, lambda model, tokens: literal_amod(model, tokens, {1: 0.5, 3: 0.25})),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", LITERAL)
+def test_a_method_is_its_literal_loop(method: str) -> None:
+    model, batch = own(), images()
+    schedule, literal = LITERAL[method]
+    wanted = torch.stack([model.classify(literal(model, tokens)[None])[0] for tokens in model.embed(batch)])
+    with reduced(model, method, schedule):
+        found = model(batch)
+    assert torch.allclose(found, wanted, atol=1e-9)
+    assert not torch.allclose(found, model(batch), atol=1e-3)
+
+
+# -- hosts -------------------------------------------------------------------------------------------------------------
+
+
+def timm_model(name: str, **settings: Any) -> nn.Module:
+    timm = pytest.importorskip("timm.models")
+    sizes = {"img_size": 24, "patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 2}
+    model: nn.Module = getattr(getattr(timm, name[0]), name[1])(**sizes, num_classes=5, **settings)
+    return model
+
+
+def open_clip_model(**settings: Any) -> nn.Module:
+    transformer = pytest.importorskip("open_clip.transformer")
+    return transformer.VisionTransformer(24, 4, width=16, layers=3, heads=2, mlp_ratio=2, output_dim=5, **settings)
+
+
+VIT, EVA, BEIT = ("vision_transformer", "VisionTransformer"), ("eva", "Eva"), ("beit", "Beit")
+
+
+def dinov2_of_hugging_face() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2}
+    config = transformers.Dinov2Config(image_size=24, patch_size=4, num_labels=5, **sizes)
+    return Logits(transformers.Dinov2ForImageClassification(config))
+
+
+class Logits(nn.Module):
+    """A model of Hugging Face as a network from images to logits."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images).logits
+        return logits
+
+
+def post_norm() -> nn.Module:
+    from timm.models.vision_transformer import ResPostBlock
+
+    return timm_model(VIT, block_fn=ResPostBlock)
+
+
+HOSTS: dict[str, Callable[[], nn.Module]] = {
+    "own": lambda: own().float(),
+    "torchvision": lambda: torchvision.models.VisionTransformer(
+        24, 4, num_layers=3, num_heads=2, hidden_dim=16, mlp_dim=32
+    ),
+    "open_clip": open_clip_model,
+    "open_clip_custom": lambda: open_clip_model(qk_norm=True, scale_heads=True, scale_attn_inner=True),
+    "timm": lambda: timm_model(VIT),
+    "timm_scaled": lambda: timm_model(VIT, qk_norm=True, init_values=0.5, qkv_bias=False, reg_tokens=2),
+    "timm_post_norm": post_norm,
+    "eva": lambda: timm_model(EVA, use_rot_pos_emb=True, init_values=0.5, swiglu_mlp=True),
+    "eva_post_norm": lambda: timm_model(EVA, use_post_norm=True, qkv_fused=False),
+    "hugging_face": dinov2_of_hugging_face,
+    "beit": lambda: timm_model(BEIT, use_rel_pos_bias=True, init_values=0.5),
+}
+
+
+def built(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    model = HOSTS[name]().eval()
+    for parameter in model.parameters():  # scales and biases are 1 and 0 at first
+        nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HOSTS)
+def test_an_opened_block_is_the_block(name: str) -> None:
+    model = built(name)
+    host = host_of(getattr(model, "inner", model))
+    tokens_BTD = torch.randn(2, host.num_tokens, host.width)
+    for block, positions in zip(host.blocks, host.positions(), strict=True):
+        whole = host.run(block, tokens_BTD, positions)
+        for with_rows in (False, True):
+            seen = attend(host, block, tokens_BTD, positions, with_rows=with_rows)
+            assert torch.allclose(feed(host, block, seen.tokens), whole, atol=2e-5, rtol=1e-4)
+        assert seen.rows is not None
+        assert torch.allclose(seen.rows.mean(dim=(1, 2)), seen.reader_BT(has_cls=False))
+    captured = attention_maps(getattr(model, "inner", model), torch.randn(2, 3, 24, 24), layers=[0])
+    assert captured[0].shape == seen.rows.shape
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HOSTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_host_takes_every_method_or_says_why(name: str, method: str) -> None:
+    model, batch = built(name), torch.randn(2, 3, 24, 24)
+    before, host_model = model(batch), getattr(model, "inner", model)
+    schedule = {"tome": 4, "amod": {1: 0.5}}.get(method, {1: 0.7, 2: 0.5})
+    has_positions = not host_of(host_model).positions()[0].are_none
+    if has_positions and method in ("tome", "evit", "merge"):
+        with pytest.raises(InputError, match="cannot take an attention mask"), reduced(host_model, method, schedule):
+            model(batch)
+    else:
+        with reduced(host_model, method, schedule, k_anchors=3) as record:
+            assert not torch.equal(model(batch), before)
+        assert record.tokens_before == host_of(host_model).num_tokens
+    assert torch.equal(model(batch), before)
+    assert not any("forward" in block.__dict__ or block._forward_pre_hooks for block in host_of(host_model).blocks)
+
+
+# -- schedules ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_keeps_shares_of_what_is_there() -> None:
+    shares = Schedule.of({1: 0.7, 2: 0.7, 3: 0.7})
+    assert shares.left(130, 4) == {1: 91, 2: 64, 3: 45}  # 130 * .7 = 91, 63.7 -> 64, 44.8 -> 45
+    assert shares.left(130, 4, fused=1) == {1: 91, 2: 65, 3: 47}  # 92 * .7 = 64.4 -> 65, 66 * .7 = 46.2 -> 47
+    assert shares.left(130, 4, come_back=True) == {1: 91, 2: 91, 3: 91}
+    assert Schedule.of({"2": 20, 1: 30}).left(36, 4) == {1: 30, 2: 20}
+    assert Schedule.of(5).left(36, 4, first=0) == {0: 31, 1: 26, 2: 21, 3: 16}
+    assert Schedule.of("{4: 0.7, '7': 20}") == Schedule.of({4: 0.7, 7: 20}) == Schedule.of("0.7@4/20@7")
+    assert Schedule.of("5").left(36, 4) == {1: 31, 2: 26, 3: 21}
+    for schedule in (shares, Schedule.of(5), Schedule.of({1: 1.0, 3: 4})):
+        assert Schedule.of(schedule.text()) == schedule
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        ({4: 0.7}, r"block 4, but the model has blocks 0 to 3 \(valid: 1 to 3\)"),
+        ({0: 0.7}, r"block 0, but the model has blocks 0 to 3 \(valid: 1 to 3\)"),
+        ({1: 0}, "block 1 keeps 0 of its patches"),
+        ({1: 0.0}, "block 1 keeps 0 of its patches"),
+        ({1: 1.5}, "block 1 keeps 1.5 of its patches"),
+        ({1: float("nan")}, "block 1 keeps nan of its patches"),
+        ({1: 1}, "block 1 would leave 1 of 36 patches"),
+        ({1: 0.3, 2: 0.05}, "block 2 would leave 1 of 11 patches"),
+        ({1: 40}, "block 1 keeps 40 patches, but 36 are there"),
+        (12, r"block 3 would leave 0 of 12 patches \(valid: at least 2 everywhere\)"),
+        (0, "takes no token away"),
+        ({}, "takes no token away"),
+        (True, "is no schedule"),
+        ("fast", "is no schedule"),
+        ("0.7@1/0.5@1", "is no schedule"),
+        ("{4: }", "is no schedule"),
+    ],
+)
+def test_schedules_that_cannot_be(schedule: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message), reduced(own(), "cls_attention", schedule):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule", "message"),
+    [
+        ("tome", {0: 16}, r"block 0 would merge 20 of 37 tokens, but tome merges pairs, at most 18 there"),
+        ("amod", {1: 0.5, 2: 0.5}, "blocks 1 and 2; amod reads the attention of the block before"),
+        ("amod", 4, "blocks 1 and 2; amod"),
+        ("amod", {0: 0.5}, r"block 0, .*valid: 1 to 3"),
+        ("tom", 4, "unknown token method 'tom'; did you mean 'tome'"),
+    ],
+)
+def test_schedules_that_a_method_cannot_take(method: str, schedule: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message), reduced(own(), method, schedule):
+        pass
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["importance_diversity", "cls_attention", "diversity", "random", "merge"])
+def test_a_schedule_of_one_block_is_the_choice_there(method: str) -> None:
+    model, batch = own(), images()
+    with pruned(model, 5, 13, 0.5, start_layer=2, method=method) as record:
+        wanted, kept = model(batch), record.kept
+    with reduced(model, method, {2: 0.5}, k_anchors=5) as record:
+        assert torch.equal(model(batch), wanted)
+    assert kept is None or (record.kept is not None and torch.equal(record.kept, kept))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", METHODS)
+def test_keeping_all_changes_no_bit(method: str) -> None:
+    model, batch = own().float(), images().float()
+    before = model(batch)
+    for schedule in ({1: 1.0, 3: 1.0}, {2: PATCHES}):
+        with reduced(model, method, schedule):
+            assert torch.equal(model(batch), before)
+
+
+@torch.no_grad()
+def test_choices_of_a_schedule_are_nested() -> None:
+    model, batch = own(), images()
+    with pruned(model, 4, 20, 0.5) as first, pruned(model, 4, 8, 0.5, start_layer=3) as second:
+        wanted = model(batch)
+    with reduced(model, "importance_diversity", {1: 24, 3: 12}, k_anchors=4) as record:
+        assert torch.equal(model(batch), wanted)
+    assert first.kept is not None
+    assert second.kept is not None
+    assert record.kept is not None
+    assert torch.equal(record.kept, first.kept.gather(1, second.kept))
+    assert record.kept_at(0) is None
+    assert torch.equal(record.kept_at(2), first.kept)  # type: ignore[arg-type]
+
+
+# -- as a model --------------------------------------------------------------------------------------------------------
+
+SMALL = {
+    "model.name": "vit",
+    "dataset.name": "digits",
+    "dataset.input_size": 40,
+    "model.patch_size": 5,
+    "model.width": 16,
+    "model.heads": 2,
+    "model.depth": 4,
+    "model.mlp": 32,
+    "model.dropout": 0.0,
+}
+
+
+def classifier(**settings: Any) -> TransformerClassifier:
+    torch.manual_seed(0)
+    info = DataInfo("classification", 1, 40, 10, (0.5,), (0.5,))
+    config = RunConfig.from_dict({**SMALL, **{f"model.pruning.{key}": value for key, value in settings.items()}})
+    model = build_model(config.model, info).eval()
+    assert isinstance(model, TransformerClassifier)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", METHODS)
+def test_ledger_is_what_was_executed_along_the_curve(method: str) -> None:
+    schedule = SCHEDULES.get(method, {1: 0.7, 2: 12})
+    model, batch = classifier(method=method, schedule=schedule), torch.randn(3, 1, 40, 40)
+    default = model(batch).prediction
+    with pruned_by(model.core, model.pruning):
+        assert torch.allclose(model.core(batch), default, atol=1e-6)
+    assert measure(model, batch).executed_per_image.double().mean().item() == model.expected_flops()
+    assert model.expected_flops() < model.dense_flops
+    values = model.knob_values([batch])
+    assert len(values) > 3
+    for value, output in zip(values, model.along_knob(batch, values), strict=True):
+        model.set_knob(value)
+        assert model.default_knob_value == value
+        assert torch.allclose(model(batch).prediction, output.prediction, atol=1e-6)
+        report = measure(model, batch)
+        assert torch.equal(report.executed_per_image, report.closed_form_per_image)
+
+
+def test_cost_of_a_tome_and_an_evit_block_by_hand() -> None:
+    t, d, m, e = 65, 16, 32, 8
+    whole = classifier().block_multiply_adds
+    # tome: 65 tokens, 33 even ones by 32 odd ones; 55 go through the MLP and on, 28 by 27
+    tome = 64 * 25 * d + 10 * d
+    for tokens, left in ((65, 55), (55, 45), (45, 35), (35, 25)):
+        pairs = ((tokens + 1) // 2) * (tokens // 2) * e
+        tome += 4 * tokens * d * d + 2 * tokens**2 * d + pairs + left * 2 * d * m
+    assert classifier(method="tome", schedule=10).expected_flops() == tome
+    # evit in block 1: the row of CLS, 32 of 64 patches fused; 34 tokens from its MLP on
+    evit = (
+        64 * 25 * d
+        + 10 * d
+        + whole(t)
+        + 4 * t * d * d
+        + 2 * t * t * d
+        + t * d
+        + 32 * d
+        + 34 * 2 * d * m
+        + 2 * whole(34)
+    )
+    assert classifier(method="evit", schedule={1: 0.5}).expected_flops() == evit
+    # amod: blocks 1 and 3 take 33 of 65 tokens, nothing else costs anything
+    amod = 64 * 25 * d + 10 * d + 2 * whole(t) + 2 * whole(33)
+    assert classifier(method="amod", schedule={1: 0.5, 3: 0.5}).expected_flops() == amod
+
+
+def test_settings_of_a_schedule() -> None:
+    model = classifier(method="evit", schedule={1: 0.7, 3: 0.5})
+    assert model.default_knob_value == "schedule=0.7@1/0.5@3"
+    assert model.knob_values([])[0] == "schedule=0.4@1/0.4@3"
+    grid = {"grid.schedule": [{1: 0.5}, {2: 0.5}, 8], "grid.keep_rate": [0.5, 0.75]}
+    values = classifier(method="importance_diversity", **grid).knob_values([])
+    assert values[:2] == [f"schedule={rate}@1,k_anchors=10,alpha=0.5" for rate in (0.5, 0.75)]
+    assert values[4] == "schedule=11,k_anchors=10,alpha=0.5"  # 64 * .5 over blocks 1 to 3
+    shares = classifier(**{"grid.keep_rate": [0.5, 0.75]}).knob_values([])
+    assert shares == [f"k_anchors={k},top_m={m},alpha=0.5,start_layer=1" for k, m in ((5, 27), (8, 40))] + ["none"]
+    one = Pruning(Selection(5, 20), 2, "diversity", Schedule.of(4))
+    assert one.with_text("top_m=3").schedule is None
+    assert one.with_text("alpha=0.1").schedule == Schedule.of(4)
+    config = RunConfig.from_dict({**SMALL, "model.pruning.method": "tome", "model.pruning.schedule": 8})
+    assert RunConfig.from_dict(config.model_dump(mode="json")) == config
+    with pytest.raises(InputError, match=r"pruning.method tome needs pruning.schedule \(valid: \{4: 0.7"):
+        classifier(method="tome")
+    with pytest.raises(InputError, match=r"model.pruning.schedule: block 1 keeps 0 of its patches"):
+        classifier(method="evit", schedule={1: 0})
+    with pytest.raises(InputError, match=r"attention under pruning.method 'evit' cannot be drawn"):
+        model.attention_layers(torch.zeros(1, 1, 40, 40), model.pruning)
