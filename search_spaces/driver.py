@@ -14,15 +14,17 @@ from routing.config.run import RunConfig
 from routing.config.script import AnyRun
 from routing.errors import InputError, RoutingError
 from routing.files.mirror import Mirror
+from routing.files.results_folder import RAY_LOG_FILE
 from search_spaces.ledger.folder import drop_leftovers, drop_models, locked, study_seed, write_environment
 from search_spaces.ledger.ledger import done
 from search_spaces.ledger.opening import Opening
 from search_spaces.ledger.resume import replayed, settle_running, total_trials
 from search_spaces.ledger.tables import Collector
 from search_spaces.on_ray.session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
+from search_spaces.on_ray.watch import watched
 from search_spaces.plan import Blueprint, blueprint, trained_epochs
 from search_spaces.progress import SweepProgress
-from search_spaces.signals import SweepInterrupted, clean_stop, go_on
+from search_spaces.signals import SweepInterrupted, clean_stop, go_on, last_words
 from search_spaces.stopping import Stopping
 from search_spaces.study.schema import Study
 
@@ -98,7 +100,8 @@ class Driver:
         if self.stopping.failure is not None:
             again = ["--retry-failed"] if self.stopping.fails_alike else []
             more = " (or with --keep-going all the same)" if again else ""
-            raise RoutingError(f"{self.stopping.failure}; mend it, then {go_on(*again)}{more}")
+            mend = "" if self.stopping.ray_lost else "mend it, then "
+            raise RoutingError(f"{self.stopping.failure}; {mend}{go_on(*again)}{more}")
         return self.out
 
     def publish(self) -> None:
@@ -118,7 +121,8 @@ class Driver:
             concurrency = self.concurrency or cluster_concurrency(resources)
             start_together(concurrency)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
-            self._run_segments(scratch, concurrency, [*notes, *self._unused_gpus()], starting)
+            with watched(self.out / RAY_LOG_FILE, self.stopping.ray_is_lost, last_words(self.out)):
+                self._run_segments(scratch, concurrency, [*notes, *self._unused_gpus()], starting)
 
     def _run_segments(self, scratch: Path, concurrency: int, notes: list[str], starting: Phase) -> None:
         """Run segments until no trial is missing, the sampler is exhausted, or the sweep must stop."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,14 @@ def go_on(*options: str) -> str:
     more = [] if words[0] == _RESUMES_ITSELF or "--resume" in words else ["--resume"]
     more += [option for option in options if option not in words]
     return f"go on with `{shlex.join(['routing', *words, *more])}`"
+
+
+def last_words(out: Path) -> Callable[[str], None]:
+    """Return how another thread says why this process ends here and now; what was given as a command is read here."""
+    hint = go_on()
+    return lambda reason: print(
+        f"\nrouting: {reason}; finished trials are kept in {out}, {hint}", file=sys.stderr, flush=True
+    )
 
 
 class SweepInterrupted(RoutingError):

@@ -25,7 +25,7 @@ class Stopping:
         self.disk_full = False
         self.deadline: float | None = None
         self.failure: str | None = None
-        self.fails_alike = False
+        self.fails_alike = self.ray_lost = False
         self._alike: list[str] = []
 
     def start_clock(self) -> None:
@@ -50,6 +50,10 @@ class Stopping:
     def no_node_is_left(self, reason: str) -> None:
         """Stop because every node is left out."""
         self.failure = f"no node is left that can run a trial: {reason}"
+
+    def ray_is_lost(self, reason: str) -> None:
+        """Stop because the head of the cluster has died: nothing of Ray answers any more."""
+        self.ray_lost, self.failure = True, reason
 
     def interrupt(self, number: int) -> None:
         """Stop because of a signal."""

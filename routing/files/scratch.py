@@ -13,16 +13,24 @@ from filelock import FileLock, Timeout
 
 _PREFIX = "routing-"
 _LOCK = ".lock"
+_LONGEST_SOCKET = 107
+"""Bytes of a socket's path, AF_UNIX."""
+_SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
+def scratch_folder(socket_name: int = 0) -> Iterator[Path]:
     """Yield a folder that is deleted afterwards.
 
     Its lock is released when the process ends, so that a folder whose lock is free has no owner left.
+
+    Args:
+        socket_name: characters of the longest name of a socket below it. Where ``TMPDIR`` is too long for that, as in
+            a Slurm job, the folder lies in a shorter place.
     """
-    delete_abandoned(Path(tempfile.gettempdir()))
-    folder, lock = _create()
+    parent = _parent(socket_name)
+    delete_abandoned(parent)
+    folder, lock = _create(parent)
     try:
         yield folder
     finally:
@@ -40,9 +48,18 @@ def delete_abandoned(parent: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _create() -> tuple[Path, FileLock]:
+def _parent(socket_name: int) -> Path:
+    """Return the first temporary place of this machine that leaves room for the name of a socket."""
+    usual = Path(tempfile.gettempdir())
+    room = _LONGEST_SOCKET - socket_name - len(f"/{_PREFIX}12345678/")
+    places = [usual, *map(Path, _SHORT_PLACES)] if socket_name else [usual]
+    fits = (place for place in places if len(os.fsencode(place)) <= room and os.access(place, os.W_OK | os.X_OK))
+    return next(fits, usual)
+
+
+def _create(parent: Path) -> tuple[Path, FileLock]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         lock = FileLock(folder / _LOCK, thread_local=False)
         try:
             lock.acquire()

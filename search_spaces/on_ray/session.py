@@ -21,7 +21,7 @@ from typing import Any
 
 from routing.errors import InputError, RoutingError
 from routing.files.scratch import scratch_folder
-from search_spaces.on_ray.start import lean_start, lean_trials
+from search_spaces.on_ray.start import errors_unsaid, lean_start, lean_trials
 from search_spaces.study.schema import ResourcesSection
 
 _CONNECT_SECONDS = 10.0
@@ -32,6 +32,8 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS
 _TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _TOKEN = secrets.token_hex(32)
 """Of the private clusters of this process."""
+_LONGEST_SOCKET = "ray/session_2026-12-01_00-00-00_000000_4194304/sockets/plasma_store.1"
+"""Below the temporary folder."""
 _OBJECT_STORE_BYTES = 256 * 1024**2
 _WORKER_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # the default of 15 starves trials on a shared machine
@@ -174,17 +176,18 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
     import ray
 
     mine = not ray.is_initialized()
-    with ExitStack() as own_token, scratch_folder() as scratch:
+    with ExitStack() as own_token, scratch_folder(socket_name=len(_LONGEST_SOCKET)) as scratch:
         try:
             threading.Thread(target=_import_all, args=(_NEEDED_NEXT,), daemon=True).start()
             if mine and cluster_address(address) is None:
                 own_token.enter_context(_own_token())
+                _check_loopback()
             if mine:
                 _start(cluster_address(address), concurrency, resources, scratch)
             for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             _leave_callbacks_uncounted()
-            with lean_trials() if mine and cluster_address(address) is None else nullcontext():
+            with errors_unsaid(), lean_trials() if mine and cluster_address(address) is None else nullcontext():
                 yield scratch
         finally:
             atexit.unregister(gc.freeze)
@@ -193,6 +196,18 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
                 ray.shutdown()
             else:
                 gc.collect()  # Ray Tune frees its placement groups with its objects, which are cyclic
+
+
+def _check_loopback() -> None:
+    """Raise ``RoutingError`` where this machine cannot talk to itself: Ray would try for minutes."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            socket.create_connection(listener.getsockname(), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:
+        raise RoutingError(
+            f"Ray's processes talk over 127.0.0.1, which does not answer here ({error.strerror or error}): a network "
+            "interface must be up, if only the loopback one (`ip link set lo up`)"
+        ) from None
 
 
 @contextmanager

@@ -33,6 +33,18 @@ def lean_start() -> Iterator[None]:
 
 
 @contextmanager
+def errors_unsaid() -> Iterator[None]:
+    """Keep what Ray publishes of dying processes, fifty lines of its state at a time, off the terminal.
+
+    The ends of its logs are kept where it dies; a lost worker is in the reason of its trial.
+    """
+    from ray._private import worker
+
+    with _replaced(worker, print_to_stdstream=_does_nothing):
+        yield
+
+
+@contextmanager
 def lean_trials() -> Iterator[None]:
     """While Ray Tune runs on a private cluster, start trials in the worker processes that Ray has started in advance.
 

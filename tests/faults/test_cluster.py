@@ -59,7 +59,10 @@ def working_on(out: Path, node: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_lost_node_and_a_lost_head(tmp_path: Path, tiny: dict[str, Any], cluster: LoopbackCluster) -> None:
+def test_a_lost_node_and_a_lost_head(
+    tmp_path: Path, tiny: dict[str, Any], cluster: LoopbackCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_gcs_rpc_server_reconnect_timeout_s")  # after which Ray ends a driver without a word
     out = tmp_path / "out"
     values = study(tiny, resources={"cpu": 0.5, "custom": {"fast": 1}})
     cluster.start_head()
@@ -81,6 +84,9 @@ def test_a_lost_node_and_a_lost_head(tmp_path: Path, tiny: dict[str, Any], clust
         driver.kill()
     finished = {path.parent.name: path.read_bytes() for path in out.glob("trials/*/metrics.json")}
     assert len(finished) == 2, text
+    assert driver.returncode == 1, text
+    assert "Ray has died (gcs_server)" in text
+    assert text.rstrip().endswith("go on with --resume")
 
     cluster.kill_worker(2)  # it outlives its head by seconds: its run stands at the gate and would take a ticket
     tickets(out, len(SEEDS) - 2)
