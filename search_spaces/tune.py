@@ -13,7 +13,8 @@ from routing.errors import InputError, RoutingError, is_disk_full
 from routing.files.mirror import Mirror, is_url
 from routing.files.secrets import without_secrets
 from search_spaces.driver import Driver
-from search_spaces.on_ray.session import check_address, cluster_address, local_concurrency
+from search_spaces.on_ray.reach import check_address
+from search_spaces.on_ray.session import cluster_address, local_concurrency
 from search_spaces.plan import check_device
 from search_spaces.signals import go_on
 from search_spaces.study.ablation import planned_trials

@@ -16,6 +16,7 @@ from routing.config.script import AnyRun
 from search_spaces.ledger.ledger import LOST, TIMEOUT
 from search_spaces.on_ray.nodes import NODE, lost_at_start
 from search_spaces.on_ray.searcher import LedgerSearch
+from search_spaces.on_ray.waiting import Waiting
 from search_spaces.search.rules import Rule
 
 WORKER_LOSSES = 2
@@ -99,6 +100,7 @@ class StudyCallback(Callback):
         should_stop, start_clock: whether the study ends now, and what to call when its first trial starts.
         publish: write the tables.
         started, reported, refresh: called when a worker takes a trial, when it reports an epoch, and to draw both.
+        say: called with a line when no worker takes any.
     """
 
     def __init__(
@@ -113,10 +115,12 @@ class StudyCallback(Callback):
         started: Callable[[int, AnyRun], None],
         reported: Callable[[int, dict[str, Any]], None],
         refresh: Callable[[], None],
+        say: Callable[[str], None],
     ) -> None:
         self.search, self.changed, self.trial_timeout = search, changed, trial_timeout
         self.should_stop, self.start_clock, self.publish = should_stop, start_clock, publish
-        self.started, self.reported, self.refresh = started, reported, refresh
+        self.started, self.reported, self.refresh, self.say = started, reported, refresh, say
+        self._waiting = Waiting()
         self.stopper = _Stopper(self.stop_all)
         self._trials: list[Trial] = []
         self._next_tables = 0.0
@@ -166,6 +170,9 @@ class StudyCallback(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.refresh()
+        line = self._waiting.look(self.search.live.values())
+        if line is not None:
+            self.say(line)
         if self.changed.is_set() and time.monotonic() >= self._next_tables:
             self.changed.clear()
             started = time.monotonic()

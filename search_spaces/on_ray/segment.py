@@ -107,6 +107,7 @@ class Segments:
             started=self.progress.started,
             reported=self.progress.reported,
             refresh=self.progress.refresh,
+            say=self.progress.say,
         )
 
     def _run(self, scratch: Path, search: LedgerSearch, housekeeping: StudyCallback, rule: Rule) -> None:

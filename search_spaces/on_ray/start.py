@@ -53,12 +53,21 @@ def lean_trials() -> Iterator[None]:
     the variables that Ray Tune passes on are inherited from the driver anyway.
     """
     from ray.air.execution import FixedResourceManager
-    from ray.tune.execution import class_cache, tune_controller
+    from ray.tune.execution import tune_controller
 
-    with (
-        _replaced(tune_controller, PlacementGroupResourceManager=FixedResourceManager),
-        _replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=set()),
-    ):
+    with _replaced(tune_controller, PlacementGroupResourceManager=FixedResourceManager), plain_workers():
+        yield
+
+
+@contextmanager
+def plain_workers() -> Iterator[None]:
+    """While Ray Tune runs, give its actors no environment variables of their own.
+
+    Ray starts the workers of those that have some through ``bash -c``, and hands it the interpreter's path unquoted.
+    """
+    from ray.tune.execution import class_cache
+
+    with _replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=set()):
         yield
 
 

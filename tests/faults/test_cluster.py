@@ -26,7 +26,8 @@ from routing.errors import InputError
 from routing.files.results_folder import METRICS_FILE
 from routing.trainable import RunTrainable
 from search_spaces import sweep
-from search_spaces.on_ray.session import check_address, cluster_concurrency
+from search_spaces.on_ray.reach import check_address
+from search_spaces.on_ray.session import cluster_concurrency
 from search_spaces.study.load import parse_study
 from search_spaces.study.schema import ResourcesSection
 
@@ -187,7 +188,7 @@ class _NoRay(http.server.BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("kind", ["http", "silent", "closing", "stale auto"])
 def test_something_else_listens(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search_spaces.on_ray.session._CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("search_spaces.on_ray.reach._CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         if kind == "http":
@@ -198,7 +199,7 @@ def test_something_else_listens(kind: str, tmp_path: Path, monkeypatch: pytest.M
             threading.Thread(target=lambda: silent.accept()[0].close(), daemon=True).start()
         address = f"127.0.0.1:{port}"
         if kind == "stale auto":
-            monkeypatch.setattr("search_spaces.on_ray.session._found_by_ray", lambda: f"127.0.0.1:{port}")
+            monkeypatch.setattr("search_spaces.on_ray.reach._found_by_ray", lambda: f"127.0.0.1:{port}")
             address = "auto"
         begun = time.monotonic()
         with pytest.raises(InputError, match=f"no Ray cluster answers at {address}"):
