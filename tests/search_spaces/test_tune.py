@@ -47,6 +47,13 @@ def start(values: dict[str, Any], out: Path, run: str) -> subprocess.Popen[str]:
     )
 
 
+def child_of(parent: int, name: str) -> int:
+    """Return the process of this name that another one has started."""
+    children = " ".join(path.read_text() for path in Path(f"/proc/{parent}/task").glob("*/children")).split()
+    [found] = [int(pid) for pid in children if Path(f"/proc/{pid}/comm").read_text().strip() == name]
+    return found
+
+
 def table(out: Path, name: str = "trials") -> pd.DataFrame:
     return pd.read_csv(out / f"{name}.csv")
 
@@ -244,9 +251,11 @@ def test_failures_alike_stop_the_sweep_and_are_tried_again(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_stops_cleanly_and_says_how_to_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+@pytest.mark.parametrize(
+    ("what", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), ("raylet", 1)]
+)
+def test_a_signal_or_a_dead_ray_stops_cleanly_and_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: int | str, code: int
 ) -> None:
     values = sweep_values(trials=50, base={"training.num_epochs": 20})
     monkeypatch.setenv("HOME", "/proc/no-home")  # nothing can be written there, not even by root
@@ -256,14 +265,22 @@ def test_a_signal_stops_cleanly_and_says_how_to_resume(
         time.sleep(0.1)
     time.sleep(2)
     asked = time.monotonic()
-    driver.send_signal(number)
+    if isinstance(what, int):
+        driver.send_signal(what)
+    else:
+        os.kill(child_of(driver.pid, what), signal.SIGKILL)
     text, _ = driver.communicate(timeout=90)
     assert time.monotonic() - asked < 10
     assert driver.returncode == code, text
     assert "go on with --resume" in text
     assert "Traceback" not in text
-    assert set(states(tmp_path / "out")) == {"FAIL", "WAITING"}
-    assert not (tmp_path / "out" / LOCK_FILE).exists()
+    if isinstance(what, int):
+        assert set(states(tmp_path / "out")) == {"FAIL", "WAITING"}
+        assert not (tmp_path / "out" / LOCK_FILE).exists()
+    else:
+        assert "Ray has died (raylet); the ends of its logs are in" in text
+        assert len(text.splitlines()) < 10
+        assert "state-dump" in (tmp_path / "out" / "ray.log").read_text()
 
 
 @pytest.mark.slow
