@@ -19,7 +19,7 @@ from analysis.findings.certificates import certificate_table
 from analysis.findings.confirmed import confirm_table, confirmed_rows, error_bars, read_confirmed
 from analysis.findings.importance import importances
 from analysis.findings.summary import Summary, summarise
-from analysis.page.headline import verdict
+from analysis.page.headline import progress, verdict
 from analysis.page.page import Findings, pictured_trials, render
 from analysis.read.configs import knob_value
 from analysis.read.results import read_results
@@ -55,6 +55,7 @@ class Analysis:
     tables: list[Path]
     confirmed: pd.DataFrame
     verdict: str
+    progress: str
     others: tuple[Analysis, ...] = ()
     comparison: StudyComparison | None = None
 
@@ -72,6 +73,7 @@ def analyze(
     formats: Sequence[str] = ("png",),
     width: ColumnWidth = "double",
     draw_model: Callable[[Path], None] | None = None,
+    refresh: int = 0,
 ) -> Analysis:
     """Write front.csv, figures/ and report.html into each results folder.
 
@@ -81,6 +83,8 @@ def analyze(
         width: single or double, the column of a paper that the figures fill.
         draw_model: draws a trained model into the ``figures`` of its trial's folder; called for the knee and for the
             best point of a front where there are weights and no pictures yet.
+        refresh: of a study that is running: seconds after which the page loads itself again; only figures that take
+            little time are drawn. 0: the page stays as it is, with every figure.
 
     Raises:
         InputError: no folder given, not a results folder, an unknown format or width.
@@ -96,7 +100,7 @@ def analyze(
     if draw_model is not None:
         for summary in summaries:
             _draw_models(summary, draw_model)
-    first, *others = [_write(summary, formats, width) for summary in summaries]
+    first, *others = [_write(summary, formats, width, refresh) for summary in summaries]
     if not others:
         return first
     together = compare([summary.results for summary in summaries], _with_png(formats), width)
@@ -119,7 +123,7 @@ def _with_png(formats: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*formats, "png"]))
 
 
-def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Analysis:
+def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth, refresh: int) -> Analysis:
     results, folder = summary.results, summary.results.folder
     write_text(folder / FRONT_FILE, summary.front.to_csv(index=False, lineterminator="\n"))
     compared, confirmed, importance = compare_arms(results), read_confirmed(results), importances(results)
@@ -141,10 +145,11 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         confirmed=error_bars(confirmed, results),
         attained=attainment(results),
         importance=importance,
+        quick=refresh > 0,
     )
     tables = _write_tables(folder / TABLES_FOLDER, findings, compared)
     report = folder / REPORT_FILE
-    write_text(report, render(summary, paths, findings))
+    write_text(report, render(summary, paths, findings, refresh))
     return Analysis(
         folder=folder,
         front=summary.front,
@@ -160,6 +165,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth) -> Anal
         tables=tables,
         confirmed=confirmed_rows(confirmed, results),
         verdict=verdict(summary, confirmed),
+        progress=progress(summary),
     )
 
 

@@ -29,13 +29,20 @@ def draw_all(
     confirmed: pd.DataFrame | None = None,
     attained: pd.DataFrame | None = None,
     importance: pd.DataFrame | None = None,
+    quick: bool = False,
 ) -> list[Path]:
-    """Draw every figure this study has something for; return the paths in reading order."""
+    """Draw every figure this study has something for; return the paths in reading order.
+
+    Args:
+        quick: leave those of single parameters out, which take most of the time.
+    """
     task = summary.results.objectives[0]
     paths = front.draw_front(summary, formats, folder, width, confirmed, attained)
     paths += study.draw_hypervolume(summary, formats, folder, width)
     if compared is not None and not compared.empty:
         paths += study.draw_forest(compared, task, formats, folder, width)
+    if quick:
+        return paths
     paths += _parameter_figures(summary, formats, folder, width)
     on_front = set(summary.front["trial"])
     for knob, curves in knob_curves(summary).items():

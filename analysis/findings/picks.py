@@ -91,9 +91,9 @@ def within(results: Results, key: str, limit: float) -> pd.Series:
     column, sign = objective.metric, objective.sign
     fits = points[sign * points[column] <= sign * limit]
     if fits.empty:
-        nearest_one = points.loc[(sign * points[column]).idxmin(), column] if len(points) else None
         best = "cheapest" if objective.is_cost else "best"
-        there = "" if nearest_one is None else f"; the {best} point has {nearest_one:.6g}"
+        reached = sign * (sign * points[column]).min()
+        there = "" if points.empty else f"; the {best} point has {reached:.6g}"
         raise InputError(f"{results.folder}: no point has {key} {'>=' if sign < 0 else '<='} {limit:.6g}{there}")
     others = [one for one in results.objectives if one.metric != column]
     order = pd.DataFrame(losses(fits, [*others, objective])).sort_values([*range(len(others) + 1)], kind="stable")

@@ -305,3 +305,14 @@ def test_thousand_trials_stay_small_and_ten_thousand_points_responsive(browser, 
     )
     assert redraw < 3000
     assert errors(browser) == []
+
+
+def test_a_page_of_a_running_study_loads_itself_and_keeps_what_is_pinned(browser, make_results):
+    folder = make_results(trials=7)
+    browser.get(analyze(folder, refresh=2).report.as_uri())
+    wait(browser, "document.documentElement.dataset.ready === 'yes'")
+    assert by_id(browser, "live").is_displayed()
+    browser.execute_script("document.querySelector('#table a[href=\"#trial-3\"]').click()")
+    analyze(folder)
+    wait(browser, "!document.documentElement.dataset.refresh && document.documentElement.dataset.ready === 'yes'")
+    assert browser.find_element("css selector", "#pinned thead b").text == "trial 3"
