@@ -9,7 +9,7 @@ WORKERS ?= 2
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test test-fast check format bench clean
+.PHONY: help install sweep test test-fast check format bench gpu-wheels gpu-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -37,6 +37,16 @@ test-fast: $(STAMP)  ## only the fast tests
 
 bench: $(STAMP)  ## speed, as ratios measured side by side: the quick version, a few minutes
 	@$(BIN)/routing bench all --quick
+
+# What routing imports and a machine that has torch, torchvision and pytest may lack; Ray's wheel alone is 79 MB.
+gpu-wheels: $(STAMP)  ## download the wheels that gpu-check needs on a bare machine without a network (Python 3.12)
+	@rm -rf gpu-wheels
+	@$(BIN)/python -m pip download --quiet --dest gpu-wheels --only-binary=:all: --implementation cp --python-version 3.12 \
+		--platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 pydantic rich pyyaml
+	@du -sm gpu-wheels | awk '{ print $$1 " MB in gpu-wheels"; exit $$1 >= 60 }'
+
+gpu-check:  ## measure a GPU in 6 minutes (ARGS=--quick: 2): gpu.json and gpu.md; needs no .venv
+	@PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) .ci/gpu-check $(ARGS)
 
 check: $(STAMP)  ## ruff, mypy, import contracts
 	@$(BIN)/ruff check .

@@ -150,6 +150,7 @@ _OURS = (
     _cost("ms_per_image", label="inference time", unit="ms per image", heading="ms/image", **_AFTERWARDS),
     _cost("routing_ratio", scale="linear", **_RATIO),  # 0 where nothing is routed
     _cost("train_seconds", label="training", unit="s", heading="training, s"),
+    _cost("gpu_memory_mb", label="peak GPU memory", unit="MB", heading="GPU memory, MB", above_low=True),
     _cost("share_of_full", label="share of full compute", heading="of full", scale="linear", **_AFTERWARDS),
     _diagnostic("gap_closed", "maximize"),
     _diagnostic("recall", "maximize", **_RATIO),

@@ -72,6 +72,8 @@ def run(
     started = time.perf_counter()
     prepare_process(config.seed, config.threads)
     device = pick_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     try:
         data = config.dataset.load()
     except InputError as error:
@@ -243,6 +245,9 @@ def evaluate_trained(
         "train_seconds": history[-1]["train_seconds"],
         "train_loss": history[-1].get("train_loss"),
     }
+    device = evaluator.split.targets.device
+    if device.type == "cuda":
+        metrics["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
     batch = next(evaluator.batches(model.needs))
     with torch.no_grad():
         measure(model, batch.images, **batch.facts)

@@ -38,6 +38,16 @@ class PretendedGpu(TorchFunctionMode):
         super().__init__()
         self.waits: list[str] = []
 
+    def __enter__(self) -> PretendedGpu:
+        self._captures = torch.cuda.is_current_stream_capturing
+        torch.cuda.is_current_stream_capturing = lambda: False
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        torch.cuda.is_current_stream_capturing = self._captures
+        super().__exit__(*error)
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")

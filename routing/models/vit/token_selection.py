@@ -280,7 +280,8 @@ def _best(source: AttentionInput, score_BT: Tensor, candidates_BT: Tensor, count
 
 def check_finite(values: dict[str, Tensor]) -> None:
     """Raise ``InputError`` where one of the values by name is not finite; on a GPU the host waits once for them all."""
-    if torch.compiler.is_compiling():  # an exported graph cannot branch on values
+    is_captured = next(iter(values.values())).is_cuda and torch.cuda.is_current_stream_capturing()
+    if torch.compiler.is_compiling() or is_captured:  # a graph cannot branch on values
         return
     found = torch.stack([torch.isfinite(value).all() for value in values.values()]).tolist()
     for name, is_finite in zip(values, found, strict=True):
