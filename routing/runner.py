@@ -33,10 +33,12 @@ from routing.models.base import VisionModel
 from routing.quantities import quantity
 from routing.training.averaging import WeightAverage
 from routing.training.checkpoint import Progress, identity, restore_checkpoint, save_checkpoint
+from routing.training.distillation import build_teacher, check_distillation
 from routing.training.events import EventLog
 from routing.training.loop import check_augment, train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import Schedule, make_schedule
+from routing.training.reduction import check_reduction
 from routing.training.reuse import keep_training, load_training, reusable
 from routing.training.seeding import pick_device, prepare_process
 
@@ -82,6 +84,9 @@ def run(
     evaluator = make_evaluator(config, data, "val", device)
     schedule = make_schedule(config.training, model, evaluator.task)
     check_augment(config.training.augment, model)
+    check_reduction(config.training, model)
+    check_distillation(config.training, model)
+    teacher = build_teacher(config.training.distil, config.model, data.info, device)
     if config.evaluation.knob_value is not None:
         model.check_knob(config.evaluation.knob_value)
     model.initialise(config.model)
@@ -96,10 +101,10 @@ def run(
         if say is not None and line:
             say(line)
     best: dict[str, Tensor] = {}
-    with reusable(config, data, model) as kept:
+    with reusable(config, data, model, teacher) as kept:
         history = load_training(kept, model)
         if history is None:
-            trained = _train(config, model, data, evaluator, schedule, report, out)
+            trained = _train(config, model, data, evaluator, schedule, report, out, teacher)
             history, best = trained.history, trained.best
             keep_training(kept, model, history)
     if not history or "flops" not in history[-1]:
@@ -159,6 +164,7 @@ def _train(
     schedule: Schedule,
     report: Report | None,
     out: Path | None,
+    teacher: VisionModel | None,
 ) -> Progress:
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
@@ -186,6 +192,7 @@ def _train(
                 seed=config.seed,
                 autocast=evaluator.autocast,
                 average=average,
+                teacher=teacher,
             )
             before = progress.history[-1]["train_seconds"] if progress.history else 0.0
             row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}

@@ -9,6 +9,7 @@ from routing.config.run import RunConfig
 from routing.data import Split
 from routing.models import build_model
 from routing.runner import evaluate_trained, make_evaluator
+from routing.training.distillation import build_teacher
 from routing.training.loop import train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import make_schedule
@@ -42,6 +43,7 @@ def time_run(config: RunConfig) -> RunTime:
     evaluator = make_evaluator(config, data, "val", device)
     schedule = make_schedule(config.training, model, evaluator.task)
     model.initialise(config.model)
+    teacher = build_teacher(config.training.distil, config.model, data.info, device)
     small = replace(evaluator, split=_first(evaluator.split, _IMAGES))
     steps = config.training.batch_size * config.training.gradient_accumulation_steps
     train, turn = _first(data["train"].to(device), _STEPS * steps), schedule.turn([])
@@ -51,7 +53,7 @@ def time_run(config: RunConfig) -> RunTime:
         for split in (_first(train, steps), train):
             row = train_epoch(
                 model, split, data.info, evaluator.task, optimizer, config.training, turn=turn, seed=config.seed,
-                autocast=evaluator.autocast,
+                autocast=evaluator.autocast, teacher=teacher,
             )  # fmt: skip
             training = row["epoch_seconds"] * len(data["train"]) / len(split)
     scale = len(evaluator.split) / len(small.split)

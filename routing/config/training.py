@@ -11,6 +11,7 @@ from routing.config.augment import AugmentSection
 from routing.config.section import Section
 
 Word = Annotated[str, Field(min_length=1, max_length=80)]
+KeepRate = Annotated[float, Field(gt=0, le=1)]
 Multiplier = Annotated[float, Field(gt=0, le=1e4)]
 
 
@@ -58,6 +59,27 @@ def check_phases(phases: Sequence[PhaseSection], alternating: bool, num_epochs: 
         )
     if phases and not open_ended and filled != num_epochs:
         raise ValueError(f"training.phases last {filled} epochs in all, but training.num_epochs is {num_epochs}")
+
+
+class DistilSection(Section):
+    """Distillation: what is trained also learns what a teacher says of the same images."""
+
+    weight: float = Field(default=0.0, ge=0, le=1e4, description="Weight of the divergence from the teacher; 0 is off.")
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="Softens both distributions; the term is scaled by its square.",
+    )
+    tokens: bool = Field(
+        default=False,
+        description="Also the squared difference of the tokens that are left after the last block; of transformers.",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="The teacher is this model with these weights: the folder of a trained run, or a file as of "
+        "model.weights; null: the model's own dense path, as it is at that step.",
+    )
 
 
 class TrainingSection(Section):
@@ -128,6 +150,15 @@ class TrainingSection(Section):
         le=10_000,
         description="Stop after this many epochs without a better validation; null: never.",
     )
+    reduce_tokens: bool = Field(
+        default=False, description="Train with model.pruning as well, which otherwise acts in evaluation only."
+    )
+    keep_rates: tuple[KeepRate, KeepRate] | None = Field(
+        default=None,
+        description="With reduce_tokens: the keep rate of every batch is drawn from this range, so that one training "
+        "serves the whole curve; null: as configured.",
+    )
+    distil: DistilSection = DistilSection()
     augment: AugmentSection = AugmentSection()
     schedule: Literal["joint", "alternating"] = Field(
         default="joint",
@@ -137,6 +168,14 @@ class TrainingSection(Section):
     phases: tuple[PhaseSection, ...] = Field(
         default=(), max_length=64, description="Declared phases; num_epochs stays the limit of the whole run."
     )
+
+    @model_validator(mode="after")
+    def _keep_rates_are_a_range(self) -> TrainingSection:
+        if self.keep_rates is not None and not self.reduce_tokens:
+            raise ValueError("training.keep_rates needs training.reduce_tokens true")
+        if self.keep_rates is not None and self.keep_rates[0] > self.keep_rates[1]:
+            raise ValueError(f"training.keep_rates {list(self.keep_rates)}: the lower end comes first")
+        return self
 
     @model_validator(mode="after")
     def _phases_fill_the_run(self) -> TrainingSection:

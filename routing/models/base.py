@@ -55,6 +55,8 @@ class ModelOutput:
     units_executed: rows each conditional part actually processed, per image: name -> (B,); a part that is not named
         here runs once per image. The compute ledger multiplies them by the cost of one row.
     routing_ratio: share of units on the expensive path per image (B,), or None where nothing is routed.
+    tokens: of a transformer, tokens (B, K, D) after the last block that are still the image's. kept: (B, K) which ones;
+        None: all of them.
     decided: of a routed model in inference, which units (B, N) took the expensive path.
     """
 
@@ -65,6 +67,8 @@ class ModelOutput:
     units_executed: dict[PartName, Tensor] = field(default_factory=dict)
     routing_ratio: Tensor | None = None
     decided: Tensor | None = None
+    tokens: Tensor | None = None
+    kept: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,21 @@ class VisionModel(nn.Module, ABC):
     def controls(self) -> dict[str, Callable[[Tensor], ModelOutput]]:
         """Return other ways of running the trained model on images: ``random``, ``full`` and more; none by default."""
         return {}
+
+    def dense_path(self, images: Tensor, **facts: Tensor) -> ModelOutput:
+        """Predict with nothing skipped."""
+        full = self.controls().get("full")
+        output: ModelOutput = self(images, **facts) if full is None else full(images)
+        return output
+
+    @property
+    def skips_in_training(self) -> bool:
+        """Whether a training step leaves out some of what ``dense_path`` computes, or predicts before its end."""
+        return "full" in self.controls()
+
+    def distilled(self, output: ModelOutput) -> list[tuple[float, Tensor]]:
+        """Return the predictions of a training step that learn from a teacher, each with its weight."""
+        return [(1.0, output.prediction)]
 
     def initialise(self, section: ModelSection) -> None:
         """Load the weights that a training starts from, where the section names any."""

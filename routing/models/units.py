@@ -103,6 +103,16 @@ class RoutedModel(VisionModel, Generic[S]):
         """Softness of the gate around the threshold; none by default."""
         return None
 
+    def dense_path(self, images: Tensor, **facts: Tensor) -> ModelOutput:
+        """Predict with every unit on the expensive path."""
+        encoded = self.encode(images, **facts)
+        return self.dispatch(encoded, everywhere(encoded))
+
+    @property
+    def skips_in_training(self) -> bool:
+        """Where it decides."""
+        return self.decides
+
     @abstractmethod
     def encode(self, images: Tensor, **facts: Tensor) -> S:
         """Return the scores, and all else that does not depend on the decision, of normalised images (B, C, H, W)."""

@@ -19,8 +19,10 @@ from routing.evaluation.tasks import Task, total_loss
 from routing.models.base import ModelOutput, VisionModel
 from routing.training.averaging import WeightAverage
 from routing.training.criterion import criterion_of, training_order
+from routing.training.distillation import Distillation
 from routing.training.optimizer import learning_rate, set_learning_rate
 from routing.training.phases import Phase, Turn, training_mode
+from routing.training.reduction import TokenReduction
 from routing.training.seeding import epoch_generator
 
 
@@ -87,8 +89,12 @@ def train_epoch(
     seed: int,
     autocast: torch.autocast,
     average: WeightAverage | None = None,
+    teacher: VisionModel | None = None,
 ) -> dict[str, float]:
     """Train one epoch of a phase; return its mean loss terms, the task's metric on its batches, and its seconds.
+
+    Args:
+        teacher: whom ``settings.distil`` learns from; None: the dense path of the model itself.
 
     Raises:
         TrialFailed: the loss is NaN or infinite.
@@ -102,6 +108,8 @@ def train_epoch(
     means = _Means(task)
     augment = image_steps(settings.augment, info, epoch_generator(seed, turn.epoch, "augment"))
     mix = mixing(settings.augment, info, epoch_generator(seed, turn.epoch, "mix"))
+    reduction = TokenReduction(settings, model, epoch_generator(seed, turn.epoch, "keep_rate"))
+    distillation = Distillation(settings.distil, teacher)
     with training_mode(model, turn.phase):
         found = batches(split, info, settings.batch_size, order, model.needs, augment)
         for group in _grouped(found, settings.gradient_accumulation_steps):
@@ -114,8 +122,9 @@ def train_epoch(
                     images, targets = mix(images, targets)
                 if settings.channels_last:
                     images = images.contiguous(memory_format=torch.channels_last)
-                with autocast:
+                with autocast, reduction.batch():
                     output = _forward(model, images, batch.facts)
+                    distillation.add(model, output, images, batch.facts)
                     loss, terms = total_loss(output, criterion, targets, turn.phase.losses)
                 _check_depends(loss, turn.phase)
                 (loss * (len(batch.targets) / group_size)).backward()

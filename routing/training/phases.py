@@ -19,6 +19,7 @@ from routing.evaluation.tasks import Task
 from routing.models.base import VisionModel
 from routing.models.layers import parameters_of
 from routing.quantities import quantity
+from routing.training.distillation import distillation_terms
 
 JOINT = "joint"
 
@@ -125,12 +126,12 @@ def make_schedule(settings: TrainingSection, model: VisionModel, task: Task) -> 
                 f"training.phases (parts: {choices(_trainable_parts(model))})"
             )
     for phase in phases:
-        _check_phase(phase, model)
+        _check_phase(phase, model, (*model.loss_terms(), *distillation_terms(settings.distil)))
     phases = phases or (Phase(JOINT),)
     return Schedule(phases, settings.num_epochs, cyclic, settings.patience, task)
 
 
-def _check_phase(phase: Phase, model: VisionModel) -> None:
+def _check_phase(phase: Phase, model: VisionModel, terms: tuple[str, ...]) -> None:
     where, parts = f"training.phases '{phase.name}'", model.parts()
     assert phase.parts is not None
     for name in phase.parts:
@@ -144,10 +145,10 @@ def _check_phase(phase: Phase, model: VisionModel) -> None:
             f"{where}: nothing to train in {choices(phase.parts)} (valid: {choices(_trainable_parts(model))})"
         )
     for term in phase.losses or ():
-        if term not in model.loss_terms():
+        if term not in terms:
             raise InputError(
-                f"{where}: {type(model).__name__} has no loss term '{term}'{nearest(term, model.loss_terms())} "
-                f"(valid: {choices(model.loss_terms())})"
+                f"{where}: {type(model).__name__} has no loss term '{term}'{nearest(term, terms)} "
+                f"(valid: {choices(terms)})"
             )
 
 

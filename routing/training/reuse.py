@@ -30,16 +30,18 @@ from routing.files.tensors import load_tensors, save_tensors
 KEPT_COLUMNS = ("epoch", "phase", "epoch_seconds", "train_seconds")
 
 
-def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str:
+def training_digest(config: RunConfig, data: ImageData, model: nn.Module, teacher: nn.Module | None = None) -> str:
     """Return a digest of everything that decides trained weights on this machine.
 
     Args:
         data: what is trained on; see its ``identity``.
         model: untrained, with the weights its training starts from.
+        teacher: whom it learns from, where that is not the model itself.
     """
     content = config.model_dump(mode="json", exclude={"evaluation"})
-    if config.training.patience is None and not config.training.phases:  # else evaluation decides when to stop
-        for key in config.model.after_training:
+    patient = [phase.patience for phase in config.training.phases] + [config.training.patience]
+    if all(patience is None for patience in patient):  # else evaluation decides when to stop
+        for key in () if config.training.reduce_tokens else config.model.after_training:
             content["model"].pop(key, None)
     else:
         content["limit"] = config.evaluation.limit
@@ -49,19 +51,22 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module) -> str
     content["versions"] = [__version__, torch.__version__]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     digest.update(data.identity().encode())
-    for tensor in model.state_dict().values():
+    tensors = [*model.state_dict().values(), *([] if teacher is None else teacher.state_dict().values())]
+    for tensor in tensors:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     digest.update(plugins.digest(config.plugins).encode())
     return digest.hexdigest()[:24]
 
 
 @contextmanager
-def reusable(config: RunConfig, data: ImageData, model: nn.Module) -> Iterator[Path | None]:
+def reusable(
+    config: RunConfig, data: ImageData, model: nn.Module, teacher: nn.Module | None = None
+) -> Iterator[Path | None]:
     """Yield the file of this training's weights, held so that an identical training waits; None without reuse."""
     if not config.training.reuse:
         yield None
         return
-    path = cache_folder() / "trainings" / f"{training_digest(config, data, model)}.safetensors"
+    path = cache_folder() / "trainings" / f"{training_digest(config, data, model, teacher)}.safetensors"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{path}.lock")

@@ -96,6 +96,19 @@ class EarlyExit(VisionModel):
             output.losses["distillation"] = self.distillation * torch.stack(apart).sum()
         return output
 
+    def dense_path(self, images: Tensor, **facts: Tensor) -> ModelOutput:
+        """Predict by the last head."""
+        return ModelOutput(self.every_head(images)[-1])
+
+    @property
+    def skips_in_training(self) -> bool:
+        """The early heads do."""
+        return True
+
+    def distilled(self, output: ModelOutput) -> list[tuple[float, Tensor]]:
+        """The last head and the early ones, but not their temperatures."""
+        return [(1.0, output.prediction), *(output.auxiliary[f"exit{stage}"] for stage in self.exits)]
+
     def loss_terms(self) -> tuple[str, ...]:
         """The last head's, and of each early one its own and that of its temperature."""
         early = [name for stage in self.exits for name in (f"exit{stage}", f"temperature{stage}")]

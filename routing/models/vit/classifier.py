@@ -1,7 +1,7 @@
 """A vision transformer as a model of this project, with token pruning as its knob.
 
-Pruning acts in evaluation only. One trained model gives an operating point for every pruning setting; blocks before the
-first pruned one run once for all of them.
+Without ``training.reduce_tokens`` it acts in evaluation only. One trained model gives an operating point for every
+setting; blocks before the first pruned one run once for all of them.
 
 Shapes: B images, T tokens (those before the patches first), K kept, D width.
 """
@@ -57,6 +57,7 @@ class TransformerClassifier(VisionModel):
         setting = Pruning.of(main if pruning.method == UNPRUNED else pruning)
         assert setting is not None
         self.reference = replace(setting, selection=replace(setting.selection, prefix=self.host.prefix))
+        self.training_pruning: Pruning | None = None
         self.pruning = None if pruning.method == UNPRUNED else self.reference.on(self.host)
         self.dense_flops = self.cost_at(None)
         self._curve = self._settings()
@@ -97,8 +98,17 @@ class TransformerClassifier(VisionModel):
         return [list(parameters_of(before)), *blocks, list(parameters_of(behind))]
 
     def forward(self, images: Tensor) -> ModelOutput:
-        """Predict; pruned in evaluation only."""
-        return self._from_block(self.embed(images), 0, None if self.training else self.pruning)
+        """Predict; in training with ``training_pruning``, otherwise with the default setting."""
+        return self._from_block(self.embed(images), 0, self.training_pruning if self.training else self.pruning)
+
+    def dense_path(self, images: Tensor, **facts: Tensor) -> ModelOutput:
+        """Predict on all tokens."""
+        return self._from_block(self.embed(images), 0, None)
+
+    @property
+    def skips_in_training(self) -> bool:
+        """Where it is trained with fewer tokens."""
+        return self.training_pruning is not None
 
     def chain(self) -> Chain:
         """Every block is a stage, the first behind the patch embedding; the head reads the class token."""
@@ -125,7 +135,13 @@ class TransformerClassifier(VisionModel):
             logits,
             units_executed=units,
             routing_ratio=torch.full((logits.shape[0],), fewest / before, dtype=torch.float64),
+            tokens=stream.tokens if stream.are_placed else stream.tokens[:, : self.host.prefix.count],
+            kept=stream.kept if stream.are_placed else self._prefix_of(stream.tokens),
         )
+
+    def _prefix_of(self, tokens_BTD: Tensor) -> Tensor:
+        """Return the indices (B, P) of the tokens before the patches, which are never merged."""
+        return torch.arange(self.host.prefix.count, device=tokens_BTD.device).expand(len(tokens_BTD), -1)
 
     def _units(self, pruning: Pruning | None, num_tokens: int | None = None) -> tuple[dict[PartKey, int], int]:
         """Return how often every conditional part runs for one image (``executed_parts``), and its fewest tokens."""

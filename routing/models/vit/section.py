@@ -59,7 +59,7 @@ class PruningGridSection(Section):
 
 
 class PruningSection(Section):
-    """Training-free token pruning of a trained transformer; it acts in evaluation only."""
+    """Token reduction of a trained transformer; without ``training.reduce_tokens`` it acts in evaluation only."""
 
     method: TokenMethodName = Field(
         default="none", description="How tokens are chosen; of ours, all but importance_diversity are controls."
