@@ -95,6 +95,9 @@ def run(
             f"training.num_epochs 0 evaluates model.weights as they are, but their {choices(model.untrained_parts)} is "
             f"not for the {data.info.num_outputs} classes of dataset.name '{config.dataset.name}' (valid: 1 or more)"
         )
+    if say is not None and model.untrained_parts:
+        parts, classes = choices(model.untrained_parts), data.info.num_outputs
+        say(f"model.weights: no {parts} for these {classes} classes is in them; it starts untrained")
     if out is not None:  # only now: bad input must not leave a folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
     for line in (config.dataset.describe(), preprocessing_line(config.model, config.dataset)) if say else ():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from routing.errors import InputError
 from routing.models.formula import multiply_adds, on_meta
 from routing.models.layers import in_order
-from routing.models.pretrained import one_line, pretrained_state
+from routing.models.pretrained import load_backbone, network_on_meta, one_line
 
 _CLASSIFIER = ("classifier", "avgpool", "adaptive_avg_pool2d", "mean", "flatten", "fc")
 """How torchvision names the first node after the last feature map."""
@@ -123,10 +123,7 @@ class TorchvisionBackbone(Backbone):
 
     def depth_order(self) -> list[list[nn.Parameter]]:
         """The layers of the whole network, as far as they are kept: the graph of features has no blocks."""
-        from torchvision.models import get_model
-
-        with torch.device("meta"):
-            whole = get_model(self.name, weights=None)
+        whole = network_on_meta(self.name)
         names = {id(parameter): name for name, parameter in whole.named_parameters()}
         kept = dict(self.layers.named_parameters())
         layers = ([kept[names[id(p)]] for p in layer if names[id(p)] in kept] for layer in in_order(whole))
@@ -138,14 +135,7 @@ class TorchvisionBackbone(Backbone):
         Raises:
             InputError: weights that cannot be had, or of another model.
         """
-        key = "model.backbone.weights"
-        state = pretrained_state(self.name, source, key)
-        try:
-            missing = self.layers.load_state_dict(state, strict=False).missing_keys
-        except RuntimeError as error:
-            raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
-        if missing:
-            raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
+        load_backbone(self.layers, self.name, source)
 
 
 def _last_of_each_size(model: nn.Module, input_size: int) -> list[tuple[str, Stage]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,14 @@ from routing.errors import InputError, choices, nearest
 from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
 from routing.files.tensors import DATA, load_weights, read_metadata
 from routing.files.yaml_io import load_file
+from routing.models.nearest_weights import looks_like
 from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 if TYPE_CHECKING:
     from routing.data import DataInfo
     from routing.models.base import VisionModel
+
+Channels: TypeAlias = Sequence[float] | Tensor
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
@@ -88,13 +91,95 @@ def is_run(source: str) -> bool:
     return path.is_file() and DATA in read_metadata(path)
 
 
+def load_pretrained(
+    model: VisionModel,
+    core: nn.Module,
+    section: Any,
+    read: Callable[[str, str, str], dict[str, Tensor]],
+    head: str | tuple[str, ...],
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> None:
+    """Load ``model.weights`` into ``core``, if there are any: those of a run, or what ``read`` finds.
+
+    Args:
+        section: of the model, with ``architecture`` and ``weights``.
+        read: (architecture, weights, key) -> tensors.
+        head: prefixes of the classifier; one for another number of classes is left as it is.
+        adapt: makes tensors of another size of image fit.
+
+    Raises:
+        InputError: no such weights, no network, or weights of another architecture.
+    """
+    source, architecture = section.weights, section.architecture
+    if source is None:
+        return
+    if is_run(source):
+        load_run(model, source)
+        return
+    state = read(architecture, source, "model.weights")
+    with fitting(section.name, architecture, f"model.weights {source}", state, head):
+        load_state(model, core, adapt(dict(state)), head)
+
+
+def load_backbone(
+    backbone: nn.Module,
+    architecture: str,
+    source: str,
+    rename: Callable[[str], str | None] = str,
+    needed: str = "",
+) -> None:
+    """Load torchvision's weights by name or from a file into the stages of one of its networks.
+
+    Args:
+        rename: torchvision's name of a tensor -> the backbone's; None where it has none.
+        needed: prefix of the tensors that must not be missing.
+
+    Raises:
+        InputError: weights that cannot be had, or of another model.
+    """
+    key = "model.backbone.weights"
+    state = pretrained_state(architecture, source, key)
+    with fitting("torchvision_net", architecture, f"{key} {source}", state, ("fc.", "classifier.", "head.")):
+        renamed = {new: tensor for name, tensor in state.items() if (new := rename(name)) is not None}
+        missing = backbone.load_state_dict(renamed, strict=False).missing_keys
+        missing = [name for name in missing if name.startswith(needed)]
+        if missing:
+            raise ValueError(f"'{missing[0]}' is missing")
+        whole = network_on_meta(architecture).state_dict()  # stages may be left out, but not deeper ones be cut down
+        inside = {name.partition(".")[0] for name in whole}
+        odd = [name for name in state if name not in whole and name.partition(".")[0] in inside]
+        if odd:
+            raise ValueError(f"'{odd[0]}' is not in it")
+
+
+def network_on_meta(architecture: str) -> nn.Module:
+    """Return torchvision's network of a name, its parameters without memory where it can be built so."""
+    from torchvision.models import get_model
+
+    try:
+        with torch.device("meta"):
+            network: nn.Module = get_model(architecture, weights=None)
+    except NotImplementedError:  # RegNets compute their widths with tensors
+        network = get_model(architecture, weights=None)
+    return network
+
+
 @contextmanager
-def fitting(architecture: str, source: str) -> Iterator[None]:
-    """Turn any error of torch on weights that do not fit an architecture into one line."""
+def fitting(
+    model: str, architecture: str, where: str, state: Mapping[str, Tensor], head: str | tuple[str, ...]
+) -> Iterator[None]:
+    """Turn any error of torch on weights that do not fit an architecture into one line that names the nearest.
+
+    Args:
+        model: ``model.name``.
+        where: the configuration's key and the weights it names.
+        head: prefixes of the classifier.
+    """
     try:
         yield
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
-        raise InputError(f"model.weights {source}: do not fit {architecture}: {one_line(error)}") from None
+        near = looks_like(state, model, architecture, head)
+        raise InputError(f"{where}: do not fit {architecture}: {one_line(error)}{near}") from None
 
 
 def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], head: str | tuple[str, ...]) -> None:
@@ -124,12 +209,12 @@ def keep_statistics(model: nn.Module, name: str, weights: str | None, info: Data
     keep_own_statistics(model, info, None if weights is None else trained_statistics(name, weights))
 
 
-def keep_own_statistics(model: nn.Module, info: DataInfo, own: tuple[Sequence[float], Sequence[float]] | None) -> None:
+def keep_own_statistics(model: nn.Module, info: DataInfo, own: tuple[Channels, Channels] | None) -> None:
     """Let ``renormalised`` give images to a model by its own mean and deviation, None: as they are."""
     scale = shift = None
     if own is not None:
         mean, std, given_mean, given_std = (
-            torch.tensor(values).view(-1, 1, 1) for values in (*own, info.mean, info.std)
+            torch.as_tensor(values).view(-1, 1, 1) for values in (*own, info.mean, info.std)
         )
         scale, shift = given_std / std, (given_mean - mean) / std
     model.register_buffer("scale", scale, persistent=False)
@@ -159,11 +244,12 @@ def renormalised(model: nn.Module, images: Tensor) -> Tensor:
     return images * scale + shift
 
 
-def trained_statistics(name: str, weights: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Return mean and deviation of a torchvision model's weights; those of its default ones for a file."""
+def trained_statistics(name: str, weights: str) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (3, 1, 1) of a torchvision model's weights; those of its default ones for a file."""
     from torchvision.models import get_model_weights
 
     known = get_model_weights(name)
     found = known[weights] if weights in known.__members__ else known["DEFAULT"]
     transforms = found.transforms()
-    return transforms.mean, transforms.std
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
+    return mean, std

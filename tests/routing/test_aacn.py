@@ -282,7 +282,7 @@ class TestTorchvisionBackbone:
         torch.save({"conv1.weight": torch.zeros(1)}, folder / "shape.pth")
         (folder / "bad.pth").write_bytes(b"garbage")
         for file, message in (
-            ("part.pth", r"are not of resnet18: '.*' is missing"),
+            ("part.pth", r"do not fit resnet18: '.*' is missing"),
             ("shape.pth", r"do not fit resnet18: .*conv1\.weight"),
             ("bad.pth", r"not a readable file of weights"),
             ("none.pth", r"no such file"),

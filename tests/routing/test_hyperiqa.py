@@ -125,7 +125,7 @@ class TestHyperIqasHead:
         expected = network.layer4(network.layer3(network.layer2(network.layer1(stem))))
         torch.testing.assert_close(model.backbone(images(), 4)[3], expected)
         torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "x.pth")
-        with pytest.raises(InputError, match=r"model.backbone.weights '.*x.pth' are not of resnet18"):
+        with pytest.raises(InputError, match=r"model.backbone.weights .*x.pth: do not fit resnet18: '.*' is missing"):
             model.backbone.load_pretrained(str(tmp_path / "x.pth"))
 
 
@@ -402,7 +402,7 @@ class TestSwin:
 
     def test_weights_of_another_model(self, swin: HyperIqa, tmp_path: Path) -> None:
         torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "x.pth")
-        with pytest.raises(InputError, match=r"model.backbone.weights '.*x.pth' do not fit swin_t"):
+        with pytest.raises(InputError, match=r"model.backbone.weights .*x.pth: do not fit swin_t"):
             swin.backbone.load_pretrained(str(tmp_path / "x.pth"))
 
     def test_no_network(self, swin: HyperIqa, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,11 @@ Shapes: B batch, S side of the image.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
 from routing.data import DataInfo
-from routing.errors import InputError, MissingPackage, choices, nearest
+from routing.errors import InputError
 from routing.models.base import CountedPart
 from routing.models.chain import Chain
 from routing.models.conv.classifier import Classifier, knob_of
@@ -19,16 +17,13 @@ from routing.models.conv.cutting import cut
 from routing.models.conv.section import TimmNetSection, TorchvisionNetSection
 from routing.models.formula import multiply_adds
 from routing.models.pretrained import (
-    fitting,
-    is_run,
     keep_own_statistics,
-    load_run,
-    load_state,
+    load_pretrained,
     one_line,
     pretrained_state,
     renormalised,
 )
-from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
+from routing.models.timm_library import timm_state, timm_with
 
 
 class NamedNet(Classifier):
@@ -87,15 +82,7 @@ class TorchvisionNet(NamedNet):
 
     def initialise(self, section: TorchvisionNetSection) -> None:  # type: ignore[override]
         """Load ``model.weights``; a classifier for another number of classes is left as it is."""
-        source = section.weights
-        if source is None:
-            return
-        if is_run(source):
-            load_run(self, source)
-            return
-        state = pretrained_state(section.architecture, source, "model.weights")
-        with fitting(section.architecture, source):
-            load_state(self, self.network, dict(state), _last_linear(self.network))
+        load_pretrained(self, self.network, section, pretrained_state, _last_linear(self.network))
 
 
 class TimmNet(NamedNet):
@@ -125,33 +112,12 @@ class TimmNet(NamedNet):
 
     def initialise(self, section: TimmNetSection) -> None:  # type: ignore[override]
         """Load ``model.weights``; a classifier for another number of classes is left as it is."""
-        source, name = section.weights, section.architecture
-        if source is None:
-            return
-        if is_run(source):
-            load_run(self, source)
-            return
-        if source == "DEFAULT":
-            state = _timm_state(name)
-        elif is_weights_file(source):
-            state = read_state(Path(source), "model.weights")
-        else:
-            raise InputError(f"model.weights '{source}' (valid: DEFAULT, a run, or a {choices(FILE_TYPES)} file)")
-        with fitting(name, source):
-            load_state(self, self.network, dict(state), _last_linear(self.network))
+        load_pretrained(self, self.network, section, timm_state, _last_linear(self.network))
 
 
 def _timm_network(name: str, num_outputs: int, side: int) -> nn.Module:
     """Return timm's model without pretrained weights, made for images of ``side`` pixels where it must know."""
-    try:
-        import timm
-    except ImportError:
-        raise MissingPackage("model.name timm_net needs timm: pip install 'routing-sweeps[timm]'") from None
-    if not timm.is_model(name):
-        raise InputError(
-            f"model.architecture '{name}': timm {timm.__version__} has no such model"
-            f"{nearest(name, timm.list_models())} (valid: a classifier of timm, such as resnet18)"
-        )
+    timm = timm_with(name, "timm_net", "", "a classifier of timm, such as resnet18")
     try:
         try:
             network: nn.Module = timm.create_model(name, num_classes=num_outputs, img_size=side)
@@ -160,19 +126,6 @@ def _timm_network(name: str, num_outputs: int, side: int) -> nn.Module:
     except Exception as error:  # timm has no type of its own for a tag it does not know, or for a size it cannot take
         raise InputError(f"model.architecture {name}: {one_line(error)}") from None
     return network
-
-
-def _timm_state(name: str) -> dict[str, Tensor]:
-    import timm
-
-    try:
-        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # a hub that does not answer raises anything
-        raise InputError(
-            f"model.weights DEFAULT: {name} has none that can be downloaded here ({one_line(error)}); give the path of "
-            "a weights file"
-        ) from None
-    return state
 
 
 def _last_linear(network: nn.Module) -> str:

@@ -15,7 +15,7 @@ from routing.models.backbones import ConvBackbone
 from routing.models.formula import multiply_adds, on_meta
 from routing.models.hyperiqa.section import BackboneSection
 from routing.models.layers import in_order
-from routing.models.pretrained import one_line, pretrained_state
+from routing.models.pretrained import load_backbone
 
 SWIN_WINDOW = 7  # tokens per side of an attention window; torchvision's swin_t, swin_s, swin_b
 SWIN_PATCH = 4  # pixels per side of a token of the first stage
@@ -151,23 +151,17 @@ class Swin(StagedBackbone):
         Raises:
             InputError: weights that cannot be had, or of another model.
         """
-        key = "model.backbone.weights"
-        state = pretrained_state(self.name, source, key)
-        renamed = {}
-        for name, value in state.items():
-            group, _, rest = name.partition(".")
-            index, _, rest = rest.partition(".") if group == "features" else ("", "", rest)
-            if group == "features" and int(index) // 2 < len(self.stages):
-                renamed[f"stages.{int(index) // 2}.{int(index) % 2}.{rest}"] = value
-            elif group == "norm" and len(self.stages) == 4:
-                renamed[f"norms.3.{rest}"] = value
-        try:
-            missing = self.load_state_dict(renamed, strict=False).missing_keys
-        except RuntimeError as error:
-            raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
-        missing = [name for name in missing if name.startswith("stages.")]
-        if missing:
-            raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
+        load_backbone(self, self.name, source, self._own_name, needed="stages.")
+
+    def _own_name(self, name: str) -> str | None:
+        """Return the name here of one of torchvision's tensors, None of one that is not used."""
+        group, _, rest = name.partition(".")
+        if group == "norm" and len(self.stages) == 4:
+            return f"norms.3.{rest}"
+        index, _, rest = rest.partition(".")
+        if group != "features" or int(index) // 2 >= len(self.stages):
+            return None
+        return f"stages.{int(index) // 2}.{int(index) % 2}.{rest}"
 
 
 class ResNet(StagedBackbone):
@@ -206,18 +200,13 @@ class ResNet(StagedBackbone):
         Raises:
             InputError: weights that cannot be had, or of another model.
         """
-        key = "model.backbone.weights"
-        state = pretrained_state(self.name, source, key)
-        renamed = {}
-        for name, value in state.items():
-            group, _, rest = name.partition(".")
-            if group in ("conv1", "bn1"):
-                renamed[f"stages.0.{('conv1', 'bn1').index(group)}.{rest}"] = value
-            elif group.startswith("layer") and int(group[5:]) <= len(self.stages):
-                renamed[f"stages.{int(group[5:]) - 1}.{'4.' if group == 'layer1' else ''}{rest}"] = value
-        try:
-            missing = self.load_state_dict(renamed, strict=False).missing_keys
-        except RuntimeError as error:
-            raise InputError(f"{key} '{source}' do not fit {self.name}: {one_line(error)}") from None
-        if missing:
-            raise InputError(f"{key} '{source}' are not of {self.name}: '{missing[0]}' is missing")
+        load_backbone(self, self.name, source, self._own_name)
+
+    def _own_name(self, name: str) -> str | None:
+        """Return the name here of one of torchvision's tensors, None of one that is not used."""
+        group, _, rest = name.partition(".")
+        if group in ("conv1", "bn1"):
+            return f"stages.0.{('conv1', 'bn1').index(group)}.{rest}"
+        if not group.startswith("layer") or int(group[5:]) > len(self.stages):
+            return None
+        return f"stages.{int(group[5:]) - 1}.{'4.' if group == 'layer1' else ''}{rest}"

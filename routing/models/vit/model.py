@@ -5,20 +5,29 @@ Shapes: B images, T tokens (those before the patches first), N patches, D width.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from routing.data import DataInfo
-from routing.errors import InputError, MissingPackage, nearest
-from routing.models.pretrained import keep_own_statistics, keep_statistics, one_line, renormalised
+from routing.errors import InputError
+from routing.models.pretrained import (
+    keep_own_statistics,
+    keep_statistics,
+    load_pretrained,
+    load_run,
+    one_line,
+    pretrained_state,
+    renormalised,
+)
+from routing.models.timm_library import timm_state, timm_with
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
 from routing.models.vit.section import TimmVitSection, TorchvisionVitSection, VitSection, VitShape
 from routing.models.vit.timm_hosts import TimmHost
-from routing.models.vit.weights import load_run, load_timm, load_torchvision
 
 _TIMM_NAMES = "a plain vision transformer of timm, such as vit_small_patch16_224"
 
@@ -69,9 +78,14 @@ class TorchvisionVit(TransformerClassifier):
         keep_statistics(self, section.architecture, section.weights, info)
 
     def initialise(self, section: TorchvisionVitSection) -> None:  # type: ignore[override]
-        """Load ``model.weights``."""
-        if section.weights is not None:
-            load_torchvision(self, section.architecture, section.weights)
+        """Load ``model.weights``; positions are interpolated to the images, a head of other classes stays as it is."""
+        load_pretrained(self, self.core, section, pretrained_state, "heads.", self._resampled)
+
+    def _resampled(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        from torchvision.models.vision_transformer import interpolate_embeddings
+
+        found: dict[str, Tensor] = interpolate_embeddings(int(self.core.image_size), int(self.core.patch_size), state)
+        return found
 
     def embed(self, images: Tensor) -> Tensor:
         """Patches, CLS, positions."""
@@ -104,9 +118,12 @@ class TimmVit(TransformerClassifier):
         keep_own_statistics(self, info, (core.pretrained_cfg["mean"], core.pretrained_cfg["std"]))
 
     def initialise(self, section: TimmVitSection) -> None:  # type: ignore[override]
-        """Load ``model.weights``."""
-        if section.weights is not None:
-            load_timm(self, section.architecture, section.weights)
+        """Load ``model.weights``; timm resamples positions and patches, a head of other classes stays as it is."""
+        load_pretrained(self, self.core, section, timm_state, ("head.", "head_dist."), self._resampled)
+
+    def _resampled(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = sys.modules[type(self.core).__module__].checkpoint_filter_fn(state, self.core)
+        return dict(found)
 
     def embed(self, images: Tensor) -> Tensor:
         """Patches, CLS, positions."""
@@ -152,16 +169,9 @@ def _timm_model(name: str, **settings: Any) -> nn.Module:
         MissingPackage: timm is not installed.
         InputError: timm has no such model, or it cannot be pruned on these images.
     """
-    try:
-        import timm
-        from timm.layers import PatchEmbed
-    except ImportError:
-        raise MissingPackage("model.name timm_vit needs timm: pip install 'routing-sweeps[timm]'") from None
-    if not timm.is_model(name):
-        raise InputError(
-            f"model.architecture '{name}': timm {timm.__version__} has no such model"
-            f"{nearest(name, timm.list_models('*vit*'))} (valid: {_TIMM_NAMES})"
-        )
+    timm = timm_with(name, "timm_vit", "*vit*", _TIMM_NAMES)
+    from timm.layers import PatchEmbed
+
     try:
         core: nn.Module = timm.create_model(name, **settings)
         host_of(core)

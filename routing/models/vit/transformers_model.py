@@ -60,7 +60,7 @@ class TransformersVit(TransformerClassifier):
         core = self.core
         assert isinstance(core, nn.Module)
         state = _pretrained(type(core), section.architecture, source)
-        with fitting(section.architecture, source):
+        with fitting(section.name, section.architecture, f"model.weights {source}", state, "classifier."):
             load_state(self, core, _resampled(state, core.state_dict(), self.host), "classifier.")
 
     @property
