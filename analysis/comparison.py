@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from analysis.figures.drawing import ColumnWidth
 from analysis.figures.overlay import Surface, draw_overlay
+from analysis.findings.differences import differences
 from analysis.findings.indicators import Group, attainment, compare_groups, group_studies, joint_reference, same_seeds
-from analysis.page.page import comparison_page, figure_picture
+from analysis.findings.versus import verdicts
+from analysis.page.comparison_page import Compared, comparison_page
+from analysis.page.page import figure_picture
 from analysis.read.objectives import metrics
 from analysis.read.results import Results
 from analysis.words.tables import Column, Table, table, to_latex, to_markdown
@@ -28,22 +31,28 @@ COMPARISON_FOLDER = "comparison"
 
 @dataclass(frozen=True)
 class StudyComparison:
-    """What a comparison wrote: a row per study, and the paths."""
+    """What a comparison found and wrote: a row per study, the verdict in sentences, and the paths."""
 
     studies: pd.DataFrame
+    verdicts: list[str]
     figures: list[Path]
     report: Path
 
 
-def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWidth) -> StudyComparison:
-    """Compare studies; folders of one study name are repeats of it. Writes into ``comparison/`` of the first folder.
+def compare(
+    results: Sequence[Results], formats: Sequence[str], width: ColumnWidth, out: Path | None = None
+) -> StudyComparison:
+    """Compare studies; folders of one study name are repeats of it.
+
+    Args:
+        out: where it is written; default: ``comparison/`` of the first folder.
 
     Raises:
         InputError: the studies have different objectives.
     """
     groups = [group for group in group_studies(results) if len(group.joint)]
     objectives = results[0].objectives
-    folder = results[0].folder / COMPARISON_FOLDER
+    folder = results[0].folder / COMPARISON_FOLDER if out is None else out
     reference = joint_reference(results)
     studies = compare_groups(groups, reference) if groups else pd.DataFrame()
     surfaces = [_surface(group, objectives) for group in groups] if len(objectives) == 2 else []
@@ -55,13 +64,19 @@ def compare(results: Sequence[Results], formats: Sequence[str], width: ColumnWid
     report = folder / REPORT_FILE
     pictures = [figure_picture(path) for path in figures if path.suffix == ".png"]
     problems = [f"{one.folder}: no operating point yet" for one in results if one.points.empty] + same_seeds(results)
-    write_text(report, comparison_page([group.name for group in groups], shown_table, pictures, problems))
-    return StudyComparison(studies, figures, report)
+    said = verdicts(groups, objectives, reference)
+    differ = differences(*_told_apart(results))
+    write_text(folder / "differences.md", to_markdown(differ))
+    compared = Compared(said, shown_table, differ, pictures, problems)
+    write_text(report, comparison_page(results, compared, folder))
+    return StudyComparison(studies, said, figures, report)
 
 
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _told_apart(results: Sequence[Results]) -> tuple[list[Results], list[str]]:
+    """Return one folder of every study with its name: repeats of a study differ in their seeds."""
+    first = {one.name: one for one in reversed(results)}
+    names = list(dict.fromkeys(one.name for one in results))
+    return [first[name] for name in names], names
 
 
 def _surface(group: Group, objectives: tuple[Objective, ...]) -> Surface:

@@ -74,6 +74,7 @@ def analyze(
     width: ColumnWidth = "double",
     draw_model: Callable[[Path], None] | None = None,
     refresh: int = 0,
+    out: Path | None = None,
 ) -> Analysis:
     """Write front.csv, figures/ and report.html into each results folder.
 
@@ -85,6 +86,7 @@ def analyze(
             best point of a front where there are weights and no pictures yet.
         refresh: of a study that is running: seconds after which the page loads itself again; only figures that take
             little time are drawn. 0: the page stays as it is, with every figure.
+        out: where the comparison of several folders goes; default: ``comparison/`` of the first.
 
     Raises:
         InputError: no folder given, not a results folder, an unknown format or width.
@@ -103,7 +105,7 @@ def analyze(
     first, *others = [_write(summary, formats, width, refresh) for summary in summaries]
     if not others:
         return first
-    together = compare([summary.results for summary in summaries], _with_png(formats), width)
+    together = compare([summary.results for summary in summaries], _with_png(formats), width, out)
     return replace(first, others=tuple(others), comparison=together)
 
 

@@ -17,7 +17,7 @@ from analysis.page.trial_data import curves, trial_table, trials_of
 from analysis.read.configs import config_keys, knob_value
 from analysis.read.results import default_points
 from analysis.words.words import axis_label, scale
-from routing.files.results_folder import ARM, MEAN, OPERATING_POINT
+from routing.files.results_folder import ARM, MEAN, OPERATING_POINT, TRIALS_FOLDER
 from routing.objectives import Objective
 from routing.quantities import find, ordered
 
@@ -52,7 +52,7 @@ def page_data(summary: Summary, confirmed: pd.DataFrame | None = None) -> dict[s
         "knee": [bool(index == summary.knee) for index in points.index],
         "confirmed": _bars(bars),
         "dropped": len(results.points) - len(points),
-        "trials": trials_of(results),
+        "trials": trials_of([results], [TRIALS_FOLDER]),
         "curves": curves(summary, dict(zip(points["trial"], names, strict=True))),
         "table": trial_table(results),
     }
@@ -104,11 +104,11 @@ def axis(name: str, objective: Objective | None = None) -> dict[str, Any]:
     }
 
 
-def few_points(points: pd.DataFrame, always: pd.Index) -> pd.DataFrame:
+def few_points(points: pd.DataFrame, always: pd.Index, most: int = MAX_CHART_POINTS) -> pd.DataFrame:
     """Return the points to draw: all, or ``always`` and evenly chosen others where a browser would choke."""
-    if len(points) <= MAX_CHART_POINTS:
+    if len(points) <= most:
         return points
-    every = np.linspace(0, len(points) - 1, MAX_CHART_POINTS).astype(int)
+    every = np.linspace(0, len(points) - 1, most).astype(int)
     return points.loc[points.index[every].union(always)]
 
 

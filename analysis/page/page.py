@@ -134,20 +134,14 @@ def render(summary: Summary, figures: Sequence[Path], findings: Findings, refres
         "tables": _linked_tables(results),
         "refresh": refresh,
         "progress": progress(summary),
-        **_frame(),
-        **_script("report.js", data),
+        **frame(),
+        **script("report.js", data),
     }
     context["sections"] = _sections(context)
     return templates().get_template("report.html.j2").render(context)
 
 
-def comparison_page(names: Sequence[str], content: Table, pictures: Sequence[Picture], problems: Sequence[str]) -> str:
-    """Return the page of several studies as one HTML text."""
-    context = {"names": names, "table": content, "pictures": pictures, "problems": problems, **_frame()}
-    return templates().get_template("comparison.html.j2").render(context)
-
-
-def _frame() -> dict[str, Any]:
+def frame() -> dict[str, Any]:
     """Return the values common to all pages: style, version, date."""
     written = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     nonce = secrets.token_urlsafe(12)
@@ -160,9 +154,9 @@ def _frame() -> dict[str, Any]:
     }
 
 
-def _script(name: str, data: dict[str, Any]) -> dict[str, Any]:
+def script(name: str, data: dict[str, Any]) -> dict[str, Any]:
     """Return what makes a page interactive: its script after the common ones, its data, the chart library."""
-    parts = ("common.js", "chart.js", "pins.js", "trials.js", "curves.js", name)
+    parts = ("common.js", "points.js", "chart.js", "pins.js", "trials.js", "curves.js", name)
     return {
         "script": Markup("").join(_asset(part) for part in parts),
         "data": _packed(json.dumps(data, allow_nan=False, separators=(",", ":"))),

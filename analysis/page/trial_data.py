@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from routing.files.results_folder import (
     LOG_FILE,
     METRICS_FILE,
     MODEL_FILE,
-    TRIALS_FOLDER,
 )
 from routing.quantities import find, ordered, split_of
 
@@ -33,17 +32,23 @@ MAX_CURVES = 300
 """Learning curves beyond which evenly chosen ones are shown, beside those of the front."""
 
 
-def trials_of(results: Results) -> dict[str, Any]:
-    """Return number, state, configuration and files of every trial."""
-    trials = results.trials
+def trials_of(results: Sequence[Results], homes: Sequence[str]) -> dict[str, Any]:
+    """Return number, state, configuration and files of the trials of one results folder or several.
+
+    Args:
+        homes: of each folder, where the page finds the folders of its trials.
+    """
+    trials = pd.concat([one.trials for one in results], ignore_index=True)
+    files = [_files(one.trial_folder(int(number))) for one in results for number in one.trials["number"]]
+    places = [home for one, home in zip(results, homes, strict=True) for _ in range(len(one.trials))]
     return {
         "number": trials["number"].tolist(),
         "state": dictionary(trials["state"].map(state_in_words), plain=True),
         "reason": dictionary(trials["reason"], plain=True),
         "keys": {key: dictionary(trials[key]) for key in config_keys(trials)},
         "varied": varied_keys(trials),
-        "home": TRIALS_FOLDER,
-        "files": dictionary(pd.Series([_files(results.trial_folder(int(n))) for n in trials["number"]]), plain=True),
+        "home": dictionary(pd.Series(places, dtype=object), plain=True),
+        "files": dictionary(pd.Series(files, dtype=object), plain=True),
     }
 
 

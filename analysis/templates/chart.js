@@ -116,12 +116,11 @@ function pointChart(data, hoverText, groupsOf) {
     const traces = [];
     const looks = data.series.map((one) => ({ color: inkOr(one.color), symbol: one.symbol }));
     const own = data.series.map((_, s) => kept.filter((i) => points.series[i] === s));
-    data.series.forEach((one, s) => traces.push(trace(own[s].filter((i) => !flagged.has(i)), x, y, { name: one.name,
-      opacity: one.dense ? 0.75 : 0.4, marker: { size: one.dense ? 8 : 6, ...looks[s] } })));
     const fronts = [pair, dense.slice(-1)]; // of the dense front its best: cheap poor nets would flatten all else
     if (perSeries) {
       data.series.forEach((one, s) => {
         fronts.push(frontOf(own[s], x, y));
+        fronts.at(-1).forEach((i) => flagged.add(i));
         if (fronts.at(-1).length) traces.push(line(fronts.at(-1), x, y, one.name, looks[s].color));
       });
     } else if (pair.length) {
@@ -129,6 +128,8 @@ function pointChart(data, hoverText, groupsOf) {
       traces.push(line(pair, x, y, title + " (" + pair.length + ")", themed("--accent")));
       if (dense.length > 1) traces.push(line(dense, x, y, "dense front (" + dense.length + ")", themed("--ink"), "dash"));
     }
+    data.series.forEach((one, s) => traces.unshift(trace(own[s].filter((i) => !flagged.has(i)), x, y, { name: one.name,
+      opacity: one.dense ? 0.75 : 0.4, marker: { size: one.dense ? 8 : 6, ...looks[s] } })));
     data.series.forEach((one, s) => traces.push(trace(own[s].filter((i) => flagged.has(i)), x, y, { name: one.name,
       type: "scatter", marker: { size: 11, ...looks[s], line: { width: 1.5, color: themed("--ink") } } })));
     const sure = confirmedTrace(x, y);

@@ -73,7 +73,7 @@ const themed = (name) => getComputedStyle(document.documentElement).getPropertyV
 const inkOr = (color) => (color === "#000000" ? themed("--ink") : color); // black lines vanish on a dark page
 
 function axisLayout(title, log, ticks) {
-  return { title: { text: title }, type: log ? "log" : "linear", gridcolor: themed("--grid"), zeroline: false,
+  return { title: { text: title, standoff: 8 }, type: log ? "log" : "linear", gridcolor: themed("--grid"), zeroline: false,
     linecolor: themed("--line"), exponentformat: "SI", automargin: true, tickangle: 0, ...(log ? ticks : {}) };
 }
 

@@ -90,12 +90,21 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
     "--column", type=click.Choice(["single", "double"]), default="double", help="Width of figures in a paper."
 )
 @click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Of a comparison; default RESULTS/comparison of the first."
+)
 @click.option("--watch", is_flag=True, help="Write the report again while trials run; the open page loads itself.")
 @click.option(
     "--every", type=click.IntRange(min=1), default=10, show_default=True, help="Seconds between two looks of --watch."
 )
 def analyze(
-    results: tuple[Path, ...], formats: tuple[str, ...], column: str, mlflow_uri: str | None, watch: bool, every: int
+    results: tuple[Path, ...],
+    formats: tuple[str, ...],
+    column: str,
+    mlflow_uri: str | None,
+    out: Path | None,
+    watch: bool,
+    every: int,
 ) -> None:
     """Tables, figures and report.html; several results folders are compared."""
     from routing.commands.findings import show_headline
@@ -105,7 +114,7 @@ def analyze(
         from routing.commands.console import say
 
         watch_results(results, every, say)
-    found = _analyze(results, formats=formats, width=column)
+    found = _analyze(results, formats=formats, width=column, out=out)
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow
         from routing.commands.console import say

@@ -33,6 +33,8 @@ def show_findings(found: Any, of_confirm: bool = False) -> None:
         for path in (*analysis.figures, *analysis.tables, analysis.report):
             say(f"wrote {path}")
     if found.comparison is not None:
+        for line in found.comparison.verdicts:
+            say(line)
         for path in (*found.comparison.figures, found.comparison.report):
             say(f"wrote {path}")
 

@@ -316,3 +316,23 @@ def test_a_page_of_a_running_study_loads_itself_and_keeps_what_is_pinned(browser
     analyze(folder)
     wait(browser, "!document.documentElement.dataset.refresh && document.documentElement.dataset.ready === 'yes'")
     assert browser.find_element("css selector", "#pinned thead b").text == "trial 3"
+
+
+def test_studies_are_compared_in_one_chart_and_a_click_pins_a_point_of_either(browser, make_results, tmp_path):
+    folders = [make_results(name, trials=7, seed=seed, name=name) for seed, name in enumerate(("first", "second"))]
+    found = analyze(folders, out=tmp_path / "compared", refresh=1)
+    assert found.comparison is not None
+    open_page(browser, found.comparison.report)
+    lines = browser.execute_script(
+        "return document.getElementById('chart').data.filter(t => t.mode === 'lines').map(t => [t.name, t.x.length])"
+    )
+    assert lines == [[one.folder.name, len(one.front)] for one in (found, *found.others)]
+    browser.execute_script(
+        "const chart = document.getElementById('chart'), trace = chart.data.findLast(t => t.name === 'second');"
+        "chart.emit('plotly_click', {points: [{customdata: trace.customdata[0]}]})"
+    )
+    assert "second" in browser.find_element("css selector", "#pinned thead").text
+    links = browser.execute_script("return [...document.querySelectorAll('#pinned .files a')].map(a => a.href)")
+    assert all(link.startswith((folders[1] / "trials").as_uri()) for link in links)
+    assert links
+    assert errors(browser) == []
