@@ -12,7 +12,7 @@ from routing.quantities import find, heading, in_words
 
 if TYPE_CHECKING:
     from routing.config.script import AnyRun
-    from routing.objectives import Objective, volume_of
+    from routing.objectives import Objective
 
 
 FoundPoint = tuple[str, list[float]]

@@ -1,6 +1,6 @@
 """(seed, k) proposals of every shipped sampler, held as recorded numbers: a change of one breaks every study resumed.
 
-``python tests/search_spaces/test_proposals.py`` writes proposals.json anew; only a change that is announced may do so.
+``python tests/search_spaces/test_proposals.py NAME...`` records these anew; only a change that is announced may do so.
 """
 
 from __future__ import annotations
@@ -88,4 +88,12 @@ def test_proposals_are_the_recorded_ones(name: str) -> None:
 
 
 if __name__ == "__main__":
-    RECORDED.write_text(json.dumps({name: proposals(name) for name in SAMPLERS}, indent=1) + "\n", encoding="utf-8")
+    import sys
+
+    found = json.loads(RECORDED.read_text(encoding="utf-8"))
+    found |= {name: proposals(name) for name in sys.argv[1:]}
+    entries = [
+        f" {json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(setting)}" for setting in found[name]) + "\n ]"
+        for name in SAMPLERS
+    ]
+    RECORDED.write_text("{\n" + ",\n".join(entries) + "\n}\n", encoding="utf-8")

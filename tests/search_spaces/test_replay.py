@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -12,18 +11,15 @@ from small_studies import sweep_values
 
 from routing.errors import InputError
 from routing.files.results_folder import LEDGER_FILE, trial_folder
-from search_spaces.bench import replay
 from search_spaces.bench.recorded import Recorded, read_recorded, record
 from search_spaces.bench.replay import (
-    Surrogate,
     Trace,
     compare_rules,
-    compare_samplers,
     interval,
     quantile_within,
     replay_rule,
-    run_sampler,
 )
+from search_spaces.bench.tasks import Regression
 from search_spaces.ledger.folder import write_study
 from search_spaces.ledger.ledger import Ledger
 from search_spaces.plan import blueprint
@@ -81,16 +77,6 @@ def test_what_was_not_reached_is_no_number() -> None:
     assert quantile_within([None], 0.5, 80) == "not within 80"
 
 
-def test_samplers_that_do_not_arrive_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    # random search ends at 2 after 150 trials; gets there with its last one
-    ends = {"random": [1.0] * 149 + [2.0], "tpe": [1.5] * 100, "nsga2": [1.0] * 49 + [2.5]}
-    monkeypatch.setattr(replay, "run_sampler", lambda model, study, name, *rest: (ends[name], 0.1))
-    rows = {row["sampler"]: row for row in compare_samplers(None, STUDY, seeds=2, names=list(ends))}  # type: ignore[arg-type]
-    assert rows["random"]["trials"] == 150
-    assert rows["tpe"]["trials"] == rows["tpe"]["trials_p90"] == "not within 100"
-    assert rows["nsga2"]["trials"] == 50
-
-
 def test_interval_of_a_mean() -> None:
     import numpy as np
 
@@ -127,18 +113,12 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
         record([tmp_path], tmp_path / "r.csv", study)
 
 
-def test_samplers_run_on_the_surrogate() -> None:
+def test_a_regression_answers_between_recorded_trials() -> None:
     trials = [
         Recorded({X: x, Y: y}, 1e6, [{"epoch": 1, "val_accuracy": 0.5 + x / 8, "flops": 1e5 * (3 + x)}])
         for x in (-2.0, -1.0, 0.0, 1.0, 2.0)
         for y in (0.1, 0.5, 3.0)
     ]
-    model = Surrogate(trials, STUDY)
-    accuracy, flops = model({X: 2.0, Y: 0.5})
+    accuracy, flops = Regression(trials, STUDY)({X: 2.0, Y: 0.5})
     assert accuracy == pytest.approx(0.75, abs=0.05)
     assert flops == pytest.approx(5e5, rel=0.1)
-    volumes, seconds = run_sampler(model, STUDY, "random", seed=0, trials=12)
-    assert len(volumes) == 12
-    assert volumes == sorted(volumes)
-    assert seconds < 1
-    assert json.dumps(volumes)

@@ -1,25 +1,36 @@
-"""``gp``: Optuna's Gaussian process and expected hypervolume improvement over the flattened space."""
+"""``gp``: a Gaussian process per objective, and the expected improvement of the hypervolume to the reference."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from search_spaces.search.memory import key_of
 from search_spaces.search.sampler import Options, Problem, Sampler, Setting
-from search_spaces.study.parameters import from_label
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from optuna.samplers import BaseSampler
 
+    from search_spaces.search.encoding import Encoding
     from search_spaces.search.memory import Curve, Memory, Past
+    from search_spaces.search.surrogate import GaussianProcess as Process
+
+    Array = NDArray[np.float64]
 
 NEIGHBOURS = 5
-RANDOM_EVERY = 4
+RANDOM_EVERY = 8
 """One in this many proposals is random: a surrogate that is wrong early on proposes only where it expects improvement,
 and early stopping hides how other settings would have ended. Interleaved as in SMAC (Hutter et al., LION 2011)."""
+_CLOSE_BY = 40
+"""While fewer trials have ended and some parameters are conditional, candidates are neighbours of the front: of most
+branches there are hardly data, and far from all data the improvement that a process expects is its prior's."""
+_CANDIDATES = 256
+_ROUNDS = 6
+_KEPT = 24
 
 
 class GpOptions(Options):
@@ -29,14 +40,12 @@ class GpOptions(Options):
 
 
 class GaussianProcess(Sampler):
-    """Costs enter as logarithms: on a linear scale all cheap models look alike, and the expected improvement of one
-    more never vanishes. A stopped trial enters with its extrapolated final values."""
+    """Losses are on the objectives' scales. A stopped trial enters with its extrapolated final values, a running one
+    with what is expected of it."""
 
     options_type: ClassVar[type[Options]] = GpOptions
+    attempts: ClassVar[int] = 3
     options: GpOptions
-
-    def __init__(self, problem: Problem, options: GpOptions) -> None:
-        super().__init__(problem, options)
 
     def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
         """Return the setting of the highest expected improvement; one proposal in ``RANDOM_EVERY`` is random."""
@@ -45,51 +54,140 @@ class GaussianProcess(Sampler):
         return self.best(self.seed(index, attempt), memory)
 
     def best(self, seed: int, memory: Memory) -> Setting:
-        """Return a setting of the flattened space, inactive parameters included."""
-        import optuna
-        from optuna.trial import TrialState, create_trial
+        """Return the setting of the highest expected improvement that was not tried before; a random one at first."""
+        import numpy as np
 
-        space = self.problem.space
-        distributions = space.distributions()
-        sampler = optuna.samplers.GPSampler(
-            seed=seed, n_startup_trials=self.options.n_startup_trials, warn_independent_sampling=False
-        )
-        flat = optuna.create_study(directions=memory.directions, sampler=sampler)
-        for past, values in self.known(memory):
-            flat.add_trial(
-                create_trial(
-                    state=TrialState.COMPLETE if values is not None else TrialState.RUNNING,
-                    values=values,
-                    params=space.flattened(past.labels),
-                    distributions=distributions,
-                )
-            )
-        labels: dict[str, Any] = flat.ask(fixed_distributions=distributions).params
-        return {name: from_label(space.parameters[name], label) for name, label in labels.items()}
+        from search_spaces.search.encoding import Encoding
+
+        encoding, random = Encoding(self.problem.space), np.random.default_rng(seed)
+        known = [(encoding.cube(past.labels), losses) for past, losses in self.known(memory)]
+        ended = [(point, losses) for point, losses in known if losses is not None]
+        if len(ended) < self.options.n_startup_trials:
+            return encoding.setting(random.random(len(encoding.names)))
+        running = [point for point, losses in known if losses is None]
+        points, losses = np.array([point for point, _ in ended]), np.array([row for _, row in ended])
+        is_early = len(ended) < _CLOSE_BY and any(p.when for p in self.problem.space.parameters.values())
+        search = _Search(encoding, points, losses, running, self.problem, without_outliers=is_early)
+        candidates, gains = search.close_by(random) if is_early else search.everywhere(random)
+        for place in np.argsort(-gains, kind="stable"):
+            setting = encoding.setting(candidates[place])
+            if key_of(setting) not in memory.seen:
+                return setting
+        return encoding.setting(candidates[int(gains.argmax())])
 
     def known(self, memory: Memory) -> Iterator[tuple[Past, list[float] | None]]:
-        """Yield the training data of the process, costs as logarithms; a running trial has no values yet."""
+        """Yield the training data of the processes as losses; a running trial has none yet."""
         from optuna.trial import TrialState
 
         trials = list(memory.trials())
-        curves = [{epoch: self._with_log_costs(values) for epoch, values in past.curve.items()} for past in trials]
+        curves = [{epoch: self._losses(values) for epoch, values in past.curve.items()} for past in trials]
         finished = [
-            (curve, self._with_log_costs(past.values))
+            (curve, self._losses(past.values))
             for past, curve in zip(trials, curves, strict=True)
             if past.values is not None and curve
         ]
         for past, curve in zip(trials, curves, strict=True):
-            values = self._with_log_costs(past.values) if past.values is not None else None
+            losses = self._losses(past.values) if past.values is not None else None
             if past.state == TrialState.PRUNED:
-                values = at_the_end(curve, finished)
-            if values is not None or past.state == TrialState.RUNNING:
-                yield past, values
+                losses = at_the_end(curve, finished)
+            if losses is not None or past.state == TrialState.RUNNING:
+                yield past, losses
 
-    def _with_log_costs(self, values: Sequence[float]) -> list[float]:
-        return [
-            math.log(max(v, 1e-12)) if objective.in_logs else v
-            for v, objective in zip(values, self.problem.objectives, strict=True)
+    def _losses(self, values: Sequence[float]) -> list[float]:
+        return [float(o.loss(value)) for o, value in zip(self.problem.objectives, values, strict=True)]
+
+
+class _Search:
+    """Candidates and their expected improvement, given what is known of the ended and the running trials.
+
+    Args:
+        points, losses: (N, P) in the unit cube and (N, M) of trials that ended.
+        running: points (P,) of those that run.
+        without_outliers: see ``_without_outliers``.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        points: Array,
+        losses: Array,
+        running: list[Array],
+        problem: Problem,
+        without_outliers: bool,
+    ) -> None:
+        import numpy as np
+
+        from routing.objectives import reference_of
+        from routing.pareto import is_on_front
+        from search_spaces.search.improvement import boxes
+        from search_spaces.search.surrogate import GaussianProcess
+
+        self.encoding = encoding
+        features, reference = encoding.features(points), reference_of(problem.objectives)
+        reference = np.where(np.isnan(reference), losses.max(axis=0), reference)
+        self.processes: list[Process] = [
+            GaussianProcess(features, encoding.owner, _without_outliers(column) if without_outliers else column)
+            for column in losses.T
         ]
+        if running:
+            beside = encoding.features(np.array(running))
+            for process in self.processes:
+                process.believe(beside)
+            features = np.concatenate([features, beside])
+        # the front of what the processes believe: the best of many noisy measurements is lucky
+        front = np.stack([process.predict(features)[0] for process in self.processes], axis=1)
+        front = front[is_on_front(front)]
+        self.lower, self.upper = boxes(front, reference)
+        self.good = points[is_on_front(losses)]
+
+    def close_by(self, random: np.random.Generator) -> tuple[Array, Array]:
+        """Return neighbours of the front (C, P) and their gains (C,)."""
+        candidates = self._changed(self.good, random, 4 * _CANDIDATES, 0.15)
+        return candidates, self.gains(candidates)
+
+    def everywhere(self, random: np.random.Generator) -> tuple[Array, Array]:
+        """Return candidates and their gains, the best ones changed again and again in smaller steps."""
+        import numpy as np
+
+        anywhere = random.random((2 * _CANDIDATES, self.good.shape[1]))
+        candidates = np.concatenate([anywhere, self._changed(self.good, random, _CANDIDATES, 0.1)])
+        gains = self.gains(candidates)
+        for turn in range(_ROUNDS):
+            kept = np.argsort(-gains, kind="stable")[:_KEPT]
+            changed = self._changed(candidates[kept], random, _CANDIDATES, 0.3 * 0.5**turn)
+            candidates = np.concatenate([candidates[kept], changed])
+            gains = np.concatenate([gains[kept], self.gains(changed)])
+        return candidates, gains
+
+    def gains(self, candidates: Array) -> Array:
+        """Return the logarithm of the expected improvement (C,)."""
+        import numpy as np
+
+        from search_spaces.search.improvement import log_improvement
+
+        features = self.encoding.features(candidates)
+        means, deviations = zip(*(process.predict(features) for process in self.processes), strict=True)
+        return log_improvement(np.stack(means, axis=1), np.stack(deviations, axis=1), self.lower, self.upper)
+
+    def _changed(self, points: Array, random: np.random.Generator, count: int, step: float) -> Array:
+        """Return ``count`` points of ``points`` with some parameters changed, from one of them to all."""
+        import numpy as np
+
+        width = points.shape[1]
+        old = points[random.integers(len(points), size=count)]
+        which = random.random((count, width)) < np.maximum(1 / width, random.random((count, 1)) ** 2)
+        which[np.arange(count), random.integers(width, size=count)] = True
+        moved = old + np.where(which, random.standard_normal((count, width)) * step, 0.0)
+        anew = which & self.encoding.is_choice & (random.random((count, width)) < 0.5)
+        return np.clip(np.where(anew, random.random((count, width)), moved), 0.0, 1.0)
+
+
+def _without_outliers(losses: Array) -> Array:
+    """Return losses (N,), those far behind the median brought up: how bad a failure is says little of the front."""
+    import numpy as np
+
+    middle = np.median(losses)
+    return np.minimum(losses, middle + 0.5 * (middle - losses.min()))
 
 
 def at_the_end(curve: Curve, finished: Sequence[tuple[Curve, Sequence[float]]]) -> list[float] | None:
