@@ -134,7 +134,7 @@ def _configuration_space(task: Task, seed: int) -> Any:
     """Return the space with its conditions; options of a choice are their numbers."""
     from ConfigSpace import Categorical, ConfigurationSpace, Float, InCondition, Integer
 
-    space, added = ConfigurationSpace(seed=seed), {}
+    space, added = ConfigurationSpace(seed=seed), dict[str, Any]()
     for name, parameter in task.space.parameters.items():
         if is_constant(parameter):
             continue
