@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparison import StudyComparison, compare
-from analysis.figures.drawing import FORMATS, WIDTHS, ColumnWidth
+from analysis.figures.drawing import FORMATS, WIDTHS, ColumnWidth, for_paper
 from analysis.figures.which import draw_all
 from analysis.findings.ablation import ablation_table, answers, compare_arms
 from analysis.findings.attainment import attainment
@@ -19,15 +19,23 @@ from analysis.findings.certificates import certificate_table
 from analysis.findings.confirmed import confirm_table, confirmed_rows, error_bars, read_confirmed
 from analysis.findings.importance import importances
 from analysis.findings.summary import Summary, summarise
+from analysis.page.front_tex import front_tex
 from analysis.page.headline import progress, verdict
 from analysis.page.page import Findings, pictured_trials, render
 from analysis.read.configs import knob_value
 from analysis.read.results import read_results
-from analysis.words.tables import to_latex, to_markdown
+from analysis.words.tables import Table, to_latex, to_markdown
 from analysis.words.words import at_knob
 from routing.errors import InputError, choices, nearest
 from routing.files.atomic import write_text
-from routing.files.results_folder import FIGURES_FOLDER, FRONT_FILE, MODEL_FILE, REPORT_FILE, TABLES_FOLDER
+from routing.files.results_folder import (
+    FIGURES_FOLDER,
+    FRONT_FILE,
+    MODEL_FILE,
+    PAPER_FOLDER,
+    REPORT_FILE,
+    TABLES_FOLDER,
+)
 from routing.objectives import Objective
 
 _DRAWN_MODELS = 2
@@ -81,7 +89,8 @@ def analyze(
     Args:
         results: a results folder or several; a sweep may still be running in them. One that is named twice counts once.
         formats: of the figures: png, svg, pdf; PNG is always drawn too, for the page.
-        width: single or double, the column of a paper that the figures fill.
+        width: ``single`` draws them once more into ``paper/``, as wide as one column, without titles and raw keys;
+            ``double`` as wide as the page.
         draw_model: draws a trained model into the ``figures`` of its trial's folder; called for the knee and for the
             best point of a front where there are weights and no pictures yet.
         refresh: of a study that is running: seconds after which the page loads itself again; only figures that take
@@ -138,18 +147,21 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth, refresh
         warnings=tuple(boundary_warnings(summary)),
         answers=tuple(answers(compared, results.objectives)),
     )
-    paths = draw_all(
-        summary,
-        _with_png(formats),
-        folder / FIGURES_FOLDER,
-        width,
-        compared=compared,
-        confirmed=error_bars(confirmed, results),
-        attained=attainment(results),
-        importance=importance,
-        quick=refresh > 0,
-    )
-    tables = _write_tables(folder / TABLES_FOLDER, findings, compared)
+    drawn: dict[str, Any] = {
+        "compared": compared,
+        "confirmed": error_bars(confirmed, results),
+        "attained": attainment(results),
+        "importance": importance,
+        "quick": refresh > 0,
+    }
+    shown_formats = _with_png(formats) if width == "double" else ["png"]
+    paths = draw_all(summary, shown_formats, folder / FIGURES_FOLDER, **drawn)
+    if width == "single":  # of a paper: the pictures of the report stay as they are
+        with for_paper():
+            in_paper = draw_all(summary, formats, folder / PAPER_FOLDER, width, **drawn)
+    else:
+        in_paper = []
+    tables = _write_tables(folder / TABLES_FOLDER, findings, compared, front_tex(summary, confirmed))
     report = folder / REPORT_FILE
     write_text(report, render(summary, paths, findings, refresh))
     return Analysis(
@@ -162,7 +174,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth, refresh
         objectives=results.objectives,
         states=summary.states,
         problems=results.problems,
-        figures=paths,
+        figures=[*paths, *in_paper],
         report=report,
         tables=tables,
         confirmed=confirmed_rows(confirmed, results),
@@ -171,12 +183,13 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth, refresh
     )
 
 
-def _write_tables(folder: Path, findings: Findings, compared: pd.DataFrame) -> list[Path]:
-    """Write and return ablation and confirm tables as Markdown and LaTeX, the ablation's numbers as CSV."""
+def _write_tables(folder: Path, findings: Findings, compared: pd.DataFrame, front: Table | None) -> list[Path]:
+    """Write and return ablation and confirm tables as Markdown and LaTeX, the front as LaTeX, an ablation as CSV."""
     named = [("ablation", content) for content in findings.ablations]
     named += [("confirm", findings.confirm)] if findings.confirm is not None else []
     texts = {f"{name}.md": to_markdown(content) for name, content in named}
     texts |= {f"{name}.tex": to_latex(content) for name, content in named}
+    texts |= {"front.tex": to_latex(front)} if front is not None else {}
     if not compared.empty:
         texts["ablation.csv"] = compared.to_csv(index=False, lineterminator="\n")
     for name, text in texts.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.figures.drawing import log_ticks, new_figure, paper_style, save
+from analysis.figures.drawing import log_ticks, new_figure, paper_style, save, title
 from analysis.findings.series import looks
 from analysis.words.words import axis_label, scale
 
@@ -46,7 +46,7 @@ def draw_comparison(compared: ModelComparison, folder: Path, formats: Sequence[s
         log_ticks(ax, "x", float(costs.max() / costs.min()))
         ax.set_xlabel(f"{axis_label('flops')}, log scale")
         ax.set_ylabel(axis_label(compared.metric))
-        ax.set_title(compared.title)
+        title(ax, compared.title)
         repeated = len(compared.runs) > len(compared.rows)
         figure.legend(
             loc="outside right upper", title="mean over seeds; bar: ± 1 sd" if repeated else None, alignment="left"

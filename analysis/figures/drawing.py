@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
-from analysis.words.words import axis_label
+from analysis.words.words import axis_label, plain
 from routing.files.atomic import replacing
 from routing.files.names import file_name
 from routing.objectives import Objective
@@ -26,8 +26,9 @@ ColumnWidth = Literal["single", "double"]
 GREY, FRONT, KNEE = "#B0B0B0", "#0072B2", "#D55E00"
 CONFIRMED = "p"
 """Marker of points that were trained again; nothing else has it."""
-WIDTHS: dict[ColumnWidth, float] = {"single": 3.5, "double": 7.2}  # inches, the columns of a two-column paper
+WIDTHS: dict[ColumnWidth, float] = {"single": 3.3, "double": 7.2}  # inches, the columns of a two-column paper
 FORMATS = ("png", "svg", "pdf")
+_in_paper: ContextVar[bool] = ContextVar("in_paper", default=False)
 _collected: ContextVar[dict[str, Figure] | None] = ContextVar("collected", default=None)
 
 
@@ -54,8 +55,30 @@ def save(figure: Figure, folder: Path, name: str, formats: Iterable[str]) -> lis
         return []
     for path in paths:
         with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:])
+            size = figure.bbox_inches if _in_paper.get() else None  # exactly as wide as the column
+            figure.savefig(temporary, format=path.suffix[1:], bbox_inches=size)
     return paths
+
+
+@contextmanager
+def for_paper() -> Iterator[None]:
+    """Have figures that are drawn meanwhile without a title, which a paper's caption is, and without raw keys."""
+    token = _in_paper.set(True)
+    try:
+        yield
+    finally:
+        _in_paper.reset(token)
+
+
+def title(axes: Axes, text: str) -> None:
+    """Write the title of a figure, which none has in a paper."""
+    if not _in_paper.get():
+        axes.set_title(as_text(text))
+
+
+def in_legend(key: str) -> str:
+    """Return a key as the legend names it: as it is, in a paper in words."""
+    return as_text(plain(key) if _in_paper.get() else key)
 
 
 @contextmanager

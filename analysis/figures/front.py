@@ -20,10 +20,12 @@ from analysis.figures.drawing import (
     ColumnWidth,
     as_text,
     cost_axis,
+    in_legend,
     new_figure,
     paper_style,
     place_legend,
     save,
+    title,
 )
 from analysis.findings.attainment import PERCENTILES
 from analysis.findings.fronts import dense_front, span
@@ -41,7 +43,6 @@ def draw_front(
     width: ColumnWidth = "double",
     confirmed: pd.DataFrame | None = None,
     attained: pd.DataFrame | None = None,
-    title: bool = True,
 ) -> list[Path]:
     """Draw every point, the front, the front of the dense baselines and the knee: first objective against the second.
 
@@ -49,7 +50,6 @@ def draw_front(
         confirmed: points with intervals to add: ``x``, ``y``, ``y_low``, ``y_high`` and, one for all rows, ``label``
             and ``metric``.
         attained: a band to add, see ``attainment``.
-        title: write the study's name above it; a paper has its caption.
     """
     if len(summary.results.objectives) < 2:
         return []
@@ -66,8 +66,7 @@ def draw_front(
             if other != task:
                 axes.set_ylabel(f"{axis_label(task)}; confirmed: {axis_label(other).split(' (')[0]}")
         _follow_front(axes, summary, confirmed)
-        if title:
-            axes.set_title(as_text(summary.results.name))
+        title(axes, summary.results.name)
         place_legend(figure, width)
         return save(figure, folder, "front", formats)
 
@@ -89,7 +88,7 @@ def front_points(axes: Axes, summary: Summary) -> None:
             edgecolors="white",
             linewidths=0.4,
             zorder=5 if found.colour == BLACK else 3,
-            label=textwrap.fill(as_text(name or f"all operating points ({len(points)})"), 30),
+            label=textwrap.fill(in_legend(name or f"all operating points ({len(points)})"), 30),
         )
     by_two = len(objectives) == 2
     line: dict[str, Any] = {

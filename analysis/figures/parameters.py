@@ -17,10 +17,12 @@ from analysis.figures.drawing import (
     WIDTHS,
     ColumnWidth,
     as_text,
+    in_legend,
     log_ticks,
     new_figure,
     paper_style,
     save,
+    title,
 )
 from analysis.findings.effects import ParallelAxis, is_few_counts, is_number, spans_decades
 from analysis.findings.importance import split_estimated
@@ -153,7 +155,7 @@ def draw_levels(
                     marker=style.marker,
                     capsize=2,
                     linewidth=1.2,
-                    label=as_text(group) if metric == next(iter(tables)) else None,
+                    label=in_legend(group) if metric == next(iter(tables)) else None,
                 )
             if metric == "flops" and means["mean"].min() > 0:
                 log_ticks(axes, "y", float(means["mean"].max() / means["mean"].min()))
@@ -233,7 +235,7 @@ def draw_importance(
         axes.invert_yaxis()
         axes.set_xlabel("share of the variation over this search's trials (%)")
         conditional = f"\nwithout the {len(left_out)} that only some trials have" if left_out else ""
-        axes.set_title(f"Importance: an estimate, not an ablation{conditional}")
+        title(axes, f"Importance: an estimate, not an ablation{conditional}")
         axes.grid(axis="y", visible=False)
         figure.legend(loc="outside lower center", ncols=1)
         return save(figure, folder, "importance", formats)

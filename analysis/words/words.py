@@ -9,7 +9,7 @@ from typing import Any
 from routing.files.results_folder import STATE_WORDS
 from routing.quantities import count, find, in_words, label
 
-__all__ = ["axis_label", "count", "name", "scale", "shown", "state_in_words"]
+__all__ = ["axis_label", "count", "name", "plain", "scale", "shown", "state_in_words"]
 
 
 def scale(metric: str) -> float:
@@ -57,6 +57,11 @@ def _number_in(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def plain(key: str) -> str:
+    """Return a key as a reader of a paper sees it: ``full compute``."""
+    return key.replace("_", " ")
 
 
 def state_in_words(state: Any) -> str:

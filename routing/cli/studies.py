@@ -87,7 +87,10 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "formats", multiple=True, default=("png",), help="Figures as png, svg or pdf; repeatable.")
 @click.option(
-    "--column", type=click.Choice(["single", "double"]), default="double", help="Width of figures in a paper."
+    "--column",
+    type=click.Choice(["single", "double"]),
+    default="double",
+    help="single: figures for one column of a paper as well, in paper/, without titles.",
 )
 @click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
 @click.option(

@@ -43,6 +43,7 @@ MIRROR_FILE = "mirror.txt"
 
 FRONT_FILE = "front.csv"
 FIGURES_FOLDER = "figures"
+PAPER_FOLDER = "paper"
 TABLES_FOLDER = "tables"
 REPORT_FILE = "report.html"
 BEST_FOLDER = "best"

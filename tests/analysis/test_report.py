@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.figures.drawing import new_figure
-from analysis.figures.front import front_points
+from analysis.figures.drawing import collected, for_paper, new_figure
+from analysis.figures.front import draw_front, front_points
 from analysis.findings.series import look, looks
 from analysis.findings.summary import summarise
 from analysis.page.chart_data import page_data
@@ -51,6 +53,38 @@ def test_front_holds_no_dominated_point(make_results):
 def test_formats(make_results, formats):
     found = analyze([make_results(trials=7)], formats=formats)
     assert {path.suffix[1:] for path in found.figures} == {*formats, "png"}
+
+
+def test_a_paper_has_figures_of_its_own_one_column_wide_without_raw_keys(make_results, only_the_front):
+    folder = make_results(trials=14, name="my_study")
+    page = (analyze(folder).folder / "figures" / "front.png").read_bytes()
+    found = analyze(folder, formats=("pdf", "png"), width="single")
+    assert (folder / "figures" / "front.png").read_bytes() == page
+    assert folder / "paper" / "front.pdf" in found.figures
+    pdf = (folder / "paper" / "front.pdf").read_bytes()
+    assert b"/FontFile2" in pdf  # fonts are embedded, and as outlines that can be edited
+    assert float(re.search(rb"/MediaBox \[ 0 0 ([\d.]+)", pdf)[1]) == pytest.approx(3.3 * 72)
+    with for_paper(), collected() as figures:
+        draw_front(summarise(read_results(folder)), ("png",), folder, "single")
+    texts = [text.get_text() for text in figures["front"].legends[0].get_texts()]
+    assert "full compute" in texts
+    assert not any("_" in text for text in texts)
+    assert not figures["front"].axes[0].get_title(loc="left")
+
+
+def test_the_front_is_a_table_of_five_columns_for_a_paper(make_results, only_the_front):
+    folder = make_results(trials=14)
+    found = analyze(folder)
+    lines = (folder / "tables" / "front.tex").read_text().splitlines()
+    head = lines.index(r"\midrule") - 1
+    assert lines[head] == r"model & router & M multiply-adds & validation accuracy (\%) & \% of full \\"
+    assert "not confirmed" in lines[2]
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 4][1:]
+    points = found.front[["flops", "val_accuracy"]].to_numpy().tolist()
+    assert [[float(row[2]), float(row[3])] for row in rows][: len(points)] == [
+        [pytest.approx(flops / 1e6, abs=6e-4), pytest.approx(100 * accuracy, abs=6e-3)] for flops, accuracy in points
+    ]
+    assert [row[0] for row in rows if row[4] == "100"] == ["full compute"]
 
 
 def test_unknown_format(make_results):
