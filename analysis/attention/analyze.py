@@ -28,10 +28,13 @@ from analysis.attention.subject import Chosen, Subject, subject_of
 from analysis.attention.summary_plots import draw_hiding, draw_statistics
 from analysis.attention.tables import similarity_table, statistics_table
 from routing.data import normalise
+from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.models.attention import AttentionLayer
 
 FOLDER = "attention"
+MOST_SAMPLES = 256
+"""Images that are drawn, at about a second each."""
 COLUMNS = {
     "run": "run",
     "images": "images",
@@ -91,6 +94,9 @@ def analyze_attention(
         InputError: no run, no weights, no attention in this model, or no such split, class, file or colour map.
     """
     folder = Path(run)
+    wanted = samples if isinstance(samples, int) else len(samples)
+    if wanted > MOST_SAMPLES:
+        raise InputError(f"samples: {wanted} images to draw, each with figures of its own (valid: 1 to {MOST_SAMPLES})")
     look = Look(colormap, smooth)
     subject = subject_of(folder, Chosen(split, samples, num_images, classes, images), pruning, random_weights, device)
     target = out or folder / FOLDER

@@ -13,11 +13,14 @@ from PIL import Image
 
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.cache import Arrays, cached_data
+from routing.data.progress import Progress
+from routing.data.room import check_room
 from routing.data.sections import DigitsSection
 
 VERSION = 1  # raise when the drawing changes: cached arrays of an older version are then not used
 SPLIT_SHARES = (0.6, 0.2, 0.2)
 MEAN, STD = 0.10, 0.21  # of the default canvas, rounded
+_BYTES_PER_PIXEL = 13  # of a canvas: three times float32 while it is rounded, and uint8
 FRAGMENT_SIZES = (4, 8)  # pixels, upper end exclusive
 NOISE_STD = 0.06  # of the pixel range
 
@@ -60,6 +63,7 @@ def _draw_all(section: DigitsSection) -> Arrays:
     pixels = (source.images * (255 / 16)).round().astype(np.uint8)
     sources = source_split(section.seed)
     counts = {"train": section.num_train, "val": section.num_val, "test": section.num_test}
+    check_room(counts, _BYTES_PER_PIXEL * section.input_size**2)
     return {
         name: _draw(
             section,
@@ -87,10 +91,13 @@ def _draw(
     chosen = np.concatenate([rng.permutation(len(pixels)) for _ in range(-(-count // len(pixels)))])[:count]
     canvases = np.zeros((count, size, size), np.float32)
     corners = rng.integers(0, size - digit + 1, (count, 2))
+    progress = Progress("drawing", count)
     for canvas, index, (top, left) in zip(canvases, chosen, corners, strict=True):
+        progress.add(1)
         for _ in range(section.fragments):
             _paste_fragment(canvas, large[rng.integers(len(large))], rng)
         canvas[top : top + digit, left : left + digit] = large[index]
+    progress.close()
     for canvas in canvases:
         canvas += rng.normal(0, NOISE_STD * 255, canvas.shape)
     boxes = np.column_stack([corners, np.full((count, 2), digit)]).astype(np.int64)

@@ -16,7 +16,9 @@ from PIL import Image
 
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.cache import Arrays, cached_data
+from routing.data.progress import Progress
 from routing.data.quality_sections import QualitySection
+from routing.data.room import check_room
 
 VERSION = 1  # raise when the drawing changes: cached arrays of an older version are then not used
 DISTORTIONS = ("blur", "jpeg", "colour", "noise")
@@ -135,6 +137,7 @@ def _draw_all(section: QualitySection) -> Arrays:
         for index, photograph in enumerate(photographs)
     ]
     counts = {"train": section.num_train, "val": section.num_val, "test": section.num_test}
+    check_room(counts, 3 * section.input_size**2)
     return {
         name: _draw(
             photographs,
@@ -155,12 +158,15 @@ def _draw(
     places = np.empty((count, 3), np.int64)
     kinds = np.arange(count) % len(DISTORTIONS)
     levels = np.arange(count) // len(DISTORTIONS) % LEVELS + 1
+    progress = Progress("drawing", count)
     for index in range(count):
+        progress.add(1)
         photograph = int(rng.integers(len(photographs)))
         top, left = corners[photograph][rng.integers(len(corners[photograph]))]
         crop = photographs[photograph][top : top + size, left : left + size]
         images[index] = DISTORT[DISTORTIONS[kinds[index]]](crop, int(levels[index]), rng).transpose(2, 0, 1)
         places[index] = photograph, top, left
+    progress.close()
     return {
         "images": images,
         "targets": (1 - levels / LEVELS).astype(np.float32),

@@ -352,3 +352,8 @@ def test_the_example_of_the_page_runs(vit_run: Path, tmp_path: Path, monkeypatch
         exec(block.split("```")[0], names)
     assert {"last_layer_sample_0.png", "last_layer_sample_1.png"} <= {path.name for path in names["summary"].files}
     assert names["layer"].entropy.shape == (64, 2)
+
+
+def test_more_samples_than_anybody_can_look_at_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"samples: 100000 images to draw, .*\(valid: 1 to 256\)"):
+        analyze_attention(tmp_path / "no run", samples=100_000)

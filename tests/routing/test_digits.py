@@ -14,6 +14,7 @@ from routing.config.run import RunConfig
 from routing.data import ImageData
 from routing.data.cache import Arrays, cached_splits
 from routing.data.digits import source_split
+from routing.data.room import check_room
 from routing.errors import InputError, RoutingError
 from routing.models.grid import PatchGrid
 
@@ -126,3 +127,13 @@ def test_a_cache_that_lost_a_file_is_built_again(tmp_path: Path, monkeypatch: py
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             assert len(cached_splits("mine", {}, build)) == 2
     assert len(built) == 4
+
+
+def test_more_images_than_memory_are_refused_before_any_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("routing.data.room.free_memory", lambda: 10**9)
+    with pytest.raises(
+        InputError, match=r"num_val 1000000: drawing takes 21.4 GB .*1.0 GB are free"
+    ):
+        RunConfig.from_dict({"dataset.num_val": 1_000_000}).dataset.load()
+    monkeypatch.setattr("routing.data.room.free_memory", lambda: None)  # a system that does not say
+    check_room({"val": 10**9}, 10**9)
