@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,14 @@ from optuna.trial import FrozenTrial, TrialState
 from routing.config.script import read_run
 from routing.errors import InputError
 from routing.files.record import read_metrics
-from routing.files.results_folder import CONFIG_FILE, METRICS_FILE, TRIALS_FOLDER, WARM_START_ATTR, trial_folder
+from routing.files.results_folder import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    TRIALS_FILE,
+    TRIALS_FOLDER,
+    WARM_START_ATTR,
+    trial_folder,
+)
 from search_spaces.ledger.ledger import RETRIED_AS, setting_of
 
 if TYPE_CHECKING:
@@ -55,6 +63,15 @@ def unknown_results(trials: Sequence[FrozenTrial], out: Path) -> list[int]:
     folders = (out / TRIALS_FOLDER).glob("*") if (out / TRIALS_FOLDER).is_dir() else ()
     numbers = sorted(int(folder.name) for folder in folders if folder.name.isdigit())
     return [number for number in numbers if number not in known and (trial_folder(out, number) / METRICS_FILE).exists()]
+
+
+def listed_trials(out: Path) -> int:
+    """Return how many trials the ledger had when trials.csv was written last; 0 where that cannot be read."""
+    try:
+        with (out / TRIALS_FILE).open(encoding="utf-8", newline="") as file:
+            return max((int(row["number"]) + 1 for row in csv.DictReader(file)), default=0)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return 0
 
 
 def _difference(

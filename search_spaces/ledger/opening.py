@@ -18,9 +18,10 @@ from routing.files.results_folder import (
     MIRROR_FILE,
     SET_ASIDE_FOLDER,
     STUDY_FILE,
+    TRIALS_FILE,
     TRIALS_FOLDER,
 )
-from search_spaces.ledger.agreement import check_agreement, unknown_results
+from search_spaces.ledger.agreement import check_agreement, listed_trials, unknown_results
 from search_spaces.ledger.folder import (
     check_mirror,
     check_unchanged,
@@ -147,14 +148,19 @@ class Opening:
 
     def _unknown(self, ledger: Ledger) -> list[str]:
         """Return a line on finished trials whose entries the ledger has lost, and what becomes of them."""
-        numbers = unknown_results(ledger.trials(), self.out)
-        if not numbers:
+        trials, listed = ledger.trials(), listed_trials(self.out)
+        numbers = unknown_results(trials, self.out)
+        if not numbers and listed <= len(trials):
             return []
+        lost = (
+            f" and with it {listed - len(trials)} of {listed} trials of {TRIALS_FILE}" if listed > len(trials) else ""
+        )
         shown = ", ".join(map(str, numbers[:_SHOWN])) + (", ..." if len(numbers) > _SHOWN else "")
-        return [
-            f"the end of {ledger.where} is lost: it does not know {len(numbers)} finished trials of {TRIALS_FOLDER}/ "
-            f"({shown}); one whose setting comes again keeps its result, another one goes to {SET_ASIDE_FOLDER}/"
-        ]
+        finished = (
+            f": it does not know {len(numbers)} finished trials of {TRIALS_FOLDER}/ ({shown}); one whose setting comes "
+            f"again keeps its result, another one goes to {SET_ASIDE_FOLDER}/"
+        )
+        return [f"the end of {ledger.where} is lost{lost}{finished if numbers else ': none of them had finished'}"]
 
     def _open_ledger(self) -> Ledger:
         """Open the ledger this study goes on in; nothing of a refused one is written to.

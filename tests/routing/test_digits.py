@@ -131,9 +131,7 @@ def test_a_cache_that_lost_a_file_is_built_again(tmp_path: Path, monkeypatch: py
 
 def test_more_images_than_memory_are_refused_before_any_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("routing.data.room.free_memory", lambda: 10**9)
-    with pytest.raises(
-        InputError, match=r"num_val 1000000: drawing takes 21.4 GB .*1.0 GB are free"
-    ):
+    with pytest.raises(InputError, match=r"num_val 1000000: drawing takes 21.4 GB .*1.0 GB are free"):
         RunConfig.from_dict({"dataset.num_val": 1_000_000}).dataset.load()
     monkeypatch.setattr("routing.data.room.free_memory", lambda: None)  # a system that does not say
     check_room({"val": 10**9}, 10**9)
