@@ -13,9 +13,14 @@ study=${1:?usage: sbatch slurm.sh STUDY RESULTS}
 results=${2:?usage: sbatch slurm.sh STUDY RESULTS}
 source "${VENV:-$HOME/routing-venv}/bin/activate"
 
+# Slurm's TERM, two minutes before the time limit, stops the sweep cleanly; it may come while Ray is still starting
+sweep=
+trap 'if [ -n "$sweep" ]; then kill -TERM "$sweep"; else exit 143; fi' TERM
+
 export RAY_AUTH_MODE=token RAY_worker_niceness=0 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1
 RAY_AUTH_TOKEN=$(openssl rand -hex 32)
 export RAY_AUTH_TOKEN
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # since Slurm 22.05 a step has one CPU unless it asks for more
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
@@ -25,17 +30,21 @@ common=(--temp-dir="/tmp/ray-$SLURM_JOB_ID" --num-cpus="$SLURM_CPUS_PER_TASK" --
 
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
   ray start --head --node-ip-address="$ip" --port="$port" --include-dashboard=false "${common[@]}" &
-sleep 15
+for _ in {1..120}; do
+  (: <"/dev/tcp/$ip/$port") 2>/dev/null && break
+  sleep 1
+done
 for node in "${nodes[@]:1}"; do
   srun --nodes=1 --ntasks=1 --nodelist="$node" --overlap ray start --address="$ip:$port" "${common[@]}" &
 done
-sleep 15
+for _ in {1..60}; do # as many trials run at once as the nodes that are there now have room for
+  [ "$(ray status --address="$ip:$port" 2>/dev/null | grep -c ' node_')" -ge "${#nodes[@]}" ] && break
+  sleep 1
+done
 
-# on the head's node, so that the driver is part of the cluster; Slurm's TERM stops it cleanly
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
-  routing sweep "$study" --address "$ip:$port" --out "$results" --resume &
+# this script runs on the first node, the head; under srun, which kills its task when it gets a TERM, nothing stops cleanly
+routing sweep "$study" --address "$ip:$port" --out "$results" --resume &
 sweep=$!
-trap 'kill -TERM "$sweep"' TERM
 code=0
 wait "$sweep" || code=$?
 if kill -0 "$sweep" 2>/dev/null; then # the signal ended the wait, not the sweep

@@ -27,7 +27,7 @@ except RoutingError as error:
 """
 
 
-def start_driver(values: dict[str, Any], out: Path, run: str, **options: Any) -> subprocess.Popen[str]:
+def start_driver(values: dict[str, Any], out: Path | str, run: str, **options: Any) -> subprocess.Popen[str]:
     """Start (or resume) a sweep in a process and process group of its own."""
     arguments = [json.dumps(values), str(out), run, json.dumps(options)]
     return subprocess.Popen(

@@ -112,9 +112,7 @@ def test_a_ledger_that_lost_its_end_names_the_finished_trials_it_does_not_know(t
     journal.write_bytes(content[: content.index(b"\n", content.index(b'"op_code":4', content.index(b'"op_code":5')))])
     (out / "trials.csv").write_text("number,state\n0,COMPLETE\n1,COMPLETE\n2,COMPLETE\n3,COMPLETE\n4,RUNNING\n")
     _, _, notes = opening(out).open()
-    assert any("ledger.journal is lost and with it 4 of the 5 trials of trials.csv: it" in note for note in notes), (
-        notes
-    )
+    assert any("ledger.journal is lost and with it 4 of 5 trials of trials.csv" in note for note in notes), notes
     assert any("does not know 3 finished trials of trials/ (1, 2, 3)" in note for note in notes), notes
 
 
