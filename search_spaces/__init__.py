@@ -21,8 +21,22 @@ if TYPE_CHECKING:
     from search_spaces.study.shipped import study_text
     from search_spaces.timing import how_long
     from search_spaces.tune import sweep
+    from search_spaces.wishes import enqueue, finish, stop
 
-__all__ = ["Study", "check_machine", "confirm", "dry_run", "how_long", "load_study", "studies", "study_text", "sweep"]
+__all__ = [
+    "Study",
+    "check_machine",
+    "confirm",
+    "dry_run",
+    "enqueue",
+    "finish",
+    "how_long",
+    "load_study",
+    "stop",
+    "studies",
+    "study_text",
+    "sweep",
+]
 
 _HOMES = {
     "Study": "search_spaces.study.schema",
@@ -34,5 +48,8 @@ _HOMES = {
     "studies": "search_spaces.study.load",
     "study_text": "search_spaces.study.shipped",
     "sweep": "search_spaces.tune",
+    "enqueue": "search_spaces.wishes",
+    "finish": "search_spaces.wishes",
+    "stop": "search_spaces.wishes",
 }
 __getattr__, __dir__ = public_face(__name__, _HOMES)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from optuna.trial import TrialState
+
 from routing import __version__
 from routing.commands.console import Phase, duration
 from routing.config.run import RunConfig
@@ -16,8 +18,9 @@ from routing.errors import InputError, RoutingError
 from routing.files.mirror import Mirror
 from routing.files.results_folder import RAY_LOG_FILE
 from search_spaces.ledger.folder import drop_leftovers, drop_models, locked, study_seed, write_environment
-from search_spaces.ledger.ledger import done
+from search_spaces.ledger.ledger import RETRY_OF, done
 from search_spaces.ledger.opening import Opening
+from search_spaces.ledger.requests import FINISH, Request, requests, take
 from search_spaces.ledger.resume import replayed, settle_running, total_trials
 from search_spaces.ledger.tables import Collector
 from search_spaces.on_ray.session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
@@ -73,7 +76,8 @@ class Driver:
         with locked(self.out), clean_stop(self.stopping.interrupt) as self.catch_signals:
             self.ledger, is_new, notes = self.opening.open()
             notes, withdrawn = [*said_of_data, *notes], False
-            self.total = total_trials(self.ledger, self.plan)
+            for request in self._finishes():
+                self.stopping.finish(request.who)
             try:
                 if self._missing():
                     self._run_missing(notes)
@@ -93,6 +97,8 @@ class Driver:
                     drop_leftovers(self.out)
                     self.publish()
             if not self.stopping.should_stop():
+                for request in self._finishes():
+                    take(request)
                 drop_models_not_kept(self.out, self.study.keep_models, self.collector, self.mirror)
             print(f"{self.out}: {self.collector.summary()}", file=sys.stderr)
         if self.stopping.signal is not None:
@@ -128,17 +134,20 @@ class Driver:
         """Run segments until no trial is missing, the sampler is exhausted, or the sweep must stop."""
         # both import Ray Tune, while Ray's processes start
         from search_spaces.on_ray.nodes import Nodes
+        from search_spaces.on_ray.requested import Requested
         from search_spaces.on_ray.segment import Segments
 
         stopping, past = self.stopping, (self.ledger, self.study, self.plan, self.out)
         proposer, rule, points = replayed(*past)
+        total = total_trials(self.ledger, self.plan)
         progress = SweepProgress(
-            self.study.name, self.study.objectives, self.total, self.out, self._done(), points, concurrency,
+            self.study.name, self.study.objectives, total, self.out, self._done(), points, concurrency,
             partial(trained_epochs, self.study), lambda: stopping.deadline,
         )  # fmt: skip
         segments = Segments(
             self.study, self.plan, self.ledger, self.out, self.mirror, self.run, concurrency, stopping, progress,
-            self.publish, Nodes(self.study.resources), self.version,
+            self.publish, Nodes(self.study.resources),
+            Requested(self.out, self.ledger, stopping, progress.say, progress.one_more), self.version,
         )  # fmt: skip
         starting.stop()
         for note in notes:
@@ -154,7 +163,9 @@ class Driver:
                     progress.begin_again(self._done())
         if stopping.disk_full:
             raise OSError(errno.ENOSPC, "a trial found no room for its files")
-        if proposer.exhausted:
+        if stopping.finished_by is not None:
+            progress.say(f"ended after {progress.done} trials: {stopping.finished_by} asked for it")
+        elif proposer.exhausted:
             progress.say(f"stopped after {progress.done} trials: {proposer.exhausted}")
         elif stopping.signal is None and stopping.failure is None and stopping.should_stop():
             progress.say(f"time budget of {duration(stopping.budget or 0)} is over after {progress.done} trials")
@@ -168,7 +179,13 @@ class Driver:
         return len(done(self.ledger.trials()))
 
     def _missing(self) -> int:
-        return max(self.total - self._done(), 0)
+        """Return how many trials are to run; after a person has asked for the end, those that were interrupted."""
+        if self.stopping.finished_by is None:
+            return max(total_trials(self.ledger, self.plan) - self._done(), 0)
+        return sum(RETRY_OF in trial.user_attrs for trial in self.ledger.trials((TrialState.WAITING,)))
+
+    def _finishes(self) -> list[Request]:
+        return [request for request in requests(self.out) if request.what == FINISH]
 
 
 def check_data(plan: Blueprint, address: str | None) -> list[str]:

@@ -124,6 +124,10 @@ class SweepProgress:
         else:
             self.say("  |  ".join([line, *self.clock()]))
 
+    def one_more(self) -> None:
+        """Count a trial that a person has enqueued."""
+        self.total += 1
+
     def moved(self, number: int) -> None:
         """Note that a running trial is queued again: its node is not fit for it."""
         self.running.pop(number, None)

@@ -16,7 +16,7 @@ class Stopping:
         keep_going: go on although one trial after the other fails in the same way.
 
     ``deadline`` is when the budget ends, on the monotonic clock; None before. ``failure`` says why no further trial can
-    end well.
+    end well, ``finished_by`` who asked for the end.
     """
 
     def __init__(self, budget: float | None, keep_going: bool = False) -> None:
@@ -26,6 +26,7 @@ class Stopping:
         self.deadline: float | None = None
         self.failure: str | None = None
         self.fails_alike = self.ray_lost = False
+        self.finished_by: str | None = None
         self._alike: list[str] = []
 
     def start_clock(self) -> None:
@@ -46,6 +47,10 @@ class Stopping:
         if len(self._alike) >= _ALIKE and not self.keep_going:
             self.fails_alike = True
             self.failure = f"{_ALIKE} trials in a row failed alike: {failure}"
+
+    def finish(self, who: str) -> None:
+        """Start no more trials, because a person asked for the end; those that run end as they would."""
+        self.finished_by = who
 
     def no_node_is_left(self, reason: str) -> None:
         """Stop because every node is left out."""

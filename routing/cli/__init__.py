@@ -20,6 +20,7 @@ def cli() -> None:
 for command in (
     *(runs.train, runs.compare, runs.evaluate, runs.bench),
     *(studies.sweep, studies.confirm, studies.analyze, studies.show, studies.export, studies.studies),
+    *(studies.enqueue, studies.stop, studies.finish),
     *(inside.attention, inside.fusion, inside.zeroshot),
     *(data.data, data.cache),
     *(words.keys, words.schema, words.completion),

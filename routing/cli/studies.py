@@ -180,6 +180,38 @@ def export(results: Path, picks: tuple[str, ...], out: Path | None, onnx: bool, 
 
 
 @click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.argument("settings", nargs=-1, required=True, metavar="KEY=VALUE...")
+def enqueue(results: Path, settings: tuple[str, ...]) -> None:
+    """Ask a sweep, running or not, to run a setting next, beside its own trials: model.router.temperature=0.5"""
+    import search_spaces
+    from routing.commands.console import say
+
+    say(search_spaces.enqueue(results, settings))
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+@click.option("--trial", type=click.IntRange(min=0), required=True, help="Number of a running trial.")
+def stop(results: Path, trial: int) -> None:
+    """Ask a running sweep to stop one of its trials."""
+    import search_spaces
+    from routing.commands.console import say
+
+    say(search_spaces.stop(results, trial))
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path))
+def finish(results: Path) -> None:
+    """Ask a running sweep to start no more trials and to end with those that run."""
+    import search_spaces
+    from routing.commands.console import say
+
+    say(search_spaces.finish(results))
+
+
+@click.command()
 @click.argument("name", required=False)
 def studies(name: str | None) -> None:
     """The shipped studies: question, trials, cost; with NAME, the file of one, as a start for your own."""

@@ -76,6 +76,10 @@ BASELINE_ARM = "baseline"
 """Name of the arm of an ablation to which the others are compared, where its study names none."""
 TRIAL_COLUMNS = ("number", "state", "reason", "seed")
 """First columns of trials.csv, and of an ablation ``arm``."""
+ASKED_BY = "asked_by"
+"""Column of trials.csv: who enqueued or stopped a trial while the sweep ran."""
+REQUESTS_FOLDER = "requests"
+"""What people ask of a running sweep."""
 VERSION_COLUMNS = {"routing": "routing_version", "torch": "torch_version", "python": "python_version"}
 """Columns of trials.csv with what was installed on the node that ran a trial."""
 OPERATING_POINT = ("knob", "knob_value", "is_default")

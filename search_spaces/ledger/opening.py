@@ -33,6 +33,7 @@ from search_spaces.ledger.folder import (
     write_study,
 )
 from search_spaces.ledger.ledger import Ledger, mend_journal, read_trials
+from search_spaces.ledger.requests import settle_requests
 from search_spaces.ledger.resume import (
     check_warm_source,
     drop_gone,
@@ -114,6 +115,7 @@ class Opening:
         notes += self._unknown(ledger)
         notes += settle(ledger, self.out, self.study.objectives, self.plan)
         notes += retry_failed(ledger) if self.retry_failed else []
+        notes += settle_requests(ledger, self.out, self.plan.space)
         notes += drop_gone(ledger, self.plan.space)
         notes += [warm(ledger, folder, self.study.objectives, self.plan.space) for folder in self.warm_start]
         enqueue_missing(ledger, self.plan.enqueue[: self.plan.total])

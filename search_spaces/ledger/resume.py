@@ -16,6 +16,7 @@ from routing.config.script import read_run
 from routing.errors import InputError
 from routing.files.record import read_history, read_metrics
 from routing.files.results_folder import (
+    ASKED_BY,
     CONFIG_FILE,
     LEDGER_FILE,
     METRICS_FILE,
@@ -33,12 +34,14 @@ from search_spaces.ledger.ledger import (
     PROPOSAL,
     REASON,
     REPLACES,
+    RETRIED_AS,
     Ledger,
     done,
     read_trials,
     setting_of,
     warm_mark,
 )
+from search_spaces.ledger.requests import REQUEST, asked_for
 from search_spaces.ledger.tables import values_of
 from search_spaces.search.memory import Curve
 from search_spaces.search.proposer import Proposer, fits
@@ -81,7 +84,7 @@ def retry_failed(ledger: Ledger) -> list[str]:
 
 def _replace(ledger: Ledger, trial: FrozenTrial) -> None:
     """Queue the setting of a finished trial again: the new row stands for it."""
-    declared = {key: value for key, value in trial.user_attrs.items() if key == ENQUEUED}
+    declared = {key: value for key, value in trial.user_attrs.items() if key in (ENQUEUED, REQUEST, ASKED_BY)}
     ledger.enqueue(setting_of(trial), {**declared, REPLACES: trial.number})
 
 
@@ -142,9 +145,15 @@ def enqueue_missing(ledger: Ledger, settings: Sequence[dict[str, Any]]) -> None:
 
 
 def total_trials(ledger: Ledger, plan: Blueprint) -> int:
-    """Return how many trials the ledger will have: as many as planned, and in an ablation every declared setting."""
+    """Return how many trials the ledger will have.
+
+    As many as planned and those that people enqueued beside them; in an ablation every declared setting.
+    """
     if plan.samples:
-        return plan.total
+        trials = ledger.trials()
+        replaced = {trial.user_attrs.get(REPLACES) for trial in trials}
+        asked = [t for t in asked_for(trials) if RETRIED_AS not in t.user_attrs and t.number not in replaced]
+        return plan.total + len(asked)
     over = done(ledger.trials())
     keys = {trial.user_attrs.get(ENQUEUED) for trial in over}
     return len(over) + sum(json.dumps(setting, sort_keys=True) not in keys for setting in plan.enqueue)

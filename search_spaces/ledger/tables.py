@@ -21,6 +21,7 @@ from routing.files.names import safe_cell
 from routing.files.record import read_metrics
 from routing.files.results_folder import (
     ARM,
+    ASKED_BY,
     COMPLETE,
     CONFIG_FILE,
     FAIL,
@@ -54,7 +55,7 @@ _WORDS = {state: STATE_WORDS[state] for state in (COMPLETE, PRUNED, FAIL)}
 _WORDS |= {_INTERRUPTED: "interrupted", _REPLACED: "run again", WARM_START: STATE_WORDS[WARM_START]}
 _CONTEXT = (ARM,)
 _STOPPED = ("rung", "rank", "peers")
-_COSTS = ("seconds", "cpu_seconds", "expected_flops", "node", *VERSION_COLUMNS.values())
+_COSTS = ("seconds", "cpu_seconds", "expected_flops", ASKED_BY, "node", *VERSION_COLUMNS.values())
 
 
 class Collector:

@@ -101,6 +101,7 @@ class StudyCallback(Callback):
         publish: write the tables.
         started, reported, refresh: called when a worker takes a trial, when it reports an epoch, and to draw both.
         say: called with a line when no worker takes any.
+        requested: called after each step, to do what people ask for.
     """
 
     def __init__(
@@ -116,10 +117,12 @@ class StudyCallback(Callback):
         reported: Callable[[int, dict[str, Any]], None],
         refresh: Callable[[], None],
         say: Callable[[str], None],
+        requested: Callable[[LedgerSearch, list[Trial]], None],
     ) -> None:
         self.search, self.changed, self.trial_timeout = search, changed, trial_timeout
         self.should_stop, self.start_clock, self.publish = should_stop, start_clock, publish
         self.started, self.reported, self.refresh, self.say = started, reported, refresh, say
+        self.requested = requested
         self._waiting = Waiting()
         self.stopper = _Stopper(self.stop_all)
         self._trials: list[Trial] = []
@@ -144,6 +147,7 @@ class StudyCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.start_clock()
+        self.changed.set()
         self.search.on_trial_start(trial.trial_id)
         live = self.search.live.get(trial.trial_id)
         if live is not None:
@@ -170,6 +174,7 @@ class StudyCallback(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.refresh()
+        self.requested(self.search, trials)
         line = self._waiting.look(self.search.live.values())
         if line is not None:
             self.say(line)

@@ -93,6 +93,7 @@ class LedgerSearch(OptunaSearch):
         self.live: dict[str, Live] = {}
         self.stopped: dict[str, Verdict] = {}
         self.errors: dict[str, str] = {}
+        self.asked_stops: dict[str, dict[str, str]] = {}
         self.failure: Exception | None = None
         self._asker = Asker(ledger, proposer, check, limit, ahead=concurrency)
 
@@ -195,6 +196,9 @@ class LedgerSearch(OptunaSearch):
             values = self._values(last, live)
             if values is not None:
                 live.curve[verdict.rung] = values
+        elif error and trial_id in self.asked_stops:
+            state = TrialState.PRUNED
+            attrs |= self.asked_stops.pop(trial_id)
         elif not error and "final" in result:
             final = json.loads(result["final"])
             values = self._values(final["metrics"], None)
@@ -276,6 +280,10 @@ class LedgerSearch(OptunaSearch):
             if why_impossible(name, metrics.get(name))
         ]
         return f"no usable result: {', '.join(bad)}"
+
+    def one_more(self) -> None:
+        """Take one more trial: a person has enqueued it."""
+        self._asker.again()
 
     def close(self) -> None:
         """Start no more trials."""

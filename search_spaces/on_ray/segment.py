@@ -21,6 +21,7 @@ from search_spaces.ledger.ledger import LOST, Ledger
 from search_spaces.ledger.tables import values_of
 from search_spaces.on_ray.nodes import Nodes
 from search_spaces.on_ray.parts import WORKER_LOSSES, StopNow, StudyCallback, StudyScheduler
+from search_spaces.on_ray.requested import Requested
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.plan import Blueprint, run_of
 from search_spaces.progress import SweepProgress
@@ -49,6 +50,7 @@ class Segments:
     progress: SweepProgress
     publish: Callable[[], None]
     nodes: Nodes
+    requested: Requested
     version: str | None
 
     def tune(self, scratch: Path, limit: int, proposer: Proposer, rule: Rule) -> str | None:
@@ -108,6 +110,7 @@ class Segments:
             reported=self.progress.reported,
             refresh=self.progress.refresh,
             say=self.progress.say,
+            requested=self.requested.look,
         )
 
     def _run(self, scratch: Path, search: LedgerSearch, housekeeping: StudyCallback, rule: Rule) -> None:

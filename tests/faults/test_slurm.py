@@ -178,6 +178,7 @@ def test_a_job_killed_at_its_time_limit_goes_on_in_the_next(
     rows = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert rows["state"].value_counts()["COMPLETE"] == TRIALS
     assert all(path.read_bytes() == content for path, content in finished.items())
-    steps = [path.read_text().splitlines() for path in tmp_path.glob("out/trials/*/steps")]
+    steps = [path.read_text().splitlines() for path in tmp_path.glob("out/trials/*/out/steps")]
+    assert len(steps) == TRIALS
     assert all([int(line.split()[0]) for line in each] == [1, 2, 3, 4, 5, 6] for each in steps), "a step was repeated"
     assert {line.split()[1] for each in steps for line in each} == set(NODES)
