@@ -38,6 +38,7 @@ from routing.training.events import EventLog
 from routing.training.loop import check_augment, train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import Schedule, make_schedule
+from routing.training.pictures import Pictures
 from routing.training.reduction import check_reduction
 from routing.training.reuse import keep_training, load_training, reusable
 from routing.training.seeding import pick_device, prepare_process
@@ -181,6 +182,7 @@ def _train(
         progress = Progress(0, [])
     elif report is not None and progress.history:  # again: a caller that was killed may not have received it
         report(progress.history[-1])
+    pictures = Pictures(out, config, model, evaluator)
     train_split = data["train"].to(device)
     with EventLog(out, progress.epoch + 1) as events:
         while (turn := schedule.turn(progress.history)) is not None:
@@ -202,6 +204,7 @@ def _train(
             with average.in_place(model):
                 row |= {"train_seconds": before + losses["epoch_seconds"], **_evaluated(model, evaluator)}
                 progress = progress.after(row, model, f"val_{task.metric}", quantity(task.metric).higher_is_better)
+                pictures.take(turn.epoch, events)
             if out is not None:
                 write_history(out, progress.history)
                 save_checkpoint(out, training, model, optimizer, progress, average)

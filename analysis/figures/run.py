@@ -20,6 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analysis.figures.drawing import FRONT, GREY, KNEE, new_figure, paper_style, save
+from analysis.figures.strip import strip
 from analysis.findings.series import COLOURS
 from analysis.words.words import axis_label, scale
 from routing.quantities import on_split, ordered, split_of
@@ -48,6 +49,8 @@ def draw_run(seen: Inspection, folder: Path, formats: Sequence[str] = ("png",)) 
                 paths += save(_score_grid(seen, seen.samples), folder, "patch_scores", formats)
         if seen.routing_ratio is not None:
             paths += save(_rate_histogram(seen), folder, "rate_histogram", formats)
+        if seen.pictures:
+            paths += save(strip(seen), folder, "attention_while_training", formats)
     return paths
 
 
@@ -202,7 +205,7 @@ def _legible(colour: str, edge: str) -> dict[str, Any]:
     return {"color": colour, "path_effects": [withStroke(linewidth=1.8, foreground=edge)]}
 
 
-def digits_to_tell_apart(scores: Any, most: int = 3) -> int:
+def digits_to_tell_apart(scores: Any, most: int = 6) -> int:
     """Return the decimals, 1 to ``most``, after which all scores but 1 in 10 differ from the next one."""
     apart = np.diff(np.unique(scores))
     if not len(apart):
@@ -214,17 +217,18 @@ def _score_grid(seen: Inspection, samples: PatchSamples) -> Figure:
     """Write the score of every patch into its cell; routed ones in colour."""
     figure, axes = _tiles(seen, samples, "Patch grid and scores")
     side, corners = _cells(samples)
-    size = 7.5 if samples.grid <= 5 else 5.0
+    usual = 7.5 if samples.grid <= 5 else 5.0
     for ax, scores, routed in zip(axes, samples.scores, samples.routed, strict=True):
         for edge in range(samples.grid + 1):
             ax.axhline(edge * side - 0.5, color="white", linewidth=0.6)
             ax.axvline(edge * side - 0.5, color="white", linewidth=0.6)
         digits = digits_to_tell_apart(scores)
-        for (x, y), score, on in zip(corners, scores, routed, strict=True):
+        texts = [f"{round(float(score), digits) + 0.0:.{digits}f}" for score in scores]  # never -0.0
+        size = usual * min(1, 5 / max(map(len, texts)))  # more digits have no more room
+        for (x, y), text, on in zip(corners, texts, routed, strict=True):
             colours = _legible("#FFD24D", "black") if on else _legible("white", "black")
             weight = "bold" if on else "normal"
             place = x + side / 2, y + side / 2
-            text = f"{round(float(score), digits) + 0.0:.{digits}f}"  # never -0.0
             ax.text(*place, text, ha="center", va="center", fontsize=size, weight=weight, **colours)
     if seen.routing_ratio is not None:
         figure.text(0.01, 0.0, "bold yellow: big branch", fontsize=8)

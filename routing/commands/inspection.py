@@ -6,7 +6,7 @@ Shapes: S samples, M images of the split, N = g * g patches.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from routing.models.base import ModelOutput
 from routing.models.units import RoutedModel
 from routing.runner import make_evaluator
 from routing.saved import load
+from routing.training.pictures import read_pictures
 from routing.training.seeding import pick_device
 
 
@@ -49,6 +50,8 @@ class Inspection:
     title: model, router, data, seed. history: a row per epoch.
     samples: None where the model has no patches. routing_ratio: of every image (M,), None where nothing is routed.
     target_ratio, temperature: as configured, None where they do not apply.
+    pictures: what was seen of four images while it trained, by epoch: ``images`` uint8 (S, C, H, W), ``attention``
+        (S, g, g), and of a routed model ``decided`` bool (S, g, g).
     """
 
     title: str
@@ -58,6 +61,7 @@ class Inspection:
     routing_ratio: NDArray[np.float64] | None
     target_ratio: float | None
     temperature: float | None
+    pictures: dict[int, dict[str, NDArray[Any]]] = field(default_factory=dict)
 
 
 def inspect_run(folder: Path, num_samples: int = 8, split: str = "val") -> Inspection:
@@ -77,6 +81,7 @@ def inspect_run(folder: Path, num_samples: int = 8, split: str = "val") -> Inspe
         routing_ratio=None if ratio is None else ratio.double().cpu().numpy(),
         target_ratio=None if model is None else model.target_ratio,
         temperature=None if model is None else model.temperature,
+        pictures=read_pictures(folder),
     )
 
 

@@ -159,6 +159,12 @@ class TrainingSection(Section):
         "serves the whole curve; null: as configured.",
     )
     distil: DistilSection = DistilSection()
+    pictures_every: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Keep attention and decisions of four validation images every so many epochs; null: never.",
+    )
     augment: AugmentSection = AugmentSection()
     schedule: Literal["joint", "alternating"] = Field(
         default="joint",

@@ -3,6 +3,7 @@
 Several packages write or read them; each name is defined here only. Folders made before stay readable: none may change.
 
     RUN      config.yaml  history.csv  metrics.json  model.safetensors  best.safetensors  figures/
+             pictures/
     RESULTS  study.yaml  environment.json  ledger.journal  trials/<number>/ (a run each)  trials.csv  points.csv
              front.csv  figures/  tables/  report.html  best/<pick>/  confirm/ (a results folder with confirm.csv)
 """
@@ -18,6 +19,8 @@ MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """Of a running run; a finished one has none."""
+PICTURES_FOLDER = "pictures"
+"""Of a run with ``training.pictures_every``: what its model looked like from inside, epoch by epoch."""
 ERROR_FILE = "error.txt"
 LOG_FILE = "log.txt"
 """What a trial of a sweep printed."""

@@ -47,6 +47,7 @@ class Progress:
 def identity(config: RunConfig, data: ImageData) -> str:
     """Return a digest of the settings, plugins and data of a training; a checkpoint of another one is not resumed."""
     content = {**config.model_dump(mode="json", exclude={"evaluation", "device"}), "data": data.identity()}
+    content["training"].pop("pictures_every", None)
     for key in config.dataset.how:
         content["dataset"].pop(key, None)
     if config.plugins:

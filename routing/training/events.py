@@ -6,6 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 GROUPS = {"train": "train", "val": "validation", "flops": "compute"}
 X_AXIS = "epoch"
 
@@ -42,6 +45,12 @@ class EventLog:
             if name != X_AXIS and isinstance(value, (int, float)):
                 self.writer.add_scalar(_tag(name), value, int(row[X_AXIS]))
         self.writer.flush()
+
+    def add_images(self, tag: str, image: NDArray[np.uint8], epoch: int) -> None:
+        """Add an image (H, W, 3) of an epoch."""
+        if self.writer is not None:
+            self.writer.add_image(tag, image, epoch, dataformats="HWC")
+            self.writer.flush()
 
 
 def _tag(name: str) -> str:

@@ -45,7 +45,8 @@ def training_digest(config: RunConfig, data: ImageData, model: nn.Module, teache
             content["model"].pop(key, None)
     else:
         content["limit"] = config.evaluation.limit
-    content["training"].pop("reuse", None)
+    for key in ("reuse", "pictures_every"):
+        content["training"].pop(key, None)
     for key in config.dataset.how:
         content["dataset"].pop(key, None)
     content["versions"] = [__version__, torch.__version__]
