@@ -35,6 +35,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "weights": {"training.class_balance": "weights", "training.label_smoothing": 0.1},
     "sampling": {"training.class_balance": "sampling"},
     "average, clipped, sgd": {"training.ema_decay": 0.9, "training.grad_clip": 1.0, "training.optimizer": "sgd"},
+    "fewer tokens": {
+        "training.reduce_tokens": True,
+        "training.keep_rates": [0.5, 0.9],
+        "training.distil.weight": 1.0,
+        "training.distil.tokens": True,
+        "model.pruning.method": "importance_diversity",
+        "model.pruning.k_anchors": 2,
+        "model.pruning.top_m": 4,
+    },
     "several parts": {"training.gradient_accumulation_steps": 2},
 }
 ALSO_ALLOWED = {"routed_conv": 1}

@@ -170,7 +170,7 @@ class Evit(BlockMethod):
         seen, first = attend(host, block, stream.tokens, positions), host.prefix.count
         with torch.no_grad():
             attention_BT = seen.reader_BT(host.prefix.has_cls)
-            check_finite({reader_name(host.prefix): attention_BT})
+            check_finite({reader_name(host.prefix): attention_BT}, stream.tokens.requires_grad)
             ranked = attention_BT[:, first:].sort(dim=1, descending=True, stable=True)
             count = step.left - first - self.fused
             kept_BK = ranked.indices[:, :count].sort(dim=1).values + first
@@ -222,7 +222,7 @@ class Amod(BlockMethod):
             stream.tokens = feed(host, block, seen.tokens)
             return
         assert stream.scores is not None
-        check_finite({"attention that a token receives": stream.scores})
+        check_finite({"attention that a token receives": stream.scores}, stream.tokens.requires_grad)
         ranked_BN = stream.scores[:, first:].argsort(dim=1, descending=True, stable=True)
         best_BK = ranked_BN[:, : step.left - first].sort(dim=1).values + first
         before_BP = torch.arange(first, device=best_BK.device).expand(len(best_BK), -1)

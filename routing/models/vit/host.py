@@ -154,7 +154,7 @@ class Host(ABC):
         def keys() -> Tensor:
             return self.rotated(attention, project(normed_BTD, 1), positions, None)
 
-        return AttentionInput(normed_BTD, keys, queries, positions.bias)
+        return AttentionInput(normed_BTD, keys, queries, positions.bias, tokens_BTD.requires_grad)
 
     def attention_output(self, attention: nn.Module, normed_BTD: Tensor, mixed_BHTE: Tensor) -> Tensor:
         """Return what attention gives (B, T, D) from the attended values of every head."""

@@ -42,12 +42,14 @@ class AttentionInput:
     keys: returns (B, H, T, E).
     queries: returns the queries (B, H, R, E) of the tokens at indices (B, R).
     bias: added to the attention logits, broadcastable to (B, H, T, T); -inf hides a key. None hides nothing.
+    is_trained: whether the tokens have a gradient, so that a choice is a part of a training step.
     """
 
     tokens: Tensor
     keys: Callable[[], Tensor]
     queries: Callable[[Tensor], Tensor]
     bias: Tensor | None = None
+    is_trained: bool = False
 
     def hidden_BT(self) -> Tensor | None:
         """Return where CLS cannot look in any head, or None."""
@@ -152,7 +154,7 @@ def importance_diversity(source: AttentionInput, selection: Selection) -> Tensor
     if selection.alpha < 1:
         diversity_BT = _diversity(source.tokens, anchors_BK)
         score_BT = score_BT + (1 - selection.alpha) * _scaled(diversity_BT, compared_BT, selection.normalize)
-    check_finite({reader_name(selection.prefix): attention_BT, "score of a token": score_BT})
+    check_finite({reader_name(selection.prefix): attention_BT, "score of a token": score_BT}, source.is_trained)
     rest_BM = _best(source, score_BT, candidates_BT, selection.top_m)
     return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
@@ -164,7 +166,7 @@ def diversity(source: AttentionInput, selection: Selection) -> Tensor:
     anchors_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors)
     candidates_BT = _candidates(source, selection.prefix, anchors_BK)
     diversity_BT = _diversity(source.tokens, anchors_BK)
-    check_finite({reader_name(selection.prefix): attention_BT, "score of a token": diversity_BT})
+    check_finite({reader_name(selection.prefix): attention_BT, "score of a token": diversity_BT}, source.is_trained)
     rest_BM = _best(source, diversity_BT, candidates_BT, selection.top_m)
     return _with_prefix(selection.prefix, anchors_BK, rest_BM)
 
@@ -173,7 +175,7 @@ def cls_attention(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the k + m tokens with the highest attention of CLS (EViT, arXiv:2202.07800, without its fusion)."""
     selection.check(source.tokens.shape[1])
     attention_BT = _read(source, source.keys(), selection.prefix)
-    check_finite({reader_name(selection.prefix): attention_BT})
+    check_finite({reader_name(selection.prefix): attention_BT}, source.is_trained)
     best_BK = _anchors(attention_BT, selection.prefix, selection.k_anchors + selection.top_m)
     return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
@@ -182,7 +184,7 @@ def mean_attention(source: AttentionInput, selection: Selection) -> Tensor:
     """Control: the k + m tokens with the highest mean attention of all tokens, which takes every row of attention."""
     selection.check(source.tokens.shape[1])
     received_BT = _read(source, source.keys(), replace(selection.prefix, has_cls=False))
-    check_finite({"attention that a token receives": received_BT})
+    check_finite({"attention that a token receives": received_BT}, source.is_trained)
     best_BK = _anchors(received_BT, selection.prefix, selection.k_anchors + selection.top_m)
     return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
@@ -278,10 +280,15 @@ def _best(source: AttentionInput, score_BT: Tensor, candidates_BT: Tensor, count
     return score_BT.masked_fill(~candidates_BT, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def check_finite(values: dict[str, Tensor]) -> None:
-    """Raise ``InputError`` where one of the values by name is not finite; on a GPU the host waits once for them all."""
-    is_captured = next(iter(values.values())).is_cuda and torch.cuda.is_current_stream_capturing()
-    if torch.compiler.is_compiling() or is_captured:  # a graph cannot branch on values
+def check_finite(values: dict[str, Tensor], is_trained: bool) -> None:
+    """Raise ``InputError`` where one of the values by name is not finite; on a GPU the host waits once for them all.
+
+    Not in a training on a GPU: the epoch's loss, which is then no number, says so.
+    """
+    if torch.compiler.is_compiling():  # a graph cannot branch on values
+        return
+    on_gpu = next(iter(values.values())).is_cuda
+    if on_gpu and (is_trained or torch.cuda.is_current_stream_capturing()):
         return
     found = torch.stack([torch.isfinite(value).all() for value in values.values()]).tolist()
     for name, is_finite in zip(values, found, strict=True):
