@@ -112,6 +112,9 @@ def test_layers_are_blocks_from_the_image_on(keys: dict[str, Any], info: DataInf
     first, last = min(order.values()), max(order.values())
     conv = next(name for name in order if name.endswith("weight") and model.get_parameter(name).ndim == 4)
     assert order[conv] == first
+    if keys["model.name"] in ("conv_net", "torchvision_net", "timm_net"):
+        assert list(model.parts()) == ["backbone", "head"]
+        assert names(model, [list(parameters_of(model.parts()["head"]))])[0] == found[-1][-2:]
     heads = [name for name in order if any(word in name for word in ("head", "classifier.", "fc."))]
     assert heads
     assert {order[name] for name in heads} == {last}

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from routing.config.preprocessing import preprocessing_line
 from routing.config.run import RunConfig
-from routing.data import normalise
+from routing.data import DataInfo, normalise
 from routing.data.image_folder import view_of
 from routing.data.view import View
 from routing.errors import InputError
+from routing.models import build_model
 from routing.models.preprocessing import open_clip_view
+from routing.saved import SavedRun
 
 TIMMS = {"stretch": "squash", "shortest": "center", "longest_pad": "border"}
 
@@ -161,6 +163,23 @@ def test_keys_that_are_given_stay_and_the_log_says_so() -> None:
     )
     untrained = auto({**model, "weights": None}, input_size=224)
     assert preprocessing_line(untrained.model, untrained.dataset) == ""
+
+
+def test_a_saved_run_predicts_from_what_the_library_would_give_the_network(photographs: list[Path]) -> None:
+    data, timm = pytest.importorskip("timm.data"), pytest.importorskip("timm")
+    config = auto({"name": "timm_net", "architecture": "resnet10t"}, input_size=64, bit_depth=8)
+    section: Any = config.dataset
+    info = DataInfo("classification", 3, 64, 5, section.mean, section.std, class_names=tuple("abcde"))
+    model = build_model(config.model, info).eval()
+    theirs = data.create_transform(
+        **{**data.resolve_data_config(model=timm.create_model("resnet10t")), "input_size": 64}
+    )
+    images = [Image.open(path).convert("RGB") for path in photographs[:20]]
+    with torch.no_grad():
+        expected = model(torch.stack([theirs(image) for image in images])).prediction
+    saved = SavedRun(RunConfig.from_dict(config.model_dump(mode="json")), info, model)
+    for given in ([str(path) for path in photographs[:20]], images):
+        torch.testing.assert_close(saved.predict(given).prediction, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_auto_of_own_models_cuts_the_centre_out() -> None:

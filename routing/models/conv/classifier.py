@@ -20,7 +20,7 @@ from routing.data import DataInfo
 from routing.errors import InputError, choices
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.chain import Chain
-from routing.models.layers import in_order
+from routing.models.layers import around_blocks, in_order
 
 
 class Classifier(VisionModel):
@@ -47,6 +47,15 @@ class Classifier(VisionModel):
     @abstractmethod
     def chain(self, setting: int = -1) -> Chain:
         """Return the network as a chain at a setting, the largest by default, behind ``entry``."""
+
+    @abstractmethod
+    def last_layer(self) -> nn.Module:
+        """Return the module of the network that gives the logits."""
+
+    def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
+        """``head``, the last layer, and ``backbone``, all others."""
+        found = around_blocks(self.network, [self.last_layer()])
+        return {"backbone": [*found["embedding"], *found["head"]], "head": found["blocks"]}
 
     def depth_order(self) -> list[list[nn.Parameter]]:
         """The network's layers: one block or convolution each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.models.chain import Chain
@@ -48,6 +48,10 @@ class ConvNet(Classifier):
     def entry(self, images: Tensor) -> Tensor:
         """Channels last, the faster layout of convolutions."""
         return images.contiguous(memory_format=torch.channels_last)
+
+    def last_layer(self) -> nn.Module:
+        """Pooling and linear layer."""
+        return self.network.head
 
     def logits(self, images: Tensor, setting: int) -> Tensor:
         """The network's."""

@@ -55,6 +55,10 @@ class NamedNet(Classifier):
         """Three channels."""
         return images.expand(-1, 3, -1, -1)
 
+    def last_layer(self) -> nn.Module:
+        """The last one that is linear or a convolution."""
+        return self.network.get_submodule(_last_linear(self.network))
+
     def logits(self, images: Tensor, setting: int) -> Tensor:
         """The network's."""
         logits: Tensor = self.network(self.entry(images))
