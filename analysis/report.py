@@ -22,7 +22,7 @@ from analysis.findings.summary import Summary, summarise
 from analysis.page.front_tex import front_tex
 from analysis.page.headline import progress, verdict
 from analysis.page.page import Findings, pictured_trials, render
-from analysis.read.configs import knob_value
+from analysis.read.configs import knob_value, naming_keys
 from analysis.read.results import read_results
 from analysis.words.tables import Table, to_latex, to_markdown
 from analysis.words.words import at_knob
@@ -46,13 +46,15 @@ class Analysis:
     """What ``analyze`` found and wrote for one results folder.
 
     ``front`` holds the front's rows of points.csv ordered by cost, ``knee`` one of them (None without a front);
-    ``others`` are the analyses of the further folders of the same call, ``comparison`` what puts them side by side.
+    ``keys`` are those that tell what ran; ``others`` are the analyses of the further folders of the same call,
+    ``comparison`` what puts them side by side.
     """
 
     folder: Path
     front: pd.DataFrame
     knee: pd.Series | None
     knee_knob: str
+    keys: list[str]
     hypervolume: float
     scale: str
     objectives: tuple[Objective, ...]
@@ -169,6 +171,7 @@ def _write(summary: Summary, formats: Sequence[str], width: ColumnWidth, refresh
         front=summary.front,
         knee=summary.knee_row,
         knee_knob="" if summary.knee_row is None else at_knob(summary.knee_row.to_dict()),
+        keys=naming_keys(results.trials),
         hypervolume=summary.hypervolume,
         scale=summary.scale,
         objectives=results.objectives,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.read.configs import naming_keys
 from analysis.read.results import Results, read_results
 from analysis.words.words import state_in_words
 from routing.config.run import RunConfig
@@ -43,16 +44,18 @@ class Part:
     lines: Sequence[str] = ()
 
 
-def trial_rows(folder: str | Path) -> list[dict[str, Any]]:
-    """Return a row per trial of a results folder, with the columns of ``TRIAL_COLUMNS`` it has.
+def trial_table(folder: str | Path) -> Part:
+    """Return a row per trial of a results folder, with the columns of ``TRIAL_COLUMNS`` it has and a script's keys.
 
     Raises:
         InputError: no results folder.
     """
     trials = read_results(folder).trials
-    trials = trials[[column for column in TRIAL_COLUMNS if column in trials]]
     trials = trials.assign(state=trials["state"].map(state_in_words))
-    return [_cells(row) for _, row in trials.iterrows()]
+    own = {key: key for key in naming_keys(trials) if key not in TRIAL_COLUMNS}
+    columns = {"number": TRIAL_COLUMNS["number"], "state": TRIAL_COLUMNS["state"], **own, **TRIAL_COLUMNS}
+    columns = {key: head for key, head in columns.items() if key in trials}
+    return Part("", columns, [_cells(row) for _, row in trials[list(columns)].iterrows()])
 
 
 def story(folder: str | Path, number: int) -> list[Part]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.exports.export import export as export_picks
-from analysis.opened import StudyResults as Results
+from analysis.opened.results import StudyResults as Results
 from analysis.report import analyze as write_report
 from routing.config.run import RunConfig
 from routing.errors import InputError

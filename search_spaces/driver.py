@@ -142,7 +142,7 @@ class Driver:
         total = total_trials(self.ledger, self.plan)
         progress = SweepProgress(
             self.study.name, self.study.objectives, total, self.out, self._done(), points, concurrency,
-            partial(trained_epochs, self.study), lambda: stopping.deadline,
+            partial(trained_epochs, self.study), lambda: stopping.deadline, self.plan.keys,
         )  # fmt: skip
         segments = Segments(
             self.study, self.plan, self.ledger, self.out, self.mirror, self.run, concurrency, stopping, progress,

@@ -33,6 +33,7 @@ class Blueprint:
 
     space: parameters of the ledger. configure: a setting of it -> its run. enqueue: ledger values that run first.
     total: trials in all. sampler: chooses the rest. samples: False when every setting is enqueued.
+    keys: of a script, those that differ from run to run.
     """
 
     space: Space
@@ -41,6 +42,7 @@ class Blueprint:
     total: int
     sampler: SamplerSection
     samples: bool = True
+    keys: tuple[str, ...] = ()
 
 
 def blueprint(study: Study, trials: int | None = None) -> Blueprint:
@@ -52,7 +54,8 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
     if isinstance(study, SweepStudy):
         space = space_of(study)
         enqueued = [space.labels(setting) for setting in study.enqueue]
-        return Blueprint(space, _placed(space.config, study), enqueued, study.trials, study.sampler)
+        keys = tuple(study.space)
+        return Blueprint(space, _placed(space.config, study), enqueued, study.trials, study.sampler, keys=keys)
     declared = {arm.name: arm for arm in declared_arms(study)}
     table = Space({ARM: Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
     every = [{ARM: name, "seed": seed} for seed in study.seeds for name in declared][:trials]
@@ -63,7 +66,8 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
         return declared[values[ARM]].config(study, values["seed"])
 
     sampler = SamplerSection(name="random")
-    return Blueprint(table, _placed(configure, study), every, len(every), sampler, samples=False)
+    changed = tuple(dict.fromkeys(key for arm in declared.values() for key in dotted(nested(arm.changes))))
+    return Blueprint(table, _placed(configure, study), every, len(every), sampler, samples=False, keys=changed)
 
 
 def _placed(configure: Callable[[dict[str, Any]], AnyRun], study: Study) -> Callable[[dict[str, Any]], AnyRun]:

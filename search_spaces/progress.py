@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
@@ -46,6 +46,7 @@ class SweepProgress:
         slots: trials that run at once.
         expected_epochs: epochs of a trial -> those it trains on average, early stopping counted in.
         deadline: when the time budget ends, on the monotonic clock; None without one.
+        keys: what tells the runs of a script apart.
         stream: where to show it; live on a terminal, one line per trial elsewhere.
     """
 
@@ -63,10 +64,12 @@ class SweepProgress:
         slots: int = 1,
         expected_epochs: Callable[[int], float] = float,
         deadline: Callable[[], float | None] = lambda: None,
+        keys: Sequence[str] = (),
         stream: TextIO | None = None,
     ) -> None:
         self.name, self.objectives, self.total, self.out, self.done = name, objectives, total, out, done
         self.stream = stream if stream is not None else sys.stderr
+        self._keys = keys
         self.ends: Counter[str] = Counter()
         self.running: dict[int, Running] = {}
         self.best = Best(objectives, list(points))
@@ -90,7 +93,7 @@ class SweepProgress:
 
     def started(self, number: int, config: AnyRun) -> None:
         """Note that a worker has taken a trial, for the first time or again."""
-        self.running[number] = Running(number, of_model(config), config.num_epochs)
+        self.running[number] = Running(number, of_model(config, self._keys), config.num_epochs)
         self._pace.start(number, config.num_epochs, time.monotonic())
 
     def reported(self, number: int, row: Mapping[str, Any]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from routing.claim import claim_of
-from routing.config.script import ScriptRun
+from routing.config.script import CONFIG, ScriptRun
 from routing.objectives import losses_of, volume_of
 from routing.quantities import find, heading, in_words
 
@@ -19,12 +19,21 @@ FoundPoint = tuple[str, list[float]]
 """What was trained, and one value per objective."""
 
 
-def of_model(config: AnyRun) -> str:
-    """Return what a run trains: ``patch_routing/top_k``, or the model alone where nothing is routed."""
-    if isinstance(config, ScriptRun):
-        return config.script
+def of_model(config: AnyRun, varied: Sequence[str] = ()) -> str:
+    """Return what a run trains: ``patch_routing/top_k``, or the model alone where nothing is routed.
+
+    Args:
+        varied: keys by which runs of a script are told apart, ``config.lr``; without any its script is named.
+    """
     keys = config.dotted()
+    if isinstance(config, ScriptRun):
+        told = [f"{key.removeprefix(f'{CONFIG}.')}={_short(keys[key])}" for key in varied if key in keys]
+        return " ".join(told) or config.script
     return "/".join(str(keys[key]) for key in ("model.name", "model.router.mode") if keys.get(key))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def of_value(metric: str, value: float) -> str:

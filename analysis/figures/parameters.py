@@ -30,6 +30,9 @@ from analysis.findings.series import BLACK, COLOURS, look, looks
 from analysis.words.words import axis_label, scale
 from routing.objectives import Objective
 
+KNOB_CURVES = "sensitivity_"
+"""Begin of the names of figures of a knob."""
+
 
 def draw_slices(
     trials: pd.DataFrame,
@@ -117,7 +120,7 @@ def draw_knob_curves(
         title = "coloured: on the front" if styles else None
         figure.legend(handles.values(), handles.keys(), loc="outside right upper" if wide else "outside lower center",
                       title=title, ncols=1 if wide else 3)  # fmt: skip
-        return save(figure, folder, f"sensitivity_{knob}", formats)
+        return save(figure, folder, f"{KNOB_CURVES}{knob}", formats)
 
 
 def _knob_curve(axes: Axes, curve: pd.DataFrame, metric: str, colour: str, label: str) -> None:

@@ -8,10 +8,10 @@ from numbers import Real
 import pandas as pd
 
 from analysis.findings.picks import knob_of
-from analysis.read.configs import knob_value
+from analysis.read.configs import knob_value, naming_keys
 from analysis.read.results import Results, default_points
 from analysis.words.tables import Column, Table, table
-from analysis.words.words import axis_label, count, scale, shown
+from analysis.words.words import axis_label, count, of_script, scale, shown
 from routing.claim import ONE_POINT
 from routing.files.results_folder import (
     BASELINE,
@@ -142,13 +142,14 @@ def confirmed_rows(confirmed: pd.DataFrame, results: Results) -> pd.DataFrame:
     """Return confirm.csv in words for a terminal: what ran, seeds, value, difference, cost, probability, the curse."""
     metric = on_test_split(results.objectives[0].metric)
     metric = metric if f"{metric}{MEAN}" in confirmed else results.objectives[0].metric
-    rows = []
+    rows, keys = [], naming_keys(results.trials)
     for _, row in confirmed.iterrows():
         cost = next((o.metric for o in results.objectives if o.is_cost), "")
         rows.append(
             {
                 "trial": row.get("trial"),
-                "model": next(str(row[key]) for key in (*_MODEL, "trial") if key in row and not pd.isna(row[key])),
+                "model": of_script(row, keys)
+                or next(str(row[key]) for key in (*_MODEL, "trial") if key in row and not pd.isna(row[key])),
                 axis_label(metric): _interval(row, metric),
                 "difference": _paired(row, f"{DIFFERENCE}{MEAN}", metric),
                 "on front": _paired(row, ON_FRONT, metric),
@@ -179,7 +180,7 @@ def confirm_table(confirmed: pd.DataFrame, results: Results) -> Table | None:
     columns = [str(column) for column in confirmed.columns]
     metrics = [column.removesuffix(MEAN) for column in columns if column.endswith(MEAN)]
     metrics = [metric for metric in metrics if metric != DIFFERENCE]
-    names = [c for c in ("trial", "model.name", "model.router.mode", "knob", "knob_value", "n") if c in confirmed]
+    names = [c for c in ("trial", *naming_keys(results.trials), "knob", "knob_value", "n") if c in confirmed]
     rest = [
         column
         for column in columns

@@ -27,7 +27,7 @@ from analysis.findings.importance import split_estimated
 from analysis.findings.summary import Summary
 from analysis.page.chart_data import page_data
 from analysis.page.headline import cards, chart_label, headline, progress
-from analysis.read.configs import knob_value
+from analysis.read.configs import knob_value, naming_keys
 from analysis.read.results import Results
 from analysis.words.tables import Column, Row, Table, table
 from analysis.words.words import axis_label, shown, state_in_words
@@ -209,17 +209,17 @@ def _chart_library() -> str:
 def front_table(summary: Summary) -> Table:
     """Return the front, one row per point, ordered by cost; the knee is marked."""
     objectives = [o.metric for o in summary.results.objectives]
-    wanted = ["trial", "seed", ARM, "model.name", "model.router.mode", "knob", "knob_value", *objectives]
+    names = [ARM, *naming_keys(summary.results.trials), "knob", "knob_value"]
+    wanted = ["trial", "seed", *names, *objectives]
     further = [name for name in ordered(map(str, summary.front.columns)) if is_metric(name)]
     columns = [c for c in dict.fromkeys([*wanted, *further]) if c in summary.front]
     columns = [c for c in columns if summary.front[c].notna().any()]
-    texts = (ARM, "model.name", "model.router.mode", "knob", "knob_value")
     rows = []
     for index, row in summary.front.iterrows():
         cells = [_cell(c, row[c]) for c in columns]
         rows.append(Row(tuple(cells), "knee" if index == summary.knee else ""))
     headings = [
-        Column(axis_label(c) if "." not in c else c, c not in texts, href=TRIAL_LINK if c == "trial" else "")
+        Column(axis_label(c) if "." not in c else c, c not in names, href=TRIAL_LINK if c == "trial" else "")
         for c in columns
     ]
     return table("The front, ordered by cost; the knee is shaded", headings, rows)

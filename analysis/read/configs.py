@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from routing.config.script import CONFIG
 from routing.errors import InputError
 from routing.files.yaml_io import as_cell, parse_scalar
 
@@ -21,6 +22,12 @@ def config_keys(table: pd.DataFrame) -> list[str]:
 def varied_keys(table: pd.DataFrame) -> list[str]:
     """Return the keys with more than one value among the rows that have them; never the seed."""
     return [key for key in config_keys(table) if key != "seed" and len(table[key].dropna().unique()) > 1]
+
+
+def naming_keys(table: pd.DataFrame) -> list[str]:
+    """Return the keys that tell a reader what ran: model and router, of a training script those that differ."""
+    ours = [key for key in ("model.name", "model.router.mode") if key in table]
+    return ours or [key for key in varied_keys(table) if key.startswith(f"{CONFIG}.")]
 
 
 def searched_keys(study: dict[str, Any]) -> list[str]:

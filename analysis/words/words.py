@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from routing.config.script import CONFIG
 from routing.files.results_folder import STATE_WORDS
 from routing.quantities import count, find, in_words, label
 
@@ -39,6 +40,16 @@ def shown(metric: str, value: Any) -> str:
     if math.isnan(number):
         return ""
     return in_words(metric, number)
+
+
+def of_script(row: Mapping[Any, Any], keys: Iterable[str]) -> str:
+    """Return the keys of a training script with their values: ``lr 0.0116, width 45``; empty of our own models."""
+    own = {key.removeprefix(f"{CONFIG}."): row.get(key) for key in keys if key.startswith(f"{CONFIG}.")}
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, (int, float)) else f"{key} {value}"
+        for key, value in own.items()
+        if value is not None and value == value
+    )
 
 
 def at_knob(row: Mapping[Any, Any]) -> str:

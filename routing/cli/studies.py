@@ -143,12 +143,13 @@ def _analyze(results: Any, of_confirm: bool = False, **how: Any) -> Any:
 @click.option("--trial", type=click.IntRange(min=0), help="Number of a trial; default: a line on each of them.")
 def show(results: Path, trial: int | None) -> None:
     """What became of the trials of a study; with --trial the story of one: configuration, history, reason, log."""
-    from analysis.story import TRIAL_COLUMNS, story, trial_rows
+    from analysis.story import story, trial_table
     from routing.commands.console import table
     from routing.commands.findings import show_parts
 
     if trial is None:
-        table(trial_rows(results), TRIAL_COLUMNS, keep=("state", "model.name", "reason"), wraps=("reason",))
+        trials = trial_table(results)
+        table(trials.rows, trials.columns, keep=("state", "model.name", "reason"), wraps=("reason",))
     else:
         show_parts(story(results, trial))
 

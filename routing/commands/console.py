@@ -77,14 +77,18 @@ def _measured(view: Table) -> Measurement:
     return Console(width=10_000).measure(view)
 
 
-def point_columns(rows: Iterable[Iterable[str]], objectives: Sequence[str] = ()) -> dict[str, str]:
+def point_columns(
+    rows: Iterable[Iterable[str]], objectives: Sequence[str] = (), keys: Sequence[str] = ()
+) -> dict[str, str]:
     """Return the headings of operating points: what ran, the objectives of a study, every other metric they have.
 
     Args:
         rows: the columns of each row.
+        keys: further keys that tell what ran, those of a training script.
     """
     measured = [name for name in ordered(name for row in rows for name in row) if is_metric(name)]
-    return CONTEXT | {name: heading(name) for name in dict.fromkeys([*objectives, *measured])}
+    named = {"trial": CONTEXT["trial"], **{key: key for key in keys if key not in CONTEXT}}
+    return {**named, **CONTEXT} | {name: heading(name) for name in dict.fromkeys([*objectives, *measured])}
 
 
 def say(line: str) -> None:

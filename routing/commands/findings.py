@@ -22,7 +22,8 @@ def show_findings(found: Any, of_confirm: bool = False) -> None:
             continue
         objectives = [objective.metric for objective in analysis.objectives]
         rows = analysis.front_rows()
-        table(rows, point_columns(rows, objectives), title=f"Front of {analysis.folder}", keep=objectives)
+        columns = point_columns(rows, objectives, analysis.keys)
+        table(rows, columns, title=f"Front of {analysis.folder}", keep=objectives)
         if analysis.knee is not None:
             why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
             at = analysis.knee_knob

@@ -218,7 +218,8 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
     if rule.section.name == "none":
         return
     try:
-        max_epochs = load_file(folder / CONFIG_FILE)[0]["training"]["num_epochs"]
+        run = load_file(folder / CONFIG_FILE)[0]
+        max_epochs = run["training"]["num_epochs"] if "training" in run else run["steps"]  # a script reports steps
         for row in history:
             rule.note(trial.number, row, max_epochs, trial.user_attrs.get(EXPECTED_FLOPS))
     except (InputError, OSError, ValueError, KeyError, TypeError):
@@ -228,7 +229,7 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
 def _model(plan: Blueprint, trial: FrozenTrial) -> str:
     """Return what a trial trained, empty where the study has changed since."""
     try:
-        return of_model(plan.configure(plan.space.restore(setting_of(trial))))
+        return of_model(plan.configure(plan.space.restore(setting_of(trial))), plan.keys)
     except (InputError, KeyError):
         return ""
 

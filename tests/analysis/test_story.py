@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.story import story, trial_rows
+from analysis.story import story, trial_table
 from routing.cli import main
 from routing.errors import InputError
 
@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_row_per_trial(folder: Path) -> None:
-    rows = trial_rows(folder)
+    rows = trial_table(folder).rows
     assert [row["number"] for row in rows] == [0, 1, 2]
     assert {row["state"] for row in rows} == {"complete"}
     assert all(row["model.name"] for row in rows)

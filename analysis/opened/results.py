@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,28 +11,23 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from analysis.exports.export import export_point, load_point
-from analysis.figures.drawing import collected
-from analysis.figures.which import draw_all
 from analysis.findings.ablation import compare_arms
-from analysis.findings.confirmed import error_bars, read_confirmed
-from analysis.findings.importance import importances
+from analysis.findings.confirmed import read_confirmed
 from analysis.findings.picks import choose, within
 from analysis.findings.summary import Summary, summarise
+from analysis.opened.figures import FigureMethods
+from analysis.opened.watching import in_place
+from analysis.read.configs import naming_keys
 from analysis.read.results import read_results
-from analysis.words.words import axis_label, scale, shown
-from routing.errors import InputError, choices
+from analysis.words.words import shown
+from routing.errors import InputError
 from routing.files.results_folder import RUNNING, WAITING
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from plotly.graph_objects import Figure as Chart
-
     from routing.saved import SavedRun
 
-FIGURES = ("front", "hypervolume", "forest", "slices", "grid_size", "parallel", "importance")
 
-
-class StudyResults:
+class StudyResults(FigureMethods):
     """A results folder, read once; ``refresh`` reads it again.
 
     Args:
@@ -150,63 +144,6 @@ class StudyResults:
     def _row(self, point: pd.Series | str) -> pd.Series:
         return self.pick(point) if isinstance(point, str) else point
 
-    @cached_property
-    def _figures(self) -> dict[str, Figure]:
-        results = self._summary.results
-        with collected() as figures:
-            draw_all(
-                self._summary, ("png",), self.folder,
-                compared=compare_arms(results), confirmed=error_bars(self.confirmed, results),
-                importance=importances(results),
-            )  # fmt: skip
-        return figures
-
-    def figures(self) -> dict[str, Figure]:
-        """Return every figure that this study has something for, by name."""
-        return dict(self._figures)
-
-    def _figure(self, name: str) -> Figure:
-        if name not in self._figures:
-            raise InputError(f"{self.folder}: nothing to draw as {name} (valid: {choices(self._figures)})")
-        return self._figures[name]
-
-    def plot_front(self) -> Figure:
-        """Draw all points, the front and its knee."""
-        return self._figure("front")
-
-    def plot_hypervolume(self) -> Figure:
-        """Draw the hypervolume as trials finish."""
-        return self._figure("hypervolume")
-
-    def plot_forest(self) -> Figure:
-        """Draw the differences of an ablation with their intervals."""
-        return self._figure("forest")
-
-    def plot_slices(self) -> Figure:
-        """Draw the first objective over every key."""
-        return self._figure("slices")
-
-    def plot_parallel(self) -> Figure:
-        """Draw the trials as lines through their keys."""
-        return self._figure("parallel")
-
-    def plot_importance(self) -> Figure:
-        """Draw how much each key matters."""
-        return self._figure("importance")
-
-    def plotly_front(self) -> Chart:
-        """Return the points as an interactive chart, the front as a line."""
-        from plotly.graph_objects import Figure as Chart
-
-        task, cost = (objective.metric for objective in self._summary.results.objectives[:2])
-        chart = Chart()
-        for name, table, mode in (("points", self.points, "markers"), ("front", self.front, "lines+markers")):
-            texts = [f"trial {number}" for number in table["trial"]]
-            y = table[task] * scale(task)
-            chart.add_scatter(x=table[cost], y=y, mode=mode, name=name, text=texts)
-        chart.update_layout(xaxis={"title": axis_label(cost), "type": "log"}, yaxis={"title": axis_label(task)})
-        return chart
-
     def watch(self, every: float = 2.0, timeout: float | None = None) -> StudyResults:
         """Show the state of a running sweep until no trial runs or waits any more, in a notebook in place.
 
@@ -214,7 +151,7 @@ class StudyResults:
             every: seconds between two looks.
             timeout: seconds after which to end.
         """
-        show = _shower()
+        show = in_place()
         started, quiet = time.monotonic(), 0
         while quiet < 2 and (timeout is None or time.monotonic() - started < timeout):
             show(self.refresh())
@@ -233,23 +170,6 @@ class StudyResults:
         return f"Results({str(self.folder)!r}): {self.words()}"
 
     def _repr_html_(self) -> str:
-        columns: Sequence[str] = [o.metric for o in self._summary.results.objectives]
-        front = self.front[["trial", *(c for c in ("knob_value",) if self.front[c].notna().any()), *columns]]
+        columns = [*naming_keys(self.trials), "knob_value", *(o.metric for o in self._summary.results.objectives)]
+        front = self.front[["trial", *(c for c in columns if c in self.front and self.front[c].notna().any())]]
         return f"<p>{html.escape(self.words())}</p>{front.head(20).to_html(index=False)}"
-
-
-def _shower() -> Any:
-    """Return what shows results again and again: in place in a notebook, a line each elsewhere."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import clear_output, display
-    except ImportError:
-        return lambda results: print(results.words(), flush=True)
-    if get_ipython() is None:
-        return lambda results: print(results.words(), flush=True)
-
-    def show(results: StudyResults) -> None:
-        clear_output(wait=True)
-        display(results)
-
-    return show
