@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from routing.command import run_command
 from routing.config.script import ScriptRun, called, function, read_run
 from routing.errors import InputError, TrialFailed, shown
 from routing.files.atomic import write_json, write_text
@@ -19,9 +16,6 @@ from routing.files.record import read_history, write_history
 from routing.files.results_folder import CONFIG_FILE, METRICS_FILE, SCRIPT_FOLDER
 
 Report = Callable[[dict[str, Any]], None]
-PROGRESS_FILE = "progress.jsonl"
-"""Below {out}: a command may add a line per step, ``{"step": 1, "accuracy": 0.9}``."""
-_POLL_SECONDS = 0.1
 
 
 def run(config: ScriptRun, report: Report | None = None, out: Path | None = None) -> dict[str, Any]:
@@ -68,7 +62,7 @@ def train(config: ScriptRun, report: Report | None, out: Path | None) -> tuple[d
             function(config.run, "run"), dict(config.config), {"report": on_report, "seed": config.seed, "out": folder}
         )
     else:
-        result = _command(config, folder, on_report)
+        result = run_command(config, folder, on_report)
     if not isinstance(result, Mapping):
         raise TrialFailed(f"{config.script}: it returns {shown(result)}, not a dict of metrics")
     given = dict(result)
@@ -138,50 +132,3 @@ def _point(point: Any) -> dict[str, Any]:
     if not isinstance(point, Mapping) or not {"knob", "knob_value"} <= set(point):
         raise TrialFailed(f"points: {shown(point)} (valid: {{'knob': name, 'knob_value': value, metric: number, ...}})")
     return {**_numbers(point, "points"), "is_default": False}
-
-
-def _command(config: ScriptRun, folder: Path, on_report: Callable[..., None]) -> Any:
-    """Run a command to its end, its steps reported as it writes them; it is killed when the run ends before."""
-    progress, result = folder / PROGRESS_FILE, folder / config.result
-    result.unlink(missing_ok=True)
-    progress.unlink(missing_ok=True)
-    errors = folder / "stderr.txt"
-    with errors.open("wb") as stream:
-        process = subprocess.Popen(config.arguments(folder), stderr=stream, start_new_session=True)
-        try:
-            lines = _new_lines(progress)
-            while (code := process.poll()) is None:
-                _tell(next(lines), on_report)
-                time.sleep(_POLL_SECONDS)
-            _tell(next(lines), on_report)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-    if code != 0:
-        said = errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise TrialFailed(f"{config.script} ended with exit code {code}: {said[-1] if said else 'it says nothing'}")
-    try:
-        return json.loads(result.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrialFailed(f"{config.script}: {result.name} in {{out}} holds no metrics: {error}") from None
-
-
-def _new_lines(path: Path) -> Iterator[list[str]]:
-    """Yield the whole lines that a file has gained since it was last looked at."""
-    place = 0
-    while True:
-        text = path.read_bytes()[place:] if path.exists() else b""
-        end = text.rfind(b"\n") + 1
-        place += end
-        yield text[:end].decode("utf-8", errors="replace").splitlines()
-
-
-def _tell(lines: list[str], on_report: Callable[..., None]) -> None:
-    for line in lines:
-        try:
-            row = json.loads(line)
-            step = row.pop("step")
-        except (ValueError, KeyError, AttributeError, TypeError):
-            raise TrialFailed(f'{PROGRESS_FILE}: {shown(line)} (valid: {{"step": 1, metric: number, ...}})') from None
-        on_report(step, **row)

@@ -148,7 +148,7 @@ def confirmed_rows(confirmed: pd.DataFrame, results: Results) -> pd.DataFrame:
         rows.append(
             {
                 "trial": row.get("trial"),
-                "model": of_script(row, keys)
+                "model": of_script(row.to_dict(), keys)
                 or next(str(row[key]) for key in (*_MODEL, "trial") if key in row and not pd.isna(row[key])),
                 axis_label(metric): _interval(row, metric),
                 "difference": _paired(row, f"{DIFFERENCE}{MEAN}", metric),

@@ -21,10 +21,15 @@ from analysis.read.configs import naming_keys
 from analysis.read.results import read_results
 from analysis.words.words import shown
 from routing.errors import InputError
+from routing.files.activity import is_driven, last_change
 from routing.files.results_folder import RUNNING, WAITING
 
 if TYPE_CHECKING:
     from routing.saved import SavedRun
+
+
+_QUIET_SECONDS = 120
+"""After this long without a change, a sweep whose driver is not seen has ended."""
 
 
 class StudyResults(FigureMethods):
@@ -145,19 +150,28 @@ class StudyResults(FigureMethods):
         return self.pick(point) if isinstance(point, str) else point
 
     def watch(self, every: float = 2.0, timeout: float | None = None) -> StudyResults:
-        """Show the state of a running sweep until no trial runs or waits any more, in a notebook in place.
+        """Show the state of a running sweep until its driver has ended, in a notebook in place.
+
+        A driver on another machine counts as ended when the folder has not changed for two minutes.
 
         Args:
             every: seconds between two looks.
             timeout: seconds after which to end.
         """
         show = in_place()
-        started, quiet = time.monotonic(), 0
-        while quiet < 2 and (timeout is None or time.monotonic() - started < timeout):
+        started = time.monotonic()
+        while True:
+            under_way = self._is_under_way()  # asked before the folder is read: the last look shows the end
             show(self.refresh())
-            quiet = 0 if self.trials["state"].isin((RUNNING, WAITING)).any() else quiet + 1
+            if not under_way or (timeout is not None and time.monotonic() - started >= timeout):
+                return self
             time.sleep(every)
-        return self
+
+    def _is_under_way(self) -> bool:
+        if is_driven(self.folder):
+            return True
+        unfinished = self.refresh().trials["state"].isin((RUNNING, WAITING)).any()
+        return bool(unfinished) and time.time() - last_change(self.folder) < _QUIET_SECONDS
 
     def words(self) -> str:
         """Return the state in one line."""

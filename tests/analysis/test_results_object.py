@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 
 import routing
 from routing.errors import InputError
+from search_spaces.ledger.folder import locked
 
 KEPT = Path(__file__).parents[1] / "data" / "version_0_1_0"
 
@@ -58,6 +61,11 @@ def test_figures_are_figures_and_nothing_is_written(results: routing.Results) ->
     before = sorted(path.name for path in results.folder.rglob("*"))
     assert isinstance(results.plot_front(), Figure)
     assert {"front", "hypervolume"} <= set(results.figures())
+    assert isinstance(results.plot_knob_curve("threshold"), Figure)
+    with pytest.raises(InputError, match=r"which knob\? \(valid: keep_ratio, threshold\)"):
+        results.plot_knob_curve()
+    with pytest.raises(InputError, match=r"nothing to draw as sensitivity_tempo \(valid: .*sensitivity_threshold"):
+        results.plot_knob_curve("tempo")
     with pytest.raises(InputError, match=r"nothing to draw as forest \(valid: front"):
         results.plot_forest()
     assert len(results.plotly_front().data) == 2
@@ -76,6 +84,31 @@ def test_a_point_is_a_model_and_an_export(results: routing.Results) -> None:
 def test_a_watch_ends_when_nothing_runs(results: routing.Results, capsys: pytest.CaptureFixture[str]) -> None:
     assert results.watch(every=0.01) is results
     assert "3 complete" in capsys.readouterr().out
+
+
+def test_a_watch_goes_on_while_a_driver_holds_the_folder(
+    results: routing.Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also before the first trial has begun, and not for a trial that a killed driver has left behind."""
+    looks = []
+    with ExitStack() as driver:
+        driver.enter_context(locked(results.folder))
+
+        def look(seconds: float) -> None:
+            looks.append(seconds)
+            if len(looks) == 3:
+                driver.close()
+
+        monkeypatch.setattr("time.sleep", look)
+        results.watch(every=0.5)
+    assert looks == [0.5] * 3
+    (results.folder / "trials" / "9").mkdir()
+    shutil.copy(results.folder / "trials" / "0" / "config.yaml", results.folder / "trials" / "9")
+    for name in ("ledger.journal", "trials.csv", "points.csv"):
+        if (results.folder / name).exists():
+            os.utime(results.folder / name, (1, 1))
+    assert "1 running" in results.watch(every=0.5).words()
+    assert looks == [0.5] * 3
 
 
 def test_one_folder_is_a_path_and_no_letters(results: routing.Results) -> None:

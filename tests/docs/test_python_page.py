@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pages import ROOT, blocks
+from PIL import Image
 
+import routing as public
 from routing.files.record import read_metrics
 
 PAGE = ROOT / "docs" / "python.md"
@@ -29,6 +34,61 @@ def routing(*words: str, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
+
+
+def python(name: str, folder: Path) -> str:
+    command = [sys.executable, name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+RUN_HERE = {
+    'register_module("gated"', 'register_module("lightning_net"', 'register_module("hugging_face_net"',
+    'register_module("timm_model"', "found = saved.predict([", "def train(config, report, seed, out)",
+    "RandomForestClassifier", 'routing.sweep("my_study.yaml"', 'out="runs/small"', "routing.dry_run(study", "routing.pruned(",
+}  # fmt: skip
+"""A text of every Python block of the page; each is run by a test below."""
+
+
+def test_every_public_function_has_an_example_and_every_example_is_run() -> None:
+    shown = [block.text for block in blocks(PAGE, "python")]
+    for name in public.__all__:
+        assert any(re.search(rf"\brouting\.{name}\b", text) for text in shown), f"routing.{name} has no example"
+    for text in shown:
+        assert sum(start in text for start in RUN_HERE) == 1, text
+
+
+def test_the_parts_by_themselves(folder: Path) -> None:
+    write("parts.py", "routing.pruned(", folder)
+    said = python("parts.py", folder)
+    assert "torch.Size([1, 10])" in said
+    assert "[ True  True False] [0 0 1] 6.1" in said, "0.9 * 5 + 0.8 * 2"
+
+
+@pytest.mark.slow
+def test_runs_and_studies_as_functions(folder: Path) -> None:
+    write("runs.py", 'out="runs/small"', folder)
+    write("studies.py", "routing.dry_run(study", folder)
+    assert "operating points" in python("runs.py", folder)
+    assert "best/knee" in python("studies.py", folder)
+    assert (folder / "results" / "small" / "figures" / "front.svg").is_file()
+
+
+def test_the_prediction_of_photographs(folder: Path) -> None:
+    for name, colour in (("cat", "red"), ("dog", "blue")):
+        (folder / "images" / name).mkdir(parents=True)
+        for index in range(8):
+            Image.new("RGB", (20 + index, 24), colour).save(folder / "images" / name / f"{index}.png")
+    shutil.copy(folder / "images" / "cat" / "1.png", folder / "another.png")
+    Image.new("RGB", (90, 60), "blue").save(folder / "photo.jpg")
+    data = {"dataset": {"name": "image_folder", "root": str(folder / "images"), "input_size": 16}}
+    public.train({**data, "training.num_epochs": 1}, folder / "results" / "my_images" / "best" / "knee")
+    found = [block.text for block in blocks(PAGE, "python") if "found = saved.predict([" in block.text]
+    (folder / "predict.py").write_text(f"import routing\n{found[0]}")
+    labels, *rest = python("predict.py", folder).splitlines()
+    assert set(ast.literal_eval(labels)) <= {"cat", "dog"}
+    assert len(rest) > 2
 
 
 @pytest.mark.slow
@@ -65,13 +125,7 @@ def test_a_function_swept_and_confirmed(folder: Path) -> None:
     write("my_train.py", "def train(config, report, seed, out)", folder)
     write("my_study.yaml", "name: my_study", folder)
     write("use_results.py", "results = routing.sweep(", folder)
-    more = [block.text for block in blocks(PAGE, "python") if "routing.count(config)" in block.text]
-    with (folder / "use_results.py").open("a") as program:
-        program.write(more[0])
-    done = subprocess.run(
-        [sys.executable, "use_results.py"], cwd=folder, capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    python("use_results.py", folder)
     assert (folder / "front.png").is_file()
     trials = pd.read_csv(folder / "results" / "my_study" / "trials.csv")
     assert set(trials["state"]) == {"COMPLETE", "PRUNED"}
