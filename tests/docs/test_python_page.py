@@ -124,7 +124,7 @@ def test_a_network_of_another_library(package: str, name: str, folder: Path) -> 
 def test_a_function_swept_and_confirmed(folder: Path) -> None:
     write("my_train.py", "def train(config, report, seed, out)", folder)
     write("my_study.yaml", "name: my_study", folder)
-    write("use_results.py", "results = routing.sweep(", folder)
+    write("use_results.py", 'routing.sweep("my_study.yaml"', folder)
     python("use_results.py", folder)
     assert (folder / "front.png").is_file()
     trials = pd.read_csv(folder / "results" / "my_study" / "trials.csv")
