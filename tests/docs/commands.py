@@ -164,10 +164,11 @@ def _anything(arguments: list[str]) -> None:
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "make": _make,
     "pip": _pip,
+    ".venv/bin/pip": _pip,
     "pytest": _pytest,
     "python": _python,
     **dict.fromkeys(
-        ("cd", "git", "kubectl", "optuna-dashboard", "pipx", "ray", "sbatch", "source", "tensorboard"), _anything
+        ("cd", "git", "kubectl", "optuna-dashboard", "pipx", "python3", "ray", "sbatch", "source", "tensorboard"), _anything
     ),
 }
 """Programs that pages may ask for; a new one belongs here with what can be checked of it."""

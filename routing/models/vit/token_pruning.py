@@ -168,7 +168,11 @@ def pruned(
 
     Args:
         model: anything ``transformer_hosts.host_of`` knows; a whole open_clip model is pruned in its vision tower.
-        k_anchors, top_m, alpha, direction, normalize: see ``token_selection.Selection``.
+        k_anchors: as in ``select_tokens``, and so are the four that follow.
+        top_m: see there.
+        alpha: see there.
+        direction: see there.
+        normalize: see there.
         start_layer: the first block that runs on fewer tokens, 1 to depth - 1.
         method: a name of ``routing.config.registry.SELECTIONS``.
 

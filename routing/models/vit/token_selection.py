@@ -123,8 +123,14 @@ def select_tokens(
     Equal values are ranked by index, the lower first; the result depends on nothing but the arguments.
 
     Args:
-        queries, keys: (B, H, T, E); token 0 is CLS.
+        queries: (B, H, T, E); token 0 is CLS.
+        keys: (B, H, T, E).
         tokens: (B, T, D), for the cosine.
+        k_anchors: tokens that the CLS token looks at most.
+        top_m: further tokens, chosen by importance and diversity.
+        alpha: weight of importance, from 0 to 1; the rest is that of diversity.
+        direction: whose attention to whom is a token's importance.
+        normalize: how both are scaled before they are added.
         mask: (B, T), True for real tokens; padding gets no attention and is kept only when nothing else is left.
 
     Raises:

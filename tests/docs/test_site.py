@@ -1,0 +1,51 @@
+"""The documentation as a site: it builds without a warning, every page is in it, and no page asks another machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import PAGES, ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for module in ("material", "mkdocstrings"):
+        pytest.importorskip(module, reason="the site's builder is not installed")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_every_page_is_there_and_is_found(site: Path) -> None:
+    for page in PAGES:
+        if page.parent.name == "docs":
+            assert (site / f"{page.stem}.html").is_file(), page
+    found = {entry["location"].partition("#")[0] for entry in json.loads((site / "search/search_index.json").read_text())["docs"]}
+    assert {"index.html", "contributing.html", "python.html", "notebooks/own_network.html", "reference/index.html"} <= found
+
+
+@pytest.mark.slow
+def test_the_reference_has_every_public_name(site: Path) -> None:
+    import routing
+
+    text = (site / "reference" / "index.html").read_text()
+    names = [name for name in routing.__all__ if name not in ("Results", "Study")]
+    missing = [name for name in names if f".{name}\"" not in text]
+    assert not missing
+    for method in ("pick", "plot_front", "watch", "export"):
+        assert f'StudyResults.{method}"' in text, method
+
+
+@pytest.mark.slow
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?(https?:[^\"'>\s]+)", page.read_text())
+        assert [address for address in loaded if "squidfunk" not in address] == [], page
