@@ -248,7 +248,8 @@ def test_errors_name_file_and_line(tmp_path: Path) -> None:
         load_study(path)
 
 
-def test_unknown_study_names_the_nearest(tmp_path: Path) -> None:
+def test_unknown_study_names_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for path in ("none.yaml", "studies/none"):
         with pytest.raises(InputError, match=f"{path}: no such file$"):
             load_study(path)
