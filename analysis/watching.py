@@ -13,13 +13,16 @@ QUIET_LOOKS = 2
 """Looks without a running or waiting trial after which a study has ended: between two trials there may be none."""
 
 
-def watch(results: Sequence[Path], every: int, say: Callable[[str], None]) -> None:
+def watch(
+    results: Sequence[Path], every: int, say: Callable[[str], None], log: Callable[[Path], object] | None = None
+) -> None:
     """Write the reports of running studies, again whenever something has changed, until no trial runs or waits.
 
     Meanwhile only the quick figures are drawn. The last page, which no longer loads itself, is up to the caller.
 
     Args:
         every: seconds between two looks, and between two loads of the page.
+        log: is given each folder after its report was written, to tell other programs.
         say: is told of each report how far the study is.
 
     Raises:
@@ -32,6 +35,8 @@ def watch(results: Sequence[Path], every: int, say: Callable[[str], None]) -> No
             found = analyze(results, refresh=every)
             before = now
             for one in (found, *found.others):
+                if log is not None:
+                    log(one.folder)
                 say(f"{time.strftime('%H:%M:%S')}  {one.progress}  {one.verdict}; report: {one.report}")
         is_running = any(_goes_on(one) for one in (found, *found.others))
         quiet = 0 if is_running else quiet + 1

@@ -211,6 +211,8 @@ def _train(
             events.add(row)
             if report is not None:
                 report(row)
+        if progress.history:
+            events.add_settings(config.dotted(), progress.history[-1])
     average.write_to(model)
     model.to(memory_format=torch.contiguous_format)
     return progress

@@ -1,4 +1,4 @@
-"""A results folder as MLflow runs (extra ``mlflow``): one run per trial, its epochs as steps."""
+"""A results folder as MLflow runs (extra ``mlflow``): one per trial, its epochs as steps, and one of the study."""
 
 from __future__ import annotations
 
@@ -9,21 +9,39 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.findings.summary import Summary, summarise
 from analysis.read.configs import config_keys, yaml_value
 from analysis.read.results import Results, read_results
+from analysis.read.times import Span, trial_times
 from routing.errors import InputError, RoutingError
-from routing.files.results_folder import COMPLETE, CONFIG_FILE, FAIL, HISTORY_FILE, PRUNED
+from routing.files.results_folder import (
+    COMPLETE,
+    CONFIG_FILE,
+    FAIL,
+    FIGURES_FOLDER,
+    FRONT_FILE,
+    HISTORY_FILE,
+    POINTS_FILE,
+    PRUNED,
+    REPORT_FILE,
+    RUNNING,
+    TRIALS_FILE,
+    WAITING,
+)
 
 BATCH = 100  # parameters and tags a tracking server takes at once
 STATUS = {COMPLETE: "FINISHED", FAIL: "FAILED", PRUNED: "KILLED"}
-TRIAL, STUDY = "routing.trial", "routing.study_folder"
+TRIAL, STUDY, KIND = "routing.trial", "routing.study_folder", "routing.kind"
+FRONT, KNEE = "routing.on_front", "routing.is_knee"
 
 
 def log_to_mlflow(folder: str | Path, uri: str) -> int:
     """Log every ended trial of a results folder that MLflow does not have yet; return how many were logged.
 
-    The experiment is named after the study; a run has the configuration as parameters, the metrics, the history with
-    the epoch as step, config.yaml as an artifact, and state and reason as tags.
+    The experiment is named after the study; a run has the trial's start and end, the configuration as parameters, the
+    metrics, the history with the epoch as step, config.yaml as an artifact, and as tags its state, its reason, and
+    whether it is on the front and the knee. A further run stands for the study: hypervolume, report, tables, front.
+    Called again while a sweep runs, it adds what is new and corrects the tags.
 
     Args:
         folder: a results folder.
@@ -53,19 +71,50 @@ def _log(results: Results, client: Any) -> int:
     known = _known(client, number, results)
     ended = results.trials[results.trials["state"].isin(STATUS) & ~results.warm_started]
     new = ended[~ended["number"].isin(known)]
+    times = trial_times(results) if len(new) else {}
     for _, row in new.iterrows():
-        _log_trial(client, number, results, row)
+        known[int(row["number"])] = _log_trial(client, number, results, row, times.get(int(row["number"])))
+    summary = summarise(results)
+    _tag_front(client, known, summary)
+    _log_study(client, number, summary)
     return len(new)
 
 
-def _known(client: Any, experiment: str, results: Results) -> set[int]:
-    """Return the trials of this folder that MLflow has already."""
-    own = f"tags.`{STUDY}` = '{_address(results)}'"
-    found: set[int] = set()
+def _tag_front(client: Any, runs: dict[int, Any], summary: Summary) -> None:
+    """Say of every trial whether it has a point on the front, and the knee; only what has changed is written."""
+    knee = None if summary.knee_row is None else int(summary.knee_row["trial"])
+    front = set(summary.front["trial"])
+    for number, run in runs.items():
+        for tag, value in ((FRONT, number in front), (KNEE, number == knee)):
+            if run.data.tags.get(tag) != str(value).lower():
+                client.set_tag(run.info.run_id, tag, str(value).lower())
+
+
+def _log_study(client: Any, experiment: str, summary: Summary) -> None:
+    """Log the study as a run of its own, or bring that run up to date."""
+    results = summary.results
+    found = client.search_runs([experiment], filter_string=f"{_own(results)} and tags.`{KIND}` = 'study'")
+    tags = {KIND: "study", STUDY: _address(results)}
+    run = found[0] if found else client.create_run(experiment, run_name=f"{results.name} (study)", tags=tags)
+    client.log_metric(run.info.run_id, "hypervolume", summary.hypervolume, step=len(results.trials))
+    for name in (REPORT_FILE, POINTS_FILE, TRIALS_FILE, FRONT_FILE, f"{FIGURES_FOLDER}/front.png"):
+        if (results.folder / name).is_file():
+            client.log_artifact(run.info.run_id, str(results.folder / name))
+    if not set(results.trials["state"]) & {RUNNING, WAITING}:
+        client.set_terminated(run.info.run_id)
+
+
+def _own(results: Results) -> str:
+    return f"tags.`{STUDY}` = '{_address(results)}'"
+
+
+def _known(client: Any, experiment: str, results: Results) -> dict[int, Any]:
+    """Return the runs of the trials of this folder that MLflow has already."""
+    found: dict[int, Any] = {}
     token = None
     while True:
-        page = client.search_runs([experiment], filter_string=own, page_token=token)
-        found |= {int(run.data.tags[TRIAL]) for run in page if TRIAL in run.data.tags}
+        page = client.search_runs([experiment], filter_string=_own(results), page_token=token)
+        found |= {int(run.data.tags[TRIAL]): run for run in page if TRIAL in run.data.tags}
         token = page.token
         if not token:
             return found
@@ -75,22 +124,28 @@ def _address(results: Results) -> str:
     return str(results.folder.resolve()).replace("'", "")
 
 
-def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series) -> None:
+def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series, span: Span | None) -> Any:
+    """Log one trial and return its run; without a span it lies at the present moment."""
     from mlflow.entities import Metric, Param, RunTag
 
     number = int(row["number"])
-    run = client.create_run(experiment, run_name=f"{results.name}-{number}")
+    start, end = (None, None) if span is None else (int(1000 * moment) for moment in span)
+    run = client.create_run(experiment, run_name=f"{results.name}-{number}", start_time=start)
     run_id = run.info.run_id
     keys = set(config_keys(results.trials))
     texts = {key: yaml_value(row[key]) for key in row.index if key in keys}
     params = [Param(key, text) for key, text in texts.items() if text is not None]
     tags = [RunTag(TRIAL, str(number)), RunTag(STUDY, _address(results)), RunTag("routing.state", str(row["state"]))]
     tags += [RunTag("routing.reason", row["reason"])] if isinstance(row["reason"], str) and row["reason"] else []
-    now = run.info.start_time
-    metrics = [Metric(name, value, now, 0) for name, value in _numbers(row, keys | {"number"}).items()]
+    last = run.info.start_time if end is None else end
+    metrics = [Metric(name, value, last, 0) for name, value in _numbers(row, keys | {"number"}).items()]
+    history = _history(results, number)
+    shares = _elapsed(history)
     metrics += [
-        Metric(f"epoch/{name}", value, now, int(epoch["epoch"]))
-        for _, epoch in _history(results, number).iterrows()
+        Metric(
+            f"epoch/{name}", value, int(run.info.start_time + share * (last - run.info.start_time)), int(epoch["epoch"])
+        )
+        for share, (_, epoch) in zip(shares, history.iterrows(), strict=True)
         for name, value in _numbers(epoch, {"epoch"}).items()
     ]
     for start in range(0, len(params), BATCH):
@@ -101,7 +156,21 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series) -
     if config.is_file():
         client.log_artifact(run_id, str(config))
     client.log_batch(run_id, tags=tags)  # last: a run without them was interrupted and is logged again
-    client.set_terminated(run_id, status=STATUS[str(row["state"])])
+    client.set_terminated(run_id, status=STATUS[str(row["state"])], end_time=end)
+    return run
+
+
+def _elapsed(history: pd.DataFrame) -> list[float]:
+    """Return the share of the training after which each epoch ended; evenly spread where no seconds were kept."""
+    count = len(history)
+    seconds = (
+        pd.to_numeric(history["train_seconds"], errors="coerce")
+        if "train_seconds" in history
+        else pd.Series(dtype=float)
+    )
+    if len(seconds) and seconds.notna().all() and seconds.iloc[-1] > 0:
+        return [float(value) for value in seconds / seconds.iloc[-1]]
+    return [(place + 1) / count for place in range(count)]
 
 
 def _numbers(row: pd.Series, without: set[str]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,12 @@ def analyze(
         from analysis.watching import watch as watch_results
         from routing.commands.console import say
 
-        watch_results(results, every, say)
+        log = None
+        if mlflow_uri is not None:
+            from analysis.exports.mlflow_log import log_to_mlflow
+
+            log = partial(log_to_mlflow, uri=mlflow_uri)
+        watch_results(results, every, say, log)
     found = _analyze(results, formats=formats, width=column, out=out)
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,6 +37,24 @@ class EventLog:
     ) -> None:
         if self.writer is not None:
             self.writer.close()
+
+    def add_settings(self, settings: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+        """Add what TensorBoard's HParams page shows of a trained run: its configuration and its last epoch.
+
+        Args:
+            settings: dotted keys; what is no number, truth value or text is written as text.
+        """
+        if self.writer is None:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {
+            key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in settings.items()
+        }
+        numbers = {_tag(key): value for key, value in row.items() if key != X_AXIS and isinstance(value, (int, float))}
+        for summary in hparams(plain, numbers):
+            self.writer._get_file_writer().add_summary(summary)  # add_hparams would begin a run of its own
+        self.writer.flush()
 
     def add(self, row: dict[str, Any]) -> None:
         """Add one history row, ``val_accuracy`` as ``validation/accuracy``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import optuna
@@ -12,6 +13,9 @@ import pandas as pd
 import pytest
 
 from analysis.exports.mlflow_log import log_to_mlflow
+from analysis.findings.summary import summarise
+from analysis.read.results import read_results
+from analysis.report import analyze
 from routing.cli import main
 from routing.errors import InputError, RoutingError
 
@@ -41,7 +45,8 @@ def test_mlflow_gets_every_ended_trial_once(make_results, store):
     assert log_to_mlflow(folder, store) == 0
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("synthetic")
-    runs = {int(run.data.tags["routing.trial"]): run for run in client.search_runs([experiment.experiment_id])}
+    found = client.search_runs([experiment.experiment_id])
+    runs = {int(run.data.tags["routing.trial"]): run for run in found if "routing.trial" in run.data.tags}
     assert runs[3].data.params["model.name"] == "attention_routing"
     assert runs[3].info.status == "FINISHED"
     assert runs[7].info.status == "KILLED"
@@ -51,6 +56,47 @@ def test_mlflow_gets_every_ended_trial_once(make_results, store):
     steps = client.get_metric_history(runs[3].info.run_id, "epoch/train_loss")
     assert sorted((m.step, m.value) for m in steps) == [(1, 2.0), (2, 1.0), (3, 2 / 3), (4, 0.5)]
     assert [file.path for file in client.list_artifacts(runs[3].info.run_id)] == ["config.yaml"]
+
+
+def test_a_run_in_mlflow_lasts_as_long_as_its_trial_and_says_whether_it_is_on_the_front(make_results, store):
+    from mlflow.tracking import MlflowClient
+
+    folder = make_results(trials=7, unfinished=False)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "ledger.journal")))
+    study = optuna.create_study(storage=storage, study_name="synthetic", directions=["maximize", "minimize"])
+    for _ in range(3):
+        trial = study.ask()
+        time.sleep(0.2)
+        study.tell(trial, [0.5, 3e5])
+    for number, seconds in ((5, 1.5),):  # not in the ledger: its files say when it ended
+        trials = pd.read_csv(folder / "trials.csv")
+        trials.loc[trials["number"] == number, "seconds"] = seconds
+        trials.to_csv(folder / "trials.csv", index=False)
+    analyze(folder, refresh=1)
+    log_to_mlflow(folder, store)
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("synthetic").experiment_id
+    runs = client.search_runs([experiment])
+    trials = {int(run.data.tags["routing.trial"]): run for run in runs if "routing.trial" in run.data.tags}
+    for number, trial in enumerate(study.trials):
+        info = trials[number].info
+        assert info.start_time == int(1000 * trial.datetime_start.timestamp())
+        assert info.end_time - info.start_time == pytest.approx(1000 * trial.duration.total_seconds(), abs=2)
+    assert trials[5].info.end_time - trials[5].info.start_time == pytest.approx(1500, abs=2)
+    moments = [m.timestamp for m in client.get_metric_history(trials[0].info.run_id, "epoch/train_loss")]
+    assert trials[0].info.start_time < min(moments)
+    assert max(moments) == trials[0].info.end_time
+    front = summarise(read_results(folder)).front
+    assert {n for n, run in trials.items() if run.data.tags["routing.on_front"] == "true"} == set(front["trial"])
+    (whole,) = (run for run in runs if run.data.tags.get("routing.kind") == "study")
+    assert {file.path for file in client.list_artifacts(whole.info.run_id)} >= {
+        "report.html",
+        "points.csv",
+        "front.png",
+    }
+    assert whole.data.metrics["hypervolume"] == pytest.approx(summarise(read_results(folder)).hypervolume)
+    assert log_to_mlflow(folder, store) == 0
+    assert len(client.search_runs([experiment])) == len(runs)
 
 
 def test_mlflow_gets_no_trial_of_another_study(make_results, store):
