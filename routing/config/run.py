@@ -226,7 +226,7 @@ def valid_keys(values: dict[str, Any] | None = None) -> list[str]:
     return keys
 
 
-FREE_NAMES = ("training.learning_rate_multipliers", "model.pruning.schedule")
+FREE_NAMES = ("training.learning_rate_multipliers",)
 """Keys that hold a mapping of names which the model decides about."""
 
 

@@ -238,6 +238,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     for key, value in sorted(((str(key), value) for key, value in flat.items()), key=lambda item: item[0].count(".")):
         node = tree
         *parents, leaf = key.split(".")
+        value = one_value(leaf, value)
         for parent in parents:
             child = node.setdefault(parent, {})
             if not isinstance(child, dict):
@@ -248,6 +249,17 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
         else:
             node[leaf] = nested(value) if isinstance(value, dict) else value
     return tree
+
+
+def one_value(key: str, value: Any) -> Any:
+    """Return a schedule of token reduction, ``{4: 0.7, 7: 0.7}``, as text: it is one value, and no section.
+
+    Left as a mapping, a change of it would be laid over it block by block.
+    """
+    is_schedule = key.split(".")[-1] == "schedule" and isinstance(value, dict) and value
+    if not is_schedule or not all(str(block).isdigit() for block in value):
+        return value
+    return "/".join(f"{stay}@{block}" for block, stay in value.items())
 
 
 def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

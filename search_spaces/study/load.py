@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from routing.config.plugins import import_plugins
 from routing.config.registry import METRICS
 from routing.config.run import RunConfig, is_key, valid_keys
-from routing.config.section import dotted, merge, nested
+from routing.config.section import dotted, merge, nested, one_value
 from routing.errors import InputError, choices, nearest
 from routing.files.yaml_io import Lines, load_file
 from routing.objectives import Objective
@@ -87,7 +87,7 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None, s
     base = values.get("base")
     import_plugins(base.get("plugins") if isinstance(base, dict) else None, source)
     try:
-        _check_key_types(values, place)
+        values = _text_keys(values, place)
     except RecursionError:
         raise InputError(f"{where}: nested too deeply") from None
     kind = values.get("kind")
@@ -116,16 +116,24 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None, s
     return study
 
 
-def _check_key_types(value: Any, place: Places, path: tuple[Any, ...] = ()) -> None:
-    """Every key is text: YAML reads a bare ``1:`` or ``null:`` as something else."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise InputError(f"{place(*path)}: key {key!r} is not text; write it in quotes")
-            _check_key_types(inner, place, (*path, key))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            _check_key_types(inner, place, (*path, index))
+def _text_keys(value: Any, place: Places, path: tuple[Any, ...] = ()) -> Any:
+    """Return a value with every key as text: YAML reads a bare ``1:`` or ``null:`` as something else.
+
+    A schedule of token reduction, whose keys are blocks, becomes one value (see ``one_value``).
+    """
+    if isinstance(value, list):
+        return [_text_keys(inner, place, (*path, index)) for index, inner in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    for key in value:
+        if not isinstance(key, str):
+            raise InputError(f"{place(*path)}: key {key!r} is not text; write it in quotes")
+    found = {}
+    for key, inner in value.items():
+        name = str(path[-1]) if key in ("choice", "value") and path else key
+        schedules = [one_value(name, each) for each in (inner if isinstance(inner, list) else [inner])]
+        found[key] = _text_keys(schedules if isinstance(inner, list) else schedules[0], place, (*path, key))
+    return found
 
 
 def _at(where: str, error: InputError) -> InputError:

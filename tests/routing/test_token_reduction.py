@@ -276,6 +276,7 @@ def test_a_schedule_keeps_shares_of_what_is_there() -> None:
     assert shares.left(130, 4, fused=1) == {1: 91, 2: 65, 3: 47}  # 92 * .7 = 64.4 -> 65, 66 * .7 = 46.2 -> 47
     assert shares.left(130, 4, come_back=True) == {1: 91, 2: 91, 3: 91}
     assert Schedule.of({"2": 20, 1: 30}).left(36, 4) == {1: 30, 2: 20}
+    assert Schedule.of(20).left(36, 4, first=0, most=lambda present: present // 2) == {0: 18, 1: 9, 2: 5, 3: 3}
     assert Schedule.of(5).left(36, 4, first=0) == {0: 31, 1: 26, 2: 21, 3: 16}
     assert Schedule.of("{4: 0.7, '7': 20}") == Schedule.of({4: 0.7, 7: 20}) == Schedule.of("0.7@4/20@7")
     assert Schedule.of("5").left(36, 4) == {1: 31, 2: 26, 3: 21}
@@ -444,6 +445,8 @@ def test_settings_of_a_schedule() -> None:
     one = Pruning(Selection(5, 20), 2, "diversity", Schedule.of(4))
     assert one.with_text("top_m=3").schedule is None
     assert one.with_text("alpha=0.1").schedule == Schedule.of(4)
+    base = RunConfig.from_dict({**SMALL, "model.pruning.schedule": {1: 0.7, 3: 0.5}})
+    assert base.replace(**{"model.pruning.schedule": {2: 0.5}}).model.pruning.schedule == "0.5@2"  # type: ignore[attr-defined]
     config = RunConfig.from_dict({**SMALL, "model.pruning.method": "tome", "model.pruning.schedule": 8})
     assert RunConfig.from_dict(config.model_dump(mode="json")) == config
     with pytest.raises(InputError, match=r"pruning.method tome needs pruning.schedule \(valid: \{4: 0.7"):

@@ -84,6 +84,16 @@ def test_short_forms() -> None:
     assert study.space["seed"].value == 7
 
 
+def test_a_schedule_of_blocks_is_one_value_wherever_it_stands() -> None:
+    schedules = [{1: 0.7, 2: 0.5}, 4]
+    base = {"dataset.name": "digits", "model": {"name": "vit", "pruning": {"method": "evit", "schedule": {3: 0.5}}}}
+    space = {"model.pruning.schedule": {"choice": schedules}, "model.pruning.grid.schedule": {"value": [{2: 10}]}}
+    study = parse_study({**sweep_values(), "base": base, "space": space})
+    assert study.space["model.pruning.schedule"].choice == ("0.7@1/0.5@2", 4)
+    assert study.space["model.pruning.grid.schedule"].value == ["10@2"]
+    assert study.base["model"]["pruning"]["schedule"] == "0.5@3"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

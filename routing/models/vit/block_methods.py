@@ -18,6 +18,7 @@ from routing.errors import InputError
 from routing.models.vit.host import Host
 from routing.models.vit.opened import attend, feed
 from routing.models.vit.positions import Positions
+from routing.models.vit.schedule import FEWEST
 from routing.models.vit.token_merging import merge_once, merged_pairs, most_merges
 from routing.models.vit.token_selection import check_finite, reader_name
 
@@ -115,8 +116,8 @@ class Tome(BlockMethod):
         return found
 
     def most_taken(self, num_patches: int, num_prefix: int) -> int:
-        """Half of them: pairs."""
-        return most_merges(num_patches + min(1, num_prefix), num_prefix > 0)
+        """Half of them, as it takes pairs, and two are left."""
+        return min(most_merges(num_patches + min(1, num_prefix), num_prefix > 0), max(0, num_patches - FEWEST))
 
     def run(
         self, host: Host, block: nn.Module, step: Step, stream: Stream, positions: Positions, plain: Callable[..., Any]
