@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from routing.errors import InputError
 from routing.models.formula import multiply_adds, on_meta
 from routing.models.layers import in_order
-from routing.models.pretrained import load_backbone, network_on_meta, one_line
+from routing.models.pretrained import one_line
+from routing.models.torchvision_library import load_backbone, network_on_meta
 
 _CLASSIFIER = ("classifier", "avgpool", "adaptive_avg_pool2d", "mean", "flatten", "fc")
 """How torchvision names the first node after the last feature map."""

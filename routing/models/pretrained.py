@@ -1,8 +1,7 @@
-"""Pretrained weights: of a run of this project, of torchvision by its name, or from a file."""
+"""Weights that a model starts from, and the statistics they were trained with, whichever library they are of."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,59 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from routing.errors import InputError, choices, nearest
-from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
+from routing.errors import InputError
+from routing.files.results_folder import MODEL_FILE
 from routing.files.tensors import DATA, load_weights, read_metadata
-from routing.files.yaml_io import load_file
 from routing.models.nearest_weights import looks_like
-from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 if TYPE_CHECKING:
     from routing.data import DataInfo
     from routing.models.base import VisionModel
 
 Channels: TypeAlias = Sequence[float] | Tensor
-
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-
-
-def pretrained_state(architecture: str, source: str, key: str) -> dict[str, Tensor]:
-    """Return the weights of a torchvision model.
-
-    Args:
-        architecture: torchvision's name of the model.
-        source: torchvision's name of weights (``DEFAULT``, ``IMAGENET1K_V1``), downloaded once, or a path to a
-            file of weights (``weight_files.FILE_TYPES``).
-        key: the configuration's key that names ``source``, for errors.
-
-    Raises:
-        InputError: unknown weights, no network, or a file that holds no weights.
-    """
-    is_file = is_weights_file(source)
-    state = read_state(Path(source), key) if is_file else _downloaded(architecture, source, key)
-    if architecture.startswith("densenet"):  # published before torchvision renamed its layers
-        state = {_OLD_DENSENET.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
-    return state
-
-
-def _downloaded(architecture: str, source: str, key: str) -> dict[str, Tensor]:
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(architecture)
-    if source not in known.__members__:
-        raise InputError(
-            f"{key} '{source}': {architecture} has no such weights{nearest(source, known.__members__)} "
-            f"(valid: {choices(known.__members__)}, or a {choices(FILE_TYPES)} file)"
-        )
-    try:
-        state: dict[str, Tensor] = known[source].get_state_dict(progress=False, check_hash=True)
-    except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise InputError(
-            f"{key} '{source}' cannot be downloaded ({one_line(error)}); save {known[source].url} into {folder}, or "
-            "give the path of a weights file"
-        ) from None
-    return state
 
 
 def one_line(error: Exception) -> str:
@@ -121,49 +77,6 @@ def load_pretrained(
         load_state(model, core, adapt(dict(state)), head)
 
 
-def load_backbone(
-    backbone: nn.Module,
-    architecture: str,
-    source: str,
-    rename: Callable[[str], str | None] = str,
-    needed: str = "",
-) -> None:
-    """Load torchvision's weights by name or from a file into the stages of one of its networks.
-
-    Args:
-        rename: torchvision's name of a tensor -> the backbone's; None where it has none.
-        needed: prefix of the tensors that must not be missing.
-
-    Raises:
-        InputError: weights that cannot be had, or of another model.
-    """
-    key = "model.backbone.weights"
-    state = pretrained_state(architecture, source, key)
-    with fitting("torchvision_net", architecture, f"{key} {source}", state, ("fc.", "classifier.", "head.")):
-        renamed = {new: tensor for name, tensor in state.items() if (new := rename(name)) is not None}
-        missing = backbone.load_state_dict(renamed, strict=False).missing_keys
-        missing = [name for name in missing if name.startswith(needed)]
-        if missing:
-            raise ValueError(f"'{missing[0]}' is missing")
-        whole = network_on_meta(architecture).state_dict()  # stages may be left out, but not deeper ones be cut down
-        inside = {name.partition(".")[0] for name in whole}
-        odd = [name for name in state if name not in whole and name.partition(".")[0] in inside]
-        if odd:
-            raise ValueError(f"'{odd[0]}' is not in it")
-
-
-def network_on_meta(architecture: str) -> nn.Module:
-    """Return torchvision's network of a name, its parameters without memory where it can be built so."""
-    from torchvision.models import get_model
-
-    try:
-        with torch.device("meta"):
-            network: nn.Module = get_model(architecture, weights=None)
-    except NotImplementedError:  # RegNets compute their widths with tensors
-        network = get_model(architecture, weights=None)
-    return network
-
-
 @contextmanager
 def fitting(
     model: str, architecture: str, where: str, state: Mapping[str, Tensor], head: str | tuple[str, ...]
@@ -196,19 +109,6 @@ def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], he
         raise ValueError(f"'{odd[0]}' is not in both")
 
 
-def keep_statistics(model: nn.Module, name: str, weights: str | None, info: DataInfo) -> None:
-    """Let ``renormalised`` give images to a model as the torchvision weights that it starts from were trained.
-
-    Args:
-        name: of torchvision's model.
-        weights: None where it is trained from scratch; images then stay as they are. Those of a run are given images
-            as that run was.
-        info: of the data, whose statistics its images are normalised by.
-    """
-    weights = _first_weights(weights)
-    keep_own_statistics(model, info, None if weights is None else trained_statistics(name, weights))
-
-
 def keep_own_statistics(model: nn.Module, info: DataInfo, own: tuple[Channels, Channels] | None) -> None:
     """Let ``renormalised`` give images to a model by its own mean and deviation, None: as they are."""
     scale = shift = None
@@ -221,35 +121,9 @@ def keep_own_statistics(model: nn.Module, info: DataInfo, own: tuple[Channels, C
     model.register_buffer("shift", shift, persistent=False)
 
 
-def _first_weights(weights: str | None) -> str | None:
-    """Return the weights that a chain of runs started from, None where the first was trained from scratch."""
-    seen: set[Path] = set()
-    while weights is not None and is_run(weights):
-        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-        config = folder / CONFIG_FILE
-        if config in seen or not config.is_file():
-            return None
-        seen.add(config)
-        lent = load_file(config)[0]
-        model = lent.get("model") if isinstance(lent, dict) else None
-        weights = model.get("weights") if isinstance(model, dict) else None
-    return weights
-
-
 def renormalised(model: nn.Module, images: Tensor) -> Tensor:
     """Return images (B, 1 or 3, H, W) by the statistics that were kept, (B, 3, H, W) where there are some."""
     scale, shift = model.scale, model.shift
     if not isinstance(scale, Tensor) or not isinstance(shift, Tensor):
         return images
     return images * scale + shift
-
-
-def trained_statistics(name: str, weights: str) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (3, 1, 1) of a torchvision model's weights; those of its default ones for a file."""
-    from torchvision.models import get_model_weights
-
-    known = get_model_weights(name)
-    found = known[weights] if weights in known.__members__ else known["DEFAULT"]
-    transforms = found.transforms()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (transforms.mean, transforms.std))
-    return mean, std

@@ -12,7 +12,8 @@ from torchvision.models import densenet121
 from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
-from routing.models.pretrained import keep_statistics, pretrained_state, renormalised, trained_statistics
+from routing.models.pretrained import renormalised
+from routing.models.torchvision_library import keep_statistics, torchvision_state, trained_statistics
 
 
 def test_densenets_are_read_by_their_published_names(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_densenets_are_read_by_their_published_names(tmp_path: Path) -> None:
         published[name] = tensor
     assert "features.denseblock1.denselayer1.norm.1.weight" in published
     torch.save(published, tmp_path / "densenet121.pth")
-    found = pretrained_state("densenet121", str(tmp_path / "densenet121.pth"), "model.backbone.weights")
+    found = torchvision_state("densenet121", str(tmp_path / "densenet121.pth"), "model.backbone.weights")
     assert found.keys() == wanted.keys()
 
 

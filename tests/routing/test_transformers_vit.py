@@ -19,6 +19,7 @@ from routing.models import build_model
 from routing.models.layers import parameters_of
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
+from routing.models.vit.opened import attend, feed
 from routing.models.vit.positions import Prefix
 from routing.models.vit.token_pruning import pruned
 from routing.runner import run
@@ -108,6 +109,15 @@ def test_the_librarys_own_model_is_pruned_in_place(kind: str) -> None:
     for image in range(2):
         assert record.kept[image].tolist() == literal_choice(seen[1][image], normed[image], first, has_cls=True)
     assert torch.equal(model(images).logits, expected)
+
+
+@torch.no_grad()
+def test_a_block_taken_apart_is_the_block(kind: str) -> None:
+    """What merging inside a block needs: attention, then the MLP, as the library runs them."""
+    host, tokens = host_of(library_model(kind)), torch.randn(2, 21, 48)
+    for block, positions in zip(host.blocks, host.positions(), strict=True):
+        apart = feed(host, block, attend(host, block, tokens, positions).tokens)
+        torch.testing.assert_close(apart, host.run(block, tokens, positions), atol=1e-5, rtol=1e-5)
 
 
 def test_cost_and_parts(kind: str, folder: Path) -> None:

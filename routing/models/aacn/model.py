@@ -27,7 +27,8 @@ from routing.models.backbones import Backbone
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.layers import then_the_rest
 from routing.models.patch.routers import CURVE_SHARES
-from routing.models.pretrained import keep_statistics, renormalised
+from routing.models.pretrained import renormalised
+from routing.models.torchvision_library import keep_statistics
 
 
 def num_kept(positions: int, keep_ratio: float) -> int:

@@ -20,10 +20,10 @@ from routing.models.pretrained import (
     keep_own_statistics,
     load_pretrained,
     one_line,
-    pretrained_state,
     renormalised,
 )
 from routing.models.timm_library import timm_state, timm_with
+from routing.models.torchvision_library import torchvision_state
 
 
 class NamedNet(Classifier):
@@ -86,7 +86,7 @@ class TorchvisionNet(NamedNet):
 
     def initialise(self, section: TorchvisionNetSection) -> None:  # type: ignore[override]
         """Load ``model.weights``; a classifier for another number of classes is left as it is."""
-        load_pretrained(self, self.network, section, pretrained_state, _last_linear(self.network))
+        load_pretrained(self, self.network, section, torchvision_state, _last_linear(self.network))
 
 
 class TimmNet(NamedNet):

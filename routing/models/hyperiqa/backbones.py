@@ -15,7 +15,7 @@ from routing.models.backbones import ConvBackbone
 from routing.models.formula import multiply_adds, on_meta
 from routing.models.hyperiqa.section import BackboneSection
 from routing.models.layers import in_order
-from routing.models.pretrained import load_backbone
+from routing.models.torchvision_library import load_backbone
 
 SWIN_WINDOW = 7  # tokens per side of an attention window; torchvision's swin_t, swin_s, swin_b
 SWIN_PATCH = 4  # pixels per side of a token of the first stage

@@ -24,7 +24,8 @@ from routing.models.hyperiqa.fusion import Fusion
 from routing.models.hyperiqa.hyper_head import HyperHead, local_distortion
 from routing.models.hyperiqa.section import FusionSection, HyperIqaSection
 from routing.models.layers import then_the_rest
-from routing.models.pretrained import keep_statistics, renormalised
+from routing.models.pretrained import renormalised
+from routing.models.torchvision_library import keep_statistics
 
 KNOB_CROPS = (1, 2, 3, 5, 9)
 _KNOB = re.compile(r"^scales=(\d+),crops=(\d+)$")

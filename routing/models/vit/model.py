@@ -15,14 +15,13 @@ from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.pretrained import (
     keep_own_statistics,
-    keep_statistics,
     load_pretrained,
     load_run,
     one_line,
-    pretrained_state,
     renormalised,
 )
 from routing.models.timm_library import timm_state, timm_with
+from routing.models.torchvision_library import keep_statistics, torchvision_state
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
@@ -79,7 +78,7 @@ class TorchvisionVit(TransformerClassifier):
 
     def initialise(self, section: TorchvisionVitSection) -> None:  # type: ignore[override]
         """Load ``model.weights``; positions are interpolated to the images, a head of other classes stays as it is."""
-        load_pretrained(self, self.core, section, pretrained_state, "heads.", self._resampled)
+        load_pretrained(self, self.core, section, torchvision_state, "heads.", self._resampled)
 
     def _resampled(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         from torchvision.models.vision_transformer import interpolate_embeddings
