@@ -105,8 +105,8 @@ def arm_runs(results: Results) -> pd.DataFrame:
 def compare_arms(results: Results) -> pd.DataFrame:
     """Return one row per arm, in the order of the study: n, every objective's mean and interval, paired differences.
 
-    Columns: ``arm``, ``is_baseline``, ``n``; for each objective ``m``: ``m_mean``, ``m_low``, ``m_high``, ``m_diff``,
-    ``m_diff_low``, ``m_diff_high``, ``m_p``, ``m_p_holm``, ``m_effect``; ``pairs``; ``dominates`` and ``dominated``
+    Columns: ``arm``, ``is_baseline``, ``n``; for each objective ``m``: ``m_mean``, ``m_low``, ``m_high``, ``m_median``,
+    ``m_diff``, ``m_diff_low``, ``m_diff_high``, ``m_p``, ``m_p_holm``, ``m_effect``; ``pairs``; ``dominates`` and ``dominated``
     (share of run pairs against the baseline); ``verdict`` on the first objective.
     """
     runs = arm_runs(results)
@@ -131,6 +131,7 @@ def _arm_row(runs: pd.DataFrame, baseline: pd.DataFrame, objectives: tuple[Objec
         values = runs.set_index("seed")[metric].astype(float)
         interval = interval_of(metric, values)
         row |= {f"{metric}_{name}": value for name, value in interval._asdict().items()}
+        row[f"{metric}_median"] = float(values.median())
         paired = paired_difference(values, baseline.set_index("seed")[metric].astype(float))
         row["pairs"] = paired.pop("pairs")
         row |= {f"{metric}_{name}": value for name, value in paired.items()}
@@ -162,7 +163,9 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
     task, *costs = results.objectives
     baseline = baseline_arm(results)
     against = "the baseline" if baseline == BASELINE_ARM else baseline
+    over_splits = bool(results.study.get("split_by_seed"))  # a field that reports the median of repeated splits
     headings = [Column(ARM, wrap=True), Column("n", True), Column(axis_label(task.metric), True)]
+    headings += [Column("median", True)] * over_splits
     headings += [Column("difference [95 %]", True), Column("p (Holm)", True), Column("effect d_z", True)]
     headings += [Column("verdict", wrap=True)]
     headings += [Column(f"{axis_label(cost.metric)} [95 %]", True) for cost in costs]
@@ -175,12 +178,15 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
             _number(row[f"{task.metric}_effect"]),
         ]
         alone = row["is_baseline"] or not row["pairs"]
-        cells = [str(row[ARM]), str(int(row["n"])), _interval(row, task.metric), *(["", "", ""] if alone else paired)]
+        cells = [str(row[ARM]), str(int(row["n"])), _interval(row, task.metric)]
+        cells += [_format(task.metric, row[f"{task.metric}_median"])] * over_splits
+        cells += ["", "", ""] if alone else paired
         cells += [str(row["verdict"]), *(_interval(row, cost.metric) for cost in costs)]
         cells.append("" if alone else f"{row['dominates']:.0%} / {row['dominated']:.0%}")
         rows.append(cells)
     note = (
-        f"n: finished seeds. Difference: arm minus {against}, paired by seed, with its 95 % interval (Student's t). "
+        f"n: finished seeds{', each with its own cut of the data' if over_splits else ''}. "
+        f"Difference: arm minus {against}, paired by seed, with its 95 % interval (Student's t). "
         "p: paired t test, Holm-corrected over the arms. d_z: mean difference / its standard deviation. Dominates: "
         f"share of pairs of runs in which the arm beats {against} in every objective. Fewer than {MIN_SEEDS} common "
         "seeds allow no claim."

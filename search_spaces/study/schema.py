@@ -62,6 +62,22 @@ def _one_or_more(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+REPEATS = "dataset.split.repeats"
+"""Key of an ablation's base: how often the data are cut anew, each time under a seed of its own."""
+
+
+def without_key(base: dict[str, Any], key: str) -> tuple[dict[str, Any], Any]:
+    """Return keys of a run, nested or dotted, without one of them, and its value (None: it is not there)."""
+    if key in base:
+        return {name: value for name, value in base.items() if name != key}, base[key]
+    for name, value in base.items():
+        if key.startswith(f"{name}.") and isinstance(value, dict):
+            inside, found = without_key(value, key[len(name) + 1 :])
+            if found is not None:
+                return {**base, name: inside}, found
+    return base, None
+
+
 def levels(value: Any) -> Any:
     """``dataset.patch_grid_size: [4, 8]`` is short for one level per value of that key."""
     if not isinstance(value, dict):
@@ -294,13 +310,32 @@ class AblationStudy(StudyBase):
         dict[str, Annotated[dict[str, dict[str, Any]], Field(min_length=1)]], BeforeValidator(levels)
     ] = Field(min_length=1, description="factor -> level -> the keys it changes; or key of the run -> list of values.")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32, strict=True)], ...] = Field(
-        min_length=1, description="Every arm is trained once under each of these seeds."
+        min_length=1,
+        description="Every arm is trained once under each of these seeds; dataset.split.repeats: N in the base is "
+        "short for N of them and split_by_seed.",
     )
     split_by_seed: bool = Field(
         default=False,
         description="Each seed also cuts the data anew: dataset.seed is the seed, the same for every arm.",
     )
     scheduler: SchedulerSection = SchedulerSection(name="none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _repeats_are_seeds(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("base"), dict):
+            return values
+        base, repeats = without_key(values["base"], REPEATS)
+        if repeats is None:
+            return values
+        if not isinstance(repeats, int) or isinstance(repeats, bool) or not 2 <= repeats <= 10_000:
+            raise ValueError(f"base: {REPEATS} is {repeats!r} (valid: whole numbers from 2 to 10000)")
+        if "seeds" in values or "split_by_seed" in values:
+            raise ValueError(
+                f"base: {REPEATS}: {repeats} is short for split_by_seed: true and seeds 0 to {repeats - 1}; give one "
+                "or the other"
+            )
+        return {**values, "base": base, "split_by_seed": True, "seeds": list(range(repeats))}
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> AblationStudy:

@@ -12,6 +12,7 @@ from analysis.figures.study import draw_front
 from analysis.findings.ablation import (
     ablation_table,
     answers,
+    arm_runs,
     baseline_arm,
     compare_arms,
     dominance_probability,
@@ -77,6 +78,18 @@ def test_few_seeds_allow_no_claim(make_ablation):
     assert compared["verdict"].str.contains("too few").all()
     text = " ".join(cell for row in ablation_table(compared, results).rows for cell in row.cells)
     assert "too few seeds for a claim (3 of 5)" in text
+
+
+def test_repeated_splits_have_their_median(make_ablation):
+    results = read_results(declare(make_ablation(seeds=6), split_by_seed=True))
+    compared = compare_arms(results).set_index("arm")
+    values = arm_runs(results).groupby("arm")["val_accuracy"].median()
+    assert compared["val_accuracy_median"].to_dict() == values.to_dict()
+    shown = ablation_table(compared.reset_index(), results)
+    place = [column.label for column in shown.columns].index("median")
+    assert [row.cells[place] for row in shown.rows] == [f"{100 * values[arm]:.2f}" for arm in compared.index]
+    plain = read_results(declare(results.folder, split_by_seed=False))
+    assert "median" not in [column.label for column in ablation_table(compared.reset_index(), plain).columns]
 
 
 def test_one_seed_has_no_interval(make_ablation):

@@ -404,3 +404,28 @@ def test_seeds_can_cut_the_data_anew_and_are_then_the_same_cut_for_every_arm() -
     fixed = load_study("photographs_routed")
     assert isinstance(fixed, AblationStudy)
     assert declared_arms(fixed)[0].config(fixed, 3).dataset.seed == 0
+
+
+@pytest.mark.parametrize(
+    "base", [{"dataset.split.repeats": 3}, {"dataset": {"split": {"repeats": 3}}}, {"dataset": {"split.repeats": 3}}]
+)
+def test_repeats_of_a_split_are_seeds_that_cut_anew(base: dict[str, Any]) -> None:
+    values = ablation_values()
+    del values["seeds"]
+    shared = {key: value for key, value in values["base"].items() if key != "dataset.name"}
+    nested = {"dataset": {"name": "digits", **base.get("dataset", {})}, **{k: v for k, v in base.items() if "." in k}}
+    study = parse_study({**values, "base": {**shared, **nested}})
+    assert isinstance(study, AblationStudy)
+    assert (study.seeds, study.split_by_seed) == ((0, 1, 2), True)
+    config = declared_arms(study)[0].config(study, 2)
+    assert (config.dataset.seed, config.seed) == (2, 2)
+
+
+@pytest.mark.parametrize("more", [{"seeds": [0, 1]}, {"split_by_seed": True}])
+def test_repeats_and_what_they_are_short_for_exclude_each_other(more: dict[str, Any]) -> None:
+    values = {key: value for key, value in ablation_values().items() if key != "seeds"}
+    base = {**values["base"], "dataset.split.repeats": 3}
+    with pytest.raises(InputError, match="repeats: 3 is short for split_by_seed: true and seeds 0 to 2"):
+        parse_study({**values, "base": base, **more})
+    with pytest.raises(InputError, match=r"repeats is 1 .valid: whole numbers from 2"):
+        parse_study({**values, "base": {**base, "dataset.split.repeats": 1}})
