@@ -106,8 +106,8 @@ def compare_arms(results: Results) -> pd.DataFrame:
     """Return one row per arm, in the order of the study: n, every objective's mean and interval, paired differences.
 
     Columns: ``arm``, ``is_baseline``, ``n``; for each objective ``m``: ``m_mean``, ``m_low``, ``m_high``, ``m_median``,
-    ``m_diff``, ``m_diff_low``, ``m_diff_high``, ``m_p``, ``m_p_holm``, ``m_effect``; ``pairs``; ``dominates`` and ``dominated``
-    (share of run pairs against the baseline); ``verdict`` on the first objective.
+    ``m_diff``, ``m_diff_low``, ``m_diff_high``, ``m_p``, ``m_p_holm``, ``m_effect``; ``pairs``; ``dominates`` and
+    ``dominated`` (share of run pairs against the baseline); ``verdict`` on the first objective.
     """
     runs = arm_runs(results)
     arms, name_of_baseline = list(dict.fromkeys(runs[ARM])), baseline_arm(results)

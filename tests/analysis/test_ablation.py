@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.figures.study import draw_front
+from analysis.figures.front import draw_front
 from analysis.findings.ablation import (
     ablation_table,
     answers,
