@@ -54,6 +54,7 @@ def run(
     *,
     before_record: Callable[[TrialRecord], None] | None = None,
     say: Callable[[str], None] | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
 ) -> TrialRecord:
     """Train and evaluate one configuration.
 
@@ -66,6 +67,7 @@ def run(
         before_record: called with the result when the trained weights are in ``out`` and metrics.json, which says that
             the run is whole, is not.
         say: called with one line on the data before training begins.
+        on_step: called after every update of the weights, see ``train_epoch``.
 
     Raises:
         TrialFailed: the loss is not a number.
@@ -108,7 +110,7 @@ def run(
     with reusable(config, data, model, teacher) as kept:
         history = load_training(kept, model)
         if history is None:
-            trained = _train(config, model, data, evaluator, schedule, report, out, teacher)
+            trained = _train(config, model, data, evaluator, schedule, report, out, teacher, on_step)
             history, best = trained.history, trained.best
             keep_training(kept, model, history)
     if not history or "flops" not in history[-1]:
@@ -169,6 +171,7 @@ def _train(
     report: Report | None,
     out: Path | None,
     teacher: VisionModel | None,
+    on_step: Callable[[int, int, int], None] | None,
 ) -> Progress:
     """Train phase by phase to the end, from the checkpoint in ``out`` where there is one."""
     device, task = evaluator.split.targets.device, evaluator.task
@@ -198,6 +201,7 @@ def _train(
                 autocast=evaluator.autocast,
                 average=average,
                 teacher=teacher,
+                on_step=on_step,
             )
             before = progress.history[-1]["train_seconds"] if progress.history else 0.0
             row: dict[str, Any] = {"epoch": turn.epoch, "phase": turn.phase.name, **losses}

@@ -79,14 +79,15 @@ def zeroshot(compare: bool, extract_attention: Path | None, samples: int, out: P
     Keys that can follow: --model, --pretrained, --dataset.*, --split, --templates, --class_names,
     --batch_size, --limit, --device, --precision, --threads, --seed, --pruning.* (any of them prunes tokens)
     """
-    from routing.commands.console import table
+    from routing.commands.console import Phase, table
     from routing.commands.zeroshot import COLUMNS, rows
     from routing.commands.zeroshot import zeroshot as classify
     from routing.commands.zeroshot_config import ZeroshotConfig
     from routing.files.atomic import write_json
 
     config = ZeroshotConfig.from_overrides(overrides)
-    records = classify(config, compare=compare, attention_file=extract_attention, samples=samples)
+    with Phase(f"classifying with {config.model}"):
+        records = classify(config, compare=compare, attention_file=extract_attention, samples=samples)
     content = records if compare else records[0]
     if out is None:
         click.echo(json.dumps(content, indent=1))

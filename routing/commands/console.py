@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from routing.quantities import MULTIPLY_ADDS, find, heading, is_metric, ordered
 
 _SILENT_SECONDS = 2.0
 """Time after which a long operation is named on the terminal."""
+_BEAT_SECONDS = 30.0
+"""Time between two lines on a long operation where there is no terminal."""
 CONTEXT = {
     "trial": "trial",
     "model.name": "model",
@@ -106,6 +109,7 @@ class Phase:
         self._text, self._stream = text, sys.stderr
         self._status: Status | None = None
         self._timer: threading.Timer | None = None
+        self._said = time.monotonic()
 
     def __enter__(self) -> Phase:
         console = Console(file=self._stream, highlight=False)
@@ -120,6 +124,15 @@ class Phase:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def update(self, text: str) -> None:
+        """Say how far it is; after ``stop``, as well: on a terminal at once, elsewhere in a line now and then."""
+        if self._status is not None:
+            self._status.update(Text(f"{text} ..."))
+            self._status.start()
+        elif time.monotonic() - self._said > _BEAT_SECONDS:
+            self._said = time.monotonic()
+            print(f"{text} ...", file=self._stream)
 
     def stop(self) -> None:
         """End the phase; nothing of a spinner stays."""

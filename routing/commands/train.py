@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from routing.commands.console import si
+from routing.commands.console import Phase, si
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.record import TrialRecord
@@ -30,7 +31,14 @@ def train(config: RunConfig, out: Path, say: Callable[[str], None]) -> TrialReco
     from routing.runner import run
 
     epochs = config.training.num_epochs
-    record = run(config, lambda row: say(_epoch_line(row, epochs)), out, say=say)
+    with Phase("preparing") as phase:
+        steps = _Steps(phase, epochs)
+
+        def aside(line: str) -> None:
+            phase.stop()
+            say(line)
+
+        record = run(config, lambda row: aside(_epoch_line(row, epochs)), out, say=aside, on_step=steps)
     metrics = record.metrics
     say(f"{out}: {_words(metrics)}, {metrics['params']:,.0f} parameters, {len(record.points)} operating points")
     if COMPUTE_CHECK in metrics:
@@ -39,6 +47,22 @@ def train(config: RunConfig, out: Path, say: Callable[[str], None]) -> TrialReco
         certificate = record.certificate
         say(f"router: {certificate['state']}, closes {certificate['gap_closed']:.2f} of the gap from random to full")
     return record
+
+
+class _Steps:
+    """Says how far an epoch is and how fast it goes."""
+
+    def __init__(self, phase: Phase, epochs: int) -> None:
+        self._phase, self._epochs = phase, epochs
+        self._epoch, self._begun = 0, (0.0, 0)
+
+    def __call__(self, epoch: int, done: int, of: int) -> None:
+        now = time.monotonic()
+        if epoch != self._epoch:
+            self._epoch, self._begun = epoch, (now, done)
+        since, first = self._begun
+        speed = f", {(done - first) / (now - since):.3g} steps/s" if done > first and now > since else ""
+        self._phase.update(f"epoch {epoch}/{self._epochs}: step {done:,} of {of:,}{speed}")
 
 
 def _check_folder(config: RunConfig, out: Path) -> None:

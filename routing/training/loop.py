@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -90,11 +90,13 @@ def train_epoch(
     autocast: torch.autocast,
     average: WeightAverage | None = None,
     teacher: VisionModel | None = None,
+    on_step: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, float]:
     """Train one epoch of a phase; return its mean loss terms, the task's metric on its batches, and its seconds.
 
     Args:
         teacher: whom ``settings.distil`` learns from; None: the dense path of the model itself.
+        on_step: called after every update with the epoch, how many of its updates are done, and how many it has.
 
     Raises:
         TrialFailed: the loss is NaN or infinite.
@@ -135,6 +137,8 @@ def train_epoch(
             if average is not None:
                 average.update(model)
             step += 1
+            if on_step is not None:
+                on_step(turn.epoch, step - updates * (turn.epoch - turn.first_epoch), updates)
     row = means.row()
     if not math.isfinite(row["train_loss"]):
         bad = next((name for name, value in row.items() if not math.isfinite(value)), "train_loss")

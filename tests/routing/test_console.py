@@ -10,6 +10,9 @@ import pytest
 
 from routing.commands import console
 from routing.commands.console import Phase, point_columns, table
+from routing.commands.train import _Steps
+from routing.config.run import RunConfig
+from routing.runner import run
 
 POINT = {
     "trial": 12, "model.name": "attention_routing", "model.router.mode": "learnable_threshold", "knob": "threshold",
@@ -77,3 +80,22 @@ def test_a_long_phase_says_what_it_is_and_a_short_one_nothing(monkeypatch: pytes
             phase.stop()
         time.sleep(0.1)
         assert stream.getvalue() == said
+
+
+def test_an_epoch_says_its_step_and_its_rate(monkeypatch, capsys):
+    moments = iter([0.0, *[100.0] * 3, *[102.0] * 2, *[200.0] * 3])
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    with Phase("preparing") as phase:
+        steps = _Steps(phase, epochs=8)
+        steps(3, 10, 1500)  # a run that goes on after its second epoch
+        steps(3, 20, 1500)
+        steps(3, 500, 1500)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["epoch 3/8: step 10 of 1,500 ...", "epoch 3/8: step 500 of 1,500, 4.9 steps/s ..."]
+
+
+def test_training_tells_every_update_of_every_epoch(tmp_path):
+    keys = {"dataset.num_train": 64, "dataset.num_val": 64, "training.num_epochs": 2, "training.batch_size": 32}
+    told = []
+    run(RunConfig.from_dict(keys | {"model.name": "cheap_compute"}), on_step=lambda *step: told.append(step))
+    assert told == [(1, 1, 2), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
