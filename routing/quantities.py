@@ -146,7 +146,7 @@ _OURS = (
     _cost("flops_p5", label="compute, 5th percentile", heading="multiply-adds p5", **_FLOPS),
     _cost("flops_p95", label="compute, 95th percentile", heading="multiply-adds p95", **_FLOPS),
     _cost("flops_dense", label="compute of the dense model", heading="multiply-adds dense", **_FLOPS, **_AFTERWARDS),
-    _cost("params", label="parameters", is_count=True),
+    _cost("params", label="parameters", before_training=True, is_count=True),
     _cost("ms_per_image", label="inference time", unit="ms per image", heading="ms/image", **_AFTERWARDS),
     _cost("routing_ratio", scale="linear", **_RATIO),  # 0 where nothing is routed
     _cost("train_seconds", label="training", unit="s", heading="training, s"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from optuna.trial import TrialState
@@ -28,8 +29,9 @@ from search_spaces.on_ray.watch import watched
 from search_spaces.plan import Blueprint, blueprint, trained_epochs
 from search_spaces.progress import SweepProgress
 from search_spaces.signals import SweepInterrupted, clean_stop, go_on, last_words
-from search_spaces.stopping import Stopping
-from search_spaces.study.schema import Study
+from search_spaces.stopping import Plateau, Stopping
+from search_spaces.study.schema import Study, SweepStudy, constraints_of
+from search_spaces.words import FoundPoint
 
 _SEGMENT = 2000
 """Trials of one Ray Tune run: Ray Tune keeps every trial in memory, and a long study would fill the driver's."""
@@ -66,7 +68,10 @@ class Driver:
         )
         self.stopping = Stopping(budget, keep_going)
         self.collector = Collector(
-            out, lambda labels: self.plan.configure(self.plan.space.restore(labels)), study.objectives
+            out,
+            lambda labels: self.plan.configure(self.plan.space.restore(labels)),
+            study.objectives,
+            constraints_of(study),
         )
 
     def drive(self) -> Path:
@@ -138,17 +143,19 @@ class Driver:
         from search_spaces.on_ray.segment import Segments
 
         stopping, past = self.stopping, (self.ledger, self.study, self.plan, self.out)
-        proposer, rule, points = replayed(*past)
+        proposer, rule, ended = replayed(*past)
+        plateau = plateau_of(self.study, ended)
         total = total_trials(self.ledger, self.plan)
         progress = SweepProgress(
-            self.study.name, self.study.objectives, total, self.out, self._done(), points, concurrency,
-            partial(trained_epochs, self.study), lambda: stopping.deadline, self.plan.keys,
+            self.study.name, self.study.objectives, total, self.out, self._done(), chain(*ended), concurrency,
+            partial(trained_epochs, self.study), lambda: stopping.deadline, self.plan.keys, plateau,
         )  # fmt: skip
         segments = Segments(
             self.study, self.plan, self.ledger, self.out, self.mirror, self.run, concurrency, stopping, progress,
             self.publish, Nodes(self.study.resources),
             Requested(self.out, self.ledger, stopping, progress.say, progress.one_more), self.version,
         )  # fmt: skip
+        segments.end_on_plateau(proposer)
         starting.stop()
         for note in notes:
             progress.say(note)
@@ -160,6 +167,7 @@ class Driver:
                 if lost is not None:
                     progress.say(lost)
                     proposer, rule, _ = replayed(*past)
+                    segments.end_on_plateau(proposer)
                     progress.begin_again(self._done())
         if stopping.disk_full:
             raise OSError(errno.ENOSPC, "a trial found no room for its files")
@@ -186,6 +194,13 @@ class Driver:
 
     def _finishes(self) -> list[Request]:
         return [request for request in requests(self.out) if request.what == FINISH]
+
+
+def plateau_of(study: Study, ended: Sequence[Sequence[FoundPoint]]) -> Plateau | None:
+    """Return what ends a search that gains nothing, given the points of the trials so far; None where nothing does."""
+    if not isinstance(study, SweepStudy) or study.stop is None:
+        return None
+    return Plateau(study.stop, study.objectives, ([point for _, point in points] for points in ended))
 
 
 def check_data(plan: Blueprint, address: str | None) -> list[str]:

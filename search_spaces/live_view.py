@@ -66,10 +66,10 @@ def live_view(stream: IO[str]) -> LiveView | None:
 
 def head(progress: SweepProgress, width: int) -> list[str]:
     """Return the lines on the study: time left, trials, time so far; the best so far; the claim."""
-    left, elapsed = progress.clock()
+    left, *others = progress.clock()
     counts = [f"{progress.done}/{progress.total} trials"]
     counts += [f"{progress.ends[state]} {word}" for state, word in progress.ENDS.items() if progress.ends[state]]
-    lines = _packed([left, *counts, elapsed], width)
+    lines = _packed([left, *counts, *others], width)
     return lines + _packed([progress.name, *progress.best.words()], width)
 
 

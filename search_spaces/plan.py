@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -13,18 +12,18 @@ from typing import Any
 from routing.config.run import RunConfig
 from routing.config.script import AnyRun, ScriptRun
 from routing.config.section import dotted, nested
+from routing.constraints import Constraint
 from routing.errors import InputError
 from routing.files.results_folder import ARM
 from search_spaces.search.rules import rule_of
 from search_spaces.study.ablation import declared_arms, planned_trials
 from search_spaces.study.parameters import at_quantile, extremes
-from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, parse_constraint
+from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, constraints_of
 from search_spaces.study.script import ScriptStudy, space_of
 from search_spaces.study.space import Space
 
 _COUNTED = 100_000
 """Settings of a space that are counted one by one."""
-_SIGNS = {"<=": operator.le, "<": operator.lt, ">=": operator.ge, ">": operator.gt}
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,11 @@ def _estimate(study: Study, total: int, configs: Sequence[RunConfig]) -> list[st
             flops.append(expected_flops(config))
         except InputError as error:  # some settings of a space do not make a model
             refused = refused or error
-    if flops and all(broken_constraint(study, value) is not None for value in flops):
-        broken = broken_constraint(study, min(flops))
+    if flops and all(broken_constraint(study, {"flops": value}) is not None for value in flops):
+        broken = broken_constraint(study, {"flops": min(flops)})
+        assert broken is not None
         raise InputError(
-            f"no setting of this study can run: {broken} does not hold for any of {len(flops)} settings of the "
+            f"no setting of this study can run: {broken.text} does not hold for any of {len(flops)} settings of the "
             f"space (they cost {min(flops):.6g} to {max(flops):.6g} flops)"
         )
     if refused is not None and not flops:
@@ -199,7 +199,7 @@ def _too_few_settings(study: Study, total: int) -> list[str]:
 def _beyond_reference(study: Study, flops: list[float]) -> list[str]:
     """Return a line where some settings cost more than the reference of the objective ``flops``."""
     reference = next((o.reference for o in study.objectives if o.metric == "flops"), float("inf"))
-    run = [value for value in flops if broken_constraint(study, value) is None]
+    run = [value for value in flops if broken_constraint(study, {"flops": value}) is None]
     share = sum(value > reference for value in run) / max(len(run), 1)
     if not share:
         return []
@@ -215,22 +215,21 @@ def run_of(study: Study, plan: Blueprint, values: dict[str, Any]) -> tuple[AnyRu
         config = plan.configure(values)
         if isinstance(config, ScriptRun):  # what it costs is known afterwards
             return config, 0.0
-        from routing.evaluation.compute import expected_flops  # imports torch
+        from routing.evaluation.compute import expected_costs  # imports torch
 
-        flops = expected_flops(config)
+        costs = expected_costs(config)
     except InputError as error:
         return str(error)
-    broken = broken_constraint(study, flops)
-    return (config, flops) if broken is None else f"{broken} does not hold: expected {flops:.6g}"
+    broken = broken_constraint(study, costs)
+    if broken is None:
+        return config, costs["flops"]
+    return f"{broken.text} does not hold: expected {costs[broken.metric]:.6g}"
 
 
-def broken_constraint(study: Study, flops: float) -> str | None:
-    """Return the first constraint of a study that a run of this expected cost breaks."""
-    for text in study.constraints if isinstance(study, SweepStudy) else ():
-        _, sign, limit = parse_constraint(text)
-        if not _SIGNS[sign](flops, limit):
-            return text
-    return None
+def broken_constraint(study: Study, costs: dict[str, float]) -> Constraint | None:
+    """Return the first constraint of a study that a run of these expected costs breaks."""
+    broken = (one for one in constraints_of(study) if one.metric in costs and not one.holds(costs[one.metric]))
+    return next(broken, None)
 
 
 def check_device(study: Study) -> None:

@@ -19,6 +19,7 @@ from search_spaces.words import Best, FoundPoint, of_model, of_values
 if TYPE_CHECKING:
     from routing.objectives import Objective
     from search_spaces.live_view import LiveView
+    from search_spaces.stopping import Plateau
 
 _REFRESH_SECONDS = 0.5
 
@@ -47,6 +48,7 @@ class SweepProgress:
         expected_epochs: epochs of a trial -> those it trains on average, early stopping counted in.
         deadline: when the time budget ends, on the monotonic clock; None without one.
         keys: what tells the runs of a script apart.
+        plateau: says when the study ends because nothing is gained; None where it does not.
         stream: where to show it; live on a terminal, one line per trial elsewhere.
     """
 
@@ -65,6 +67,7 @@ class SweepProgress:
         expected_epochs: Callable[[int], float] = float,
         deadline: Callable[[], float | None] = lambda: None,
         keys: Sequence[str] = (),
+        plateau: Plateau | None = None,
         stream: TextIO | None = None,
     ) -> None:
         self.name, self.objectives, self.total, self.out, self.done = name, objectives, total, out, done
@@ -73,6 +76,7 @@ class SweepProgress:
         self.ends: Counter[str] = Counter()
         self.running: dict[int, Running] = {}
         self.best = Best(objectives, list(points))
+        self.plateau = plateau
         self._pace, self._deadline = Pace(slots, expected_epochs), deadline
         self._started = self._shown = time.monotonic()
         self._view: LiveView | None = None
@@ -114,6 +118,8 @@ class SweepProgress:
         seconds = self._pace.end(number, time.monotonic())
         model = "" if was is None else was.model
         self.best.add(model, points)
+        if self.plateau is not None:
+            self.plateau.add(points)
         what = of_values(self.objectives, points[0]) if state == COMPLETE and points else reason
         what = f"{self.ENDS[state]}: {what.removeprefix('stopped: ')}" if state in self.ENDS else what
         line = "  ".join(part for part in (f"[{self.done}/{self.total}] trial {number}", model, what) if part)
@@ -159,7 +165,14 @@ class SweepProgress:
     def clock(self) -> list[str]:
         """Return the time left and the time so far, in words."""
         now = time.monotonic()
-        return [self.time_left(now), f"{duration(now - self._started)} elapsed"]
+        return [self.time_left(now), f"{duration(now - self._started)} elapsed", *self._end_in_sight()]
+
+    def _end_in_sight(self) -> list[str]:
+        """Return in how many trials the study ends if nothing more is gained, once some have gained nothing."""
+        if self.plateau is None or self.plateau.left >= self.plateau.section.over:
+            return []
+        left = self.plateau.left
+        return [f"ends in {left} trial{'s' * (left > 1)} without a gain" if left else "ends with the trials that run"]
 
     def time_left(self, now: float) -> str:
         """Return when the study will end, in words; a time budget may end it before its trials do."""

@@ -1,8 +1,15 @@
-"""When a sweep stops before all its trials have run: a signal, a full disk, the end of its time."""
+"""When a sweep stops before all its trials have run: a signal, a full disk, the end of its time, nothing gained."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from routing.objectives import Objective, volume_of
+
+if TYPE_CHECKING:
+    from search_spaces.study.schema import StopSection
 
 _ALIKE = 3
 """Failures in a row with one reason after which something other than the settings is wrong."""
@@ -67,3 +74,40 @@ class Stopping:
     def disk_is_full(self) -> None:
         """Stop because a trial found no room for its files."""
         self.disk_full = True
+
+
+class Plateau:
+    """Says when a search has gained too little hypervolume over its last trials.
+
+    Args:
+        section: of the study.
+        objectives: of the study.
+        ended: points of the trials that have ended, none for a trial that was stopped or failed.
+    """
+
+    def __init__(
+        self, section: StopSection, objectives: Sequence[Objective], ended: Iterable[Sequence[list[float]]] = ()
+    ) -> None:
+        self.section, self._objectives = section, objectives
+        self._points: list[list[float]] = []
+        self._volumes = [0.0]
+        """Hypervolume after each trial, 0 before the first."""
+        for points in ended:
+            self.add(points)
+
+    def add(self, points: Sequence[list[float]]) -> None:
+        """Note the end of a trial."""
+        self._points += points
+        self._volumes.append(volume_of(self._points, self._objectives) if points else self._volumes[-1])
+
+    @property
+    def left(self) -> int:
+        """Trials until the search ends if none of them gains anything; 0 when it is over."""
+        enough = self._volumes[-1] / (1 + self.section.hypervolume_gain)
+        flat = next((n for n, volume in enumerate(reversed(self._volumes)) if volume < enough), len(self._volumes))
+        return max(self.section.over - flat + 1, 0) if self._volumes[-1] > 0 else self.section.over
+
+    def words(self) -> str:
+        """Return why the search ends."""
+        gain, over = self.section.hypervolume_gain, self.section.over
+        return f"the hypervolume grew by no more than {gain:.3g} of itself over {over} trials"

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.read.objectives import measured, objectives_of
 from routing.config.section import dotted
+from routing.constraints import Constraint, first_broken
 from routing.errors import InputError, choices
 from routing.files.links import check_links
 from routing.files.record import read_metrics
@@ -77,6 +78,14 @@ class Results:
         return str(self.study.get("name") or self.folder.resolve().name)
 
     @property
+    def allowed(self) -> pd.Series:
+        """Which rows of ``points`` keep to the study's constraints; only they can be on the front."""
+        constraints = [Constraint.of(text) for text in self.study.get("constraints") or ()]
+        rows = self.points.to_dict("records") if constraints else []
+        kept = [not first_broken(constraints, {str(k): v for k, v in row.items()}) for row in rows]
+        return pd.Series(kept if constraints else True, index=self.points.index, dtype=bool)
+
+    @property
     def kind(self) -> str:
         """``sweep`` or ``ablation``."""
         return str(self.study.get("kind", "sweep"))
@@ -123,7 +132,12 @@ def read_results(folder: str | Path) -> Results:
     points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numeric})
     points = _possible(points, list(numeric), problems)
     environment = _read_json(root / ENVIRONMENT_FILE, problems)
-    return Results(root, study, environment, objectives, trials, points, problems)
+    found = Results(root, study, environment, objectives, trials, points, problems)
+    broken = int((~found.allowed).sum())
+    if broken:
+        limits = ", ".join(study["constraints"])
+        problems.append(f"{broken} of {len(points)} points break a constraint ({limits}) and are not on the front")
+    return found
 
 
 def default_points(points: pd.DataFrame) -> pd.Series:

@@ -92,9 +92,10 @@ def _executed(part: CountedPart, device: torch.device, handles: dict[str, Formul
     return count_module(part.module, tuple(value.to(device) for value in part.inputs), handles=handles)
 
 
-def _expected(model: ModelSection, dataset: DatasetSection) -> float:
+def _expected(model: ModelSection, dataset: DatasetSection) -> tuple[float, float]:
     with torch.random.fork_rng(devices=[]):
-        return float(model.build(dataset.info()).expected_flops())
+        built = model.build(dataset.info())
+    return float(built.expected_flops()), float(built.num_parameters())
 
 
 _known = functools.lru_cache(maxsize=4096)(_expected)
@@ -102,7 +103,13 @@ _known = functools.lru_cache(maxsize=4096)(_expected)
 
 def expected_flops(config: RunConfig) -> float:
     """Return multiply-adds per image expected before training: the closed form at the budget's nominal units."""
+    return expected_costs(config)["flops"]
+
+
+def expected_costs(config: RunConfig) -> dict[str, float]:
+    """Return what is known before training: ``flops``, as ``expected_flops``, and ``params``."""
     try:
-        return _known(config.model, config.dataset)
+        flops, params = _known(config.model, config.dataset)
     except TypeError:  # a section of a plugin with a list in it has no hash
-        return _expected(config.model, config.dataset)
+        flops, params = _expected(config.model, config.dataset)
+    return {"flops": flops, "params": params}

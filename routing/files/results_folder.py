@@ -54,6 +54,8 @@ CARD_FILE = "card.md"
 CONFIRM_FOLDER = "confirm"
 CONFIRM_FILE = "confirm.csv"
 HYPERVOLUME_FILE = "hypervolume.json"
+VIOLATES = "violates"
+"""Column of points.csv: the constraint that a point breaks, empty where it keeps to all."""
 """Of the confirmed front: mean, low and high."""
 
 WAITING, RUNNING, COMPLETE, PRUNED, FAIL = "WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.config.script import read_run
+from routing.constraints import violations
 from routing.errors import InputError
 from routing.files.record import read_history, read_metrics
 from routing.files.results_folder import (
@@ -47,6 +48,7 @@ from search_spaces.search.memory import Curve
 from search_spaces.search.proposer import Proposer, fits
 from search_spaces.search.rules import Rule, rule_of
 from search_spaces.study.load import load_study
+from search_spaces.study.schema import constraints_of
 from search_spaces.words import FoundPoint, of_model
 
 if TYPE_CHECKING:
@@ -164,10 +166,10 @@ def next_proposal(ledger: Ledger) -> int:
     return max((trial.user_attrs.get(PROPOSAL, -1) for trial in ledger.trials()), default=-1) + 1
 
 
-def replayed(ledger: Ledger, study: Study, plan: Blueprint, out: Path) -> tuple[Proposer, Rule, list[FoundPoint]]:
-    """Return a sampler and a stopping rule that know what the ledger knows, and the points found so far."""
+def replayed(ledger: Ledger, study: Study, plan: Blueprint, out: Path) -> tuple[Proposer, Rule, list[list[FoundPoint]]]:
+    """Return a sampler and a stopping rule that know what the ledger knows, and the points of every ended trial."""
     rule = rule_of(study.scheduler, study.objectives)
-    proposer = Proposer(plan.space, study.objectives, plan.sampler, plan.samples)
+    proposer = Proposer(plan.space, study.objectives, plan.sampler, plan.samples, constraints_of(study))
     points = replay(ledger, proposer, rule, out, study.objectives, plan)
     proposer.next_index = next_proposal(ledger)
     return proposer, rule, points
@@ -175,8 +177,8 @@ def replayed(ledger: Ledger, study: Study, plan: Blueprint, out: Path) -> tuple[
 
 def replay(
     ledger: Ledger, proposer: Proposer, rule: Rule, out: Path, objectives: Sequence[Objective], plan: Blueprint
-) -> list[FoundPoint]:
-    """Tell sampler and scheduler what the ledger knows; return the points found so far, as ``replayed`` does."""
+) -> list[list[FoundPoint]]:
+    """Tell sampler and scheduler what the ledger knows; return the points of every ended trial."""
     points = []
     trials = ledger.trials()
     # learning curves matter only to a rule that stops trials and to a sampler that learns from stopped ones
@@ -187,10 +189,12 @@ def replay(
     for trial in done(trials):
         folder = trial_folder(out, trial.number)
         history = _history(folder) if curves_count else []
-        proposer.replay(setting_of(trial), trial.state, trial.values, _curve(trial, history, objectives))
+        content = _content(folder)
+        curve, broken = _curve(trial, history, objectives), violations(proposer.constraints, content.get("metrics", {}))
+        proposer.replay(setting_of(trial), trial.state, trial.values, curve, broken)
         _replay_history(rule, trial, folder, history)
-        found = _points(folder, objectives)
-        points += [(model, point) for model in [_model(plan, trial)] * bool(found) for point in found]
+        found = values_of(content, objectives, proposer.constraints)
+        points.append([(model, point) for model in [_model(plan, trial)] * bool(found) for point in found])
     return points
 
 
@@ -234,11 +238,12 @@ def _model(plan: Blueprint, trial: FrozenTrial) -> str:
         return ""
 
 
-def _points(folder: Path, objectives: Sequence[Objective]) -> list[list[float]]:
+def _content(folder: Path) -> dict[str, Any]:
+    """Return the metrics.json of a trial, empty where there is none that can be read."""
     try:
-        return values_of(read_metrics(folder), objectives)
+        return read_metrics(folder)
     except InputError:
-        return []
+        return {}
 
 
 def check_warm_source(folder: Path, objectives: Sequence[Objective]) -> None:

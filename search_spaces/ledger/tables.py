@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from routing.commands.console import duration
 from routing.config.script import AnyRun, read_run
+from routing.constraints import Constraint, first_broken
 from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.names import safe_cell
@@ -33,6 +34,7 @@ from routing.files.results_folder import (
     TRIAL_COLUMNS,
     TRIALS_FILE,
     VERSION_COLUMNS,
+    VIOLATES,
     WARM_START,
     WARM_START_ATTR,
     trial_folder,
@@ -65,12 +67,17 @@ class Collector:
         out: results folder.
         configure: ledger parameters of a trial -> its run; raises ``InputError`` for settings of an older study.
         objectives: of the study; each has a column in points.csv.
+        constraints: of the study; ``violates`` in points.csv says which one a point breaks.
     """
 
     def __init__(
-        self, out: Path, configure: Callable[[dict[str, Any]], AnyRun], objectives: Sequence[Objective]
+        self,
+        out: Path,
+        configure: Callable[[dict[str, Any]], AnyRun],
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
     ) -> None:
-        self.out, self.configure, self.objectives = out, configure, objectives
+        self.out, self.configure, self.objectives, self.constraints = out, configure, objectives, constraints
         self._rows: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
         self._study_has_changed = False
         self._queued_again: set[int] = set()
@@ -121,7 +128,7 @@ class Collector:
             for point in points:
                 values = [point.get(objective.metric) for objective in objectives]
                 numbers = [float(value) for value in values if isinstance(value, (int, float))]
-                if len(numbers) == len(objectives):
+                if len(numbers) == len(objectives) and not point.get(VIOLATES):
                     owners.append(number)
                     found.append(numbers)
         kept = is_on_front(losses_of(found, objectives))
@@ -159,7 +166,10 @@ class Collector:
                 certificate = content.get("certificate") or {}
                 row["router_state"] = certificate.get("state", "")
                 found = with_test_metrics(trial_folder(self.out, trial.number), points_of(content, self.objectives))
-                points = [{"trial": trial.number, "seed": seed, **context, **point, **keys} for point in found]
+                points = [
+                    {"trial": trial.number, "seed": seed, **context, **point, **self._violates(point), **keys}
+                    for point in found
+                ]
             except InputError as error:
                 row["state"], row["reason"] = FAIL, str(error)
         else:
@@ -169,6 +179,9 @@ class Collector:
         row |= {key: value for key, value in metrics.items() if key not in row and not isinstance(value, (dict, list))}
         row |= {key: trial.user_attrs.get(key, "") for key in (*_STOPPED, *_COSTS) if key not in row}
         return row, points
+
+    def _violates(self, point: dict[str, Any]) -> dict[str, str]:
+        return {VIOLATES: first_broken(self.constraints, point)} if self.constraints else {}
 
     def _config(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return the dotted run of a trial: from its parameters, or from its folder when the study has changed."""
@@ -218,10 +231,13 @@ def points_of(content: dict[str, Any], objectives: Sequence[Objective]) -> list[
     return [{**point, **shared} for point in points]
 
 
-def values_of(content: dict[str, Any], objectives: Sequence[Objective]) -> list[list[float]]:
-    """Return the objectives of every operating point that has them all, with values that can be; see ``points_of``."""
+def values_of(
+    content: dict[str, Any], objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
+) -> list[list[float]]:
+    """Return the objectives of every operating point that has them all, with values that can be, and keeps to the
+    constraints; see ``points_of``."""
     wanted = [objective.metric for objective in objectives]
-    points = points_of(content, objectives)
+    points = [point for point in points_of(content, objectives) if not first_broken(constraints, point)]
     return [[point[m] for m in wanted] for point in points if not any(why_impossible(m, point.get(m)) for m in wanted)]
 
 

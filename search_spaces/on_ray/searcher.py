@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from routing.constraints import first_broken, violations
 from routing.files.mirror import Mirror
 from routing.files.results_folder import CHECKPOINT_FILE, trial_folder
 from routing.quantities import why_impossible
@@ -203,8 +204,11 @@ class LedgerSearch(OptunaSearch):
             final = json.loads(result["final"])
             values = self._values(final["metrics"], None)
             state = TrialState.COMPLETE if values is not None else TrialState.FAIL
+            broken = first_broken(self.proposer.constraints, final["metrics"])
             if values is None:
                 attrs[REASON] = self._not_finite(final["metrics"])
+            elif broken:
+                attrs[REASON] = f"violates {broken}"
         else:
             state = TrialState.FAIL
             attrs[REASON] = result.get("failed") or self.errors.pop(trial_id, None) or LOST
@@ -256,7 +260,8 @@ class LedgerSearch(OptunaSearch):
     ) -> None:
         reason = str(attrs.get(REASON, ""))
         self.ledger.finish(number, state, values if state == TrialState.COMPLETE else None, attrs)
-        self.proposer.observe(handle, state, values, curve)
+        reached = {} if final is None else final["metrics"]
+        self.proposer.observe(handle, state, values, curve, violations(self.proposer.constraints, reached))
         self.on_finished(number, state, reason or in_words(self.metric, values), final)
         failed = state == TrialState.FAIL and not of_setting and not reason.startswith(TIMEOUT)
         folder = str(trial_folder(self.out, number).resolve())

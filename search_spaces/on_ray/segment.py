@@ -28,7 +28,7 @@ from search_spaces.progress import SweepProgress
 from search_spaces.search.proposer import Proposer
 from search_spaces.search.rules import Rule
 from search_spaces.stopping import Stopping
-from search_spaces.study.schema import Study
+from search_spaces.study.schema import Study, constraints_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Segments:
             mirror=self.mirror,
             check=partial(run_of, self.study, self.plan),
             run=self.run,
-            on_finished=partial(self._finished, changed),
+            on_finished=partial(self._finished, changed, proposer),
             on_moved=self._moved,
             stopping=self.stopping,
             nodes=self.nodes,
@@ -138,14 +138,30 @@ class Segments:
             self.progress.say(line)
 
     def _finished(
-        self, changed: threading.Event, number: int, state: TrialState, words: str, final: dict[str, Any] | None
+        self,
+        changed: threading.Event,
+        proposer: Proposer,
+        number: int,
+        state: TrialState,
+        words: str,
+        final: dict[str, Any] | None,
     ) -> None:
         try:
             self._collect(number, state)
         except RoutingError as error:  # --resume downloads it, or runs the trial again
             self.progress.say(f"trial {number}: {error}")
-        self.progress.finished(number, state.name, words, values_of(final or {}, self.study.objectives))
+        self.progress.finished(number, state.name, words, self._points(final))
+        self.end_on_plateau(proposer)
         changed.set()
+
+    def _points(self, final: dict[str, Any] | None) -> list[list[float]]:
+        return values_of(final or {}, self.study.objectives, constraints_of(self.study))
+
+    def end_on_plateau(self, proposer: Proposer) -> None:
+        """Propose nothing more where nothing is gained; what runs is trained to its end."""
+        plateau = self.progress.plateau
+        if plateau is not None and not plateau.left and proposer.exhausted is None:
+            proposer.exhausted = plateau.words()
 
     def _collect(self, number: int, state: TrialState) -> None:
         """Download the files of a trial from the mirror, without its checkpoint, which only a running trial needs."""

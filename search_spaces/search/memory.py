@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler
-from optuna.trial import TrialState, create_trial
+from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search_spaces.study.space import Space
 
+# the successor, Trial.set_constraint, came with Optuna 5; 4.5 is supported, too
+warnings.filterwarnings("ignore", message=".*constraints_func.*", category=FutureWarning)
+
 Curve = dict[int, list[float]]
 """Values of the objectives by epoch."""
+_VIOLATIONS, _FOR_OPTUNA = "violations", "constraints"
+"""Attributes of a trial: ours, and the one in which Optuna's samplers look."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +28,14 @@ class Past:
     """A trial so far: ``labels`` are its values as the ledger stores them.
 
     ``state`` is COMPLETE with final ``values``, RUNNING, PRUNED (stopped at the end of its ``curve``, or refused before
-    it began: then without one) or FAIL.
+    it began: then without one) or FAIL. ``violations`` says by how much each constraint is broken, where that is known.
     """
 
     labels: dict[str, Any]
     state: TrialState
     values: list[float] | None
     curve: Curve
+    violations: list[float] | None = None
 
 
 class Memory:
@@ -38,6 +45,7 @@ class Memory:
         self.space, self.directions = space, list(directions)
         self._study = optuna.create_study(directions=self.directions, sampler=RandomSampler(seed=seed))
         self._curves: dict[int, Curve] = {}
+        self._running: dict[int, Trial] = {}
         self.seen: set[str] = set()
         """Settings that were proposed, given or run before, as ``key_of`` writes them."""
 
@@ -57,7 +65,8 @@ class Memory:
         )  # copied after the trials and in one step: another thread ends trials meanwhile
         for trial in trials:
             values = list(trial.values) if trial.state == TrialState.COMPLETE else None
-            yield Past(trial.params, trial.state, values, curves.get(trial.number) or {})
+            broken = violations_of(trial)
+            yield Past(trial.params, trial.state, values, curves.get(trial.number) or {}, broken)
 
     def add(
         self,
@@ -66,6 +75,7 @@ class Memory:
         values: Sequence[float] | None,
         curve: Curve | None,
         marks: dict[str, Any],
+        violations: Sequence[float] | None = None,
     ) -> None:
         """Add a trial of the past."""
         distributions = self.space.distributions()
@@ -75,7 +85,8 @@ class Memory:
             values=list(values) if values is not None and state == TrialState.COMPLETE else None,
             params=labels,
             distributions={name: distributions[name] for name in labels},
-            system_attrs=marks,
+            system_attrs=marks if violations is None else {**marks, _FOR_OPTUNA: list(violations)},
+            user_attrs={} if violations is None else {_VIOLATIONS: list(violations)},
         )
         number = self.position
         self._study.add_trial(past)
@@ -87,15 +98,29 @@ class Memory:
         if fixed is not None:
             self._study.enqueue_trial(fixed)
         trial = self._study.ask()
+        self._running[trial.number] = trial
         return self.space.sample(trial), trial.number
 
-    def tell(self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None) -> None:
+    def tell(
+        self,
+        handle: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        curve: Curve | None,
+        violations: Sequence[float] | None = None,
+    ) -> None:
         """Record how a trial ended."""
         self._curves[handle] = curve or {}
+        trial = self._running.pop(handle)
+        if violations and state == TrialState.COMPLETE:
+            trial.set_user_attr(_VIOLATIONS, list(violations))
+            # Optuna's own samplers read the constraints that the one in charge at the end has noted
+            self._study.sampler = NSGAIISampler(seed=0, constraints_func=lambda ended: violations_of(ended) or [])
         self._study.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
 
     def drop(self, handle: int, state: TrialState) -> None:
         """Record that a setting does not run: PRUNED where it was refused, FAIL where it had been tried."""
+        self._running.pop(handle)
         self._study.tell(handle, state=state)
 
     def see(self, setting: dict[str, Any]) -> None:
@@ -106,3 +131,9 @@ class Memory:
 def key_of(setting: dict[str, Any]) -> str:
     """Return a setting as text; equal settings have equal texts."""
     return json.dumps(setting, sort_keys=True, default=repr)
+
+
+def violations_of(trial: FrozenTrial) -> list[float] | None:
+    """Return by how much a trial breaks each constraint, None where it is not known."""
+    found: list[float] | None = trial.user_attrs.get(_VIOLATIONS)
+    return found

@@ -22,6 +22,7 @@ from search_spaces.study.registry import SAMPLERS
 from search_spaces.study.space import Space
 
 if TYPE_CHECKING:
+    from routing.constraints import Constraint
     from routing.objectives import Objective
     from search_spaces.study.schema import SamplerSection
 
@@ -50,32 +51,52 @@ class Proposer:
         objectives: their goals, in the order of observed values.
         section: sampler, seed, options.
         samples: False when every setting is given (an ablation); nothing is learned then.
+        constraints: what a trial has to keep to.
     """
 
     def __init__(
-        self, space: Space, objectives: Sequence[Objective], section: SamplerSection, samples: bool = True
+        self,
+        space: Space,
+        objectives: Sequence[Objective],
+        section: SamplerSection,
+        samples: bool = True,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         self.space, self.section = space, section
-        self.samples = samples
+        self.samples, self.constraints = samples, list(constraints)
         self.next_index = 0
         self.exhausted: str | None = None
-        self.sampler: Sampler = SAMPLERS.get(section.name).of(section, space, objectives)
+        self.sampler: Sampler = SAMPLERS.get(section.name).of(section, space, objectives, self.constraints)
         self.memory = Memory(space, [objective.goal for objective in objectives], section.seed)
         self._refused: dict[str, str] = {}
         self._settings = self.sampler.settings()
 
     def replay(
-        self, labels: dict[str, Any], state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
+        self,
+        labels: dict[str, Any],
+        state: TrialState,
+        values: Sequence[float] | None,
+        curve: Curve | None = None,
+        violations: Sequence[float] | None = None,
     ) -> None:
         """Add a trial of the past, given as the ledger stores it; one outside the space is left out."""
         if self.samples and fits(self.space, labels):
-            self.memory.add(labels, state, values, curve, self.sampler.marks(self.memory.position))
+            self.memory.add(labels, state, values, curve, self.sampler.marks(self.memory.position), violations)
 
     def observe(
-        self, handle: int, state: TrialState, values: Sequence[float] | None, curve: Curve | None = None
+        self,
+        handle: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        curve: Curve | None = None,
+        violations: Sequence[float] | None = None,
     ) -> None:
-        """Record the result of a proposal; ``curve`` holds its values by epoch, for a PRUNED one up to its stop."""
-        self.memory.tell(handle, state, values, curve)
+        """Record the result of a proposal; ``curve`` holds its values by epoch, for a PRUNED one up to its stop.
+
+        Args:
+            violations: by how much each constraint is broken, at most 0 where it holds.
+        """
+        self.memory.tell(handle, state, values, curve, violations)
 
     def propose(self, accept: Accept, fixed: dict[str, Any] | None = None, number: int = 0) -> Proposal | None:
         """Return the next setting, or None when there is nothing left (``exhausted`` says why).
@@ -88,6 +109,8 @@ class Proposer:
         Raises:
             InputError: the sampler drew a setting outside the space.
         """
+        if self.exhausted is not None:
+            return None
         if fixed is not None:
             values, handle = self.memory.ask(RandomSampler(seed=self._seed(number, _MAX_ATTEMPTS)), fixed)
             self.memory.see(values)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from routing.pareto import non_domination_rank
+
 Losses = NDArray[np.float64]
 
 
@@ -50,21 +52,6 @@ def dominated_by(losses: Losses) -> NDArray[np.intp]:
     return np.logical_and(not_worse, better).sum(axis=0)
 
 
-def domination_rank(losses: Losses) -> NDArray[np.intp]:
-    """Return the front each row of ``losses`` (N, M) lies on: 0 for those nothing dominates, 1 for the next, ..."""
-    not_worse = (losses[:, None, :] <= losses[None, :, :]).all(axis=2)
-    better = (losses[:, None, :] < losses[None, :, :]).any(axis=2)
-    dominates = np.logical_and(not_worse, better)
-    ranks = np.full(len(losses), -1, dtype=np.intp)
-    level = 0
-    while (ranks < 0).any():
-        left = ranks < 0
-        on_front = left & ~dominates[left].any(axis=0)
-        ranks[on_front] = level
-        level += 1
-    return ranks
-
-
 def crowding(losses: Losses) -> Losses:
     """Return the crowding distance of each row of ``losses`` (N, M), all on one front; its ends are infinite."""
     count, objectives = losses.shape
@@ -81,7 +68,7 @@ def crowding(losses: Losses) -> Losses:
 
 def pareto_rank(losses: Losses, index: int) -> int:
     """Return how many rows are strictly better than ``index``: on a better front, or less crowded on the same one."""
-    fronts = domination_rank(losses)
+    fronts = non_domination_rank(losses)
     same = np.flatnonzero(fronts == fronts[index])
     spread = crowding(losses[same])
     mine = spread[same == index][0]

@@ -7,7 +7,7 @@ Optuna lazily, so that checking a study does not import it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +17,9 @@ from routing.config.section import Section
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
 
+    from routing.constraints import Constraint
     from routing.objectives import Objective
     from search_spaces.search.memory import Memory
     from search_spaces.study.schema import SamplerSection
@@ -35,11 +37,12 @@ class Options(Section):
 
 @dataclass(frozen=True)
 class Problem:
-    """The search problem: space, objectives (metric, goal, reference) in the order of values, and seed."""
+    """The search problem: space, objectives (metric, goal, scale, reference) in the order of values, seed, limits."""
 
     space: Space
     objectives: Sequence[Objective]
     seed: int
+    constraints: Sequence[Constraint] = ()
 
 
 class Sampler(ABC):
@@ -59,9 +62,16 @@ class Sampler(ABC):
         self.problem, self.options = problem, options
 
     @classmethod
-    def of(cls, section: SamplerSection, space: Space, objectives: Sequence[Objective]) -> Sampler:
+    def of(
+        cls,
+        section: SamplerSection,
+        space: Space,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
+    ) -> Sampler:
         """Return the sampler of a study."""
-        return cls(Problem(space, objectives, section.seed), cls.options_type.model_validate(section.options))
+        problem = Problem(space, objectives, section.seed, constraints)
+        return cls(problem, cls.options_type.model_validate(section.options))
 
     @abstractmethod
     def draw(self, index: int, attempt: int, memory: Memory) -> Setting | BaseSampler:
@@ -92,6 +102,14 @@ class Sampler(ABC):
         from optuna.samplers import RandomSampler
 
         return RandomSampler(seed=self.seed(index, attempt))
+
+    def noted_violations(self) -> Callable[[FrozenTrial], Sequence[float]] | None:
+        """Return the ``constraints_func`` of Optuna's samplers; None without constraints."""
+        if not self.problem.constraints:
+            return None
+        from search_spaces.search.memory import violations_of
+
+        return lambda trial: violations_of(trial) or []
 
     def seed(self, *parts: int) -> int:
         """Return a seed derived from the study's seed and ``parts``, such as index and attempt."""

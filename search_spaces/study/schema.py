@@ -18,6 +18,7 @@ from pydantic import (
 
 from routing.config.explain import unknown_first
 from routing.config.section import Section, registered
+from routing.constraints import Constraint
 from routing.errors import choices, nearest
 from routing.objectives import Objective
 from routing.quantities import objectives, quantity
@@ -251,6 +252,15 @@ class ResourcesSection(Section):
         return "cpu" if device == "auto" and not self.gpu else device
 
 
+class StopSection(Section):
+    """When a search ends before its trials are over."""
+
+    hypervolume_gain: float = Field(
+        gt=0, lt=1, description="Share of the hypervolume: it must grow by more than this over `over` trials."
+    )
+    over: int = Field(ge=1, le=100_000, description="Ended trials over which the hypervolume must grow.")
+
+
 class StudyBase(Section):
     """What every study declares."""
 
@@ -286,15 +296,26 @@ class SweepStudy(StudyBase):
     )
     sampler: SamplerSection = Field(default_factory=SamplerSection)
     trials: int = Field(ge=1, le=1_000_000, description="Trials to run in all.")
+    stop: StopSection | None = Field(
+        default=None, description="End before, when nothing is gained: {hypervolume_gain: 0.005, over: 20}."
+    )
     constraints: tuple[str, ...] = Field(
-        default=(), description="What is refused before training, as in `flops <= 1.0e6`."
+        default=(),
+        max_length=5,
+        description="What every point of the front keeps to, as in `flops <= 1.0e6` or `val_accuracy >= 0.9`; "
+        "a setting whose expected flops or params break one is refused before training.",
     )
 
     @model_validator(mode="after")
     def _readable_constraints(self) -> SweepStudy:
         for text in self.constraints:
-            parse_constraint(text)
+            Constraint.of(text)
         return self
+
+
+def constraints_of(study: StudyBase) -> list[Constraint]:
+    """Return the constraints of a search, none of an ablation."""
+    return [Constraint.of(text) for text in study.constraints] if isinstance(study, SweepStudy) else []
 
 
 class AblationStudy(StudyBase):
@@ -345,21 +366,3 @@ class AblationStudy(StudyBase):
 
 
 Study = SweepStudy | AblationStudy
-
-
-_CONSTRAINT = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
-
-
-def parse_constraint(text: str) -> tuple[str, str, float]:
-    """Return ``("flops", "<=", 1e6)`` of ``"flops <= 1.0e6"``.
-
-    Only what is known before training can be a constraint.
-    """
-    match = _CONSTRAINT.match(text)
-    if match is None:
-        raise ValueError(f"constraints: cannot read '{text}'; write it as in flops <= 1.0e6")
-    name, sign, number = match.groups()
-    known = [metric for metric in objectives() if quantity(metric).before_training]
-    if name not in known:
-        raise ValueError(f"constraints: '{name}' is not known before training (valid: {choices(known)})")
-    return name, sign, float(number)

@@ -150,6 +150,19 @@ def test_a_front_worse_than_the_reference_says_what_its_hypervolume_means(make_r
     assert "The hypervolume is 0: no point is better than" in (folder / "report.html").read_text()
 
 
+def test_points_that_break_a_constraint_are_not_on_the_front(make_results, only_the_front):
+    folder = make_results(trials=7)
+    study = load_file(folder / "study.yaml")[0]
+    before = analyze([folder])
+    (folder / "study.yaml").write_text(dump({**study, "constraints": ["val_accuracy >= 0.8", "flops <= 1.0e6"]}))
+    found = analyze([folder])
+    allowed = before.front[(before.front["val_accuracy"] >= 0.8) & (before.front["flops"] <= 1e6)]
+    assert 0 < len(found.front) == len(allowed) < len(before.front)
+    assert found.hypervolume < before.hypervolume
+    assert any("break a constraint (val_accuracy >= 0.8, flops <= 1.0e6)" in line for line in found.problems)
+    assert len(read_results(folder).points) == len(pd.read_csv(folder / "points.csv"))
+
+
 def test_every_hypervolume_says_its_scale(make_results, only_the_front):
     folder = make_results(trials=7)
     older, page = analyze([folder]), folder / "report.html"

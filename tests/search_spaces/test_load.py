@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from small_studies import ablation_values, sweep_values
 
+from routing.constraints import Constraint
 from routing.errors import InputError
 from routing.files.yaml_io import dump
 from search_spaces import dry_run, load_study, studies, study_text, sweep
@@ -16,7 +17,7 @@ from search_spaces.plan import blueprint, check_device, planned_trials
 from search_spaces.study.ablation import declared_arms
 from search_spaces.study.load import parse_study
 from search_spaces.study.parameters import at_quantile
-from search_spaces.study.schema import AblationStudy, SweepStudy, parse_constraint, parse_duration
+from search_spaces.study.schema import AblationStudy, SweepStudy, parse_duration
 from search_spaces.study.shipped import shipped
 from search_spaces.study.space import Space
 
@@ -73,9 +74,16 @@ def test_no_durations(text: Any) -> None:
 
 
 def test_constraints() -> None:
-    assert parse_constraint("flops <= 1.0e6") == ("flops", "<=", 1e6)
-    with pytest.raises(ValueError, match="'val_accuracy' is not known before training"):
-        parse_constraint("val_accuracy > 0.5")
+    found = Constraint.of("flops <= 1.0e6")
+    assert (found.metric, found.sign, found.limit, found.before_training) == ("flops", "<=", 1e6, True)
+    # a cost is compared in decades: 1e7 is one above; 1e5 one below
+    assert [found.violation(value) for value in (1e7, 1e6, 1e5)] == pytest.approx([1, 0, -1])
+    assert [Constraint.of("val_accuracy > 0.5").holds(value) for value in (0.4, 0.5, 0.6)] == [False, False, True]
+    assert [Constraint.of("val_accuracy >= 0.5").holds(value) for value in (0.4, 0.5, 0.6)] == [False, True, True]
+    with pytest.raises(ValueError, match="'val_acuracy' is not measured at every point; did you mean 'val_accuracy'"):
+        Constraint.of("val_acuracy > 0.5")
+    with pytest.raises(ValueError, match=r"accuracies are shares: 0\.9"):
+        Constraint.of("val_accuracy >= 90")
 
 
 def test_short_forms() -> None:

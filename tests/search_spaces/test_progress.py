@@ -15,10 +15,13 @@ from routing.errors import InputError
 from routing.files.yaml_io import load_file
 from routing.objectives import Objective, volume_of
 from search_spaces import dry_run, load_study
+from search_spaces.driver import plateau_of
 from search_spaces.progress import SweepProgress
+from search_spaces.stopping import Plateau
 from search_spaces.study.ablation import planned_trials
 from search_spaces.study.json_schema import json_schema
 from search_spaces.study.load import parse_study
+from search_spaces.study.schema import StopSection
 from search_spaces.study.shipped import shipped
 
 OBJECTIVES = (
@@ -128,3 +131,34 @@ def test_the_json_schema_tells_studies_of_scripts_from_others() -> None:
     assert not valid({key: value for key, value in script.items() if key != "run"}), "error is no metric of a run"
     ablation = {key: value for key, value in script.items() if key not in ("space", "trials")}
     assert valid({**ablation, "kind": "ablation", "factors": {"lr": [0.1, 0.2]}, "seeds": [0, 1]})
+
+
+def test_a_plateau_is_seen_coming_and_survives_a_restart(tmp_path: Path) -> None:
+    section = StopSection(hypervolume_gain=0.1, over=3)
+    task = OBJECTIVES[:1]  # hypervolume is the best accuracy
+    gains = [[[0.5]], [[0.6]], [], [[0.61]], [[0.62]], [[0.7]], [[0.7]], [[0.71]], [[0.72]]]
+    plateau, left = Plateau(section, task), []
+    for points in gains:
+        plateau.add(points)
+        left.append(plateau.left)
+    # .6 after a failed trial, .61 and .62: not a tenth more than .6 three trials ago; .7 is
+    assert left == [3, 3, 2, 1, 0, 3, 2, 1, 0]
+    assert Plateau(section, task, gains[:4]).left == 1
+    assert Plateau(section, task, [[], [], [], []]).left == 3  # nothing found yet is no plateau
+    stream = io.StringIO()
+    with SweepProgress("s", task, 9, tmp_path, plateau=Plateau(section, task, gains[:2]), stream=stream) as progress:
+        for number, points in enumerate(gains[2:5]):
+            progress.finished(number, "COMPLETE", "", points)
+            said = ["ends in 2 trials without a gain", "ends in 1 trial without", "ends with the trials that"][number]
+            assert said in stream.getvalue().splitlines()[-1]
+    assert "grew by no more than 0.1 of itself over 3 trials" in plateau.words()
+
+
+def test_a_study_says_when_it_ends() -> None:
+    study = parse_study(sweep_values(stop={"hypervolume_gain": 0.005, "over": 20}))
+    assert plateau_of(study, []) is not None
+    assert plateau_of(parse_study(sweep_values()), []) is None
+    with pytest.raises(InputError, match=r"stop\.over: "):
+        parse_study(sweep_values(stop={"hypervolume_gain": 0.005, "over": 0}))
+    with pytest.raises(InputError, match="constraints: "):
+        parse_study(sweep_values(constraints=[f"flops <= {n}e6" for n in range(1, 7)]))

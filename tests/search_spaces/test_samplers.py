@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
+from routing.constraints import Constraint
 from routing.errors import InputError
 from search_spaces.search.memory import Memory
 from search_spaces.search.proposer import Proposer
@@ -304,3 +305,30 @@ def test_a_stopped_trial_never_becomes_cheaper_than_nothing() -> None:
     assert values is not None
     assert values[0] == pytest.approx(-1.0)
     assert 10 ** values[1] == pytest.approx(0.4e6 / 3)
+
+
+@pytest.mark.parametrize(("name", "trials"), [("gp", 24), ("tpe", 80), ("nsga2", 120)])
+@pytest.mark.parametrize("replayed", [False, True])
+def test_samplers_keep_to_constraints(name: str, trials: int, replayed: bool) -> None:
+    # the front is x in [0, 1], of which the constraint leaves [0.7, 1]
+    limit = [Constraint.of("val_accuracy >= 0.5")]
+    sampler = Proposer(SPACE, STUDY.objectives, SamplerSection(name=name, seed=5), constraints=limit)
+    settings = []
+    for _ in range(trials):
+        if replayed and len(settings) == trials // 2:  # a restart: the past comes from the ledger
+            former, sampler = (
+                settings,
+                Proposer(SPACE, STUDY.objectives, SamplerSection(name=name, seed=5), constraints=limit),
+            )
+            for values in former:
+                x = values[X]
+                reached = [-((x - 1) ** 2), x**2 + 1]
+                sampler.replay(SPACE.labels(values), TrialState.COMPLETE, reached, None, [0.7 - x])
+            sampler.next_index = len(former)
+        proposal = sampler.propose(anything)
+        assert proposal is not None
+        settings.append(proposal.values)
+        x = proposal.values[X]
+        sampler.observe(proposal.handle, TrialState.COMPLETE, [-((x - 1) ** 2), x**2 + 1], None, [0.7 - x])
+    late = [values[X] for values in settings[trials // 2 :]]
+    assert np.mean([x > 0.65 for x in late]) > 0.5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from routing.objectives import Objective
+from routing.pareto import non_domination_rank
 from search_spaces.search.ranking import (
     crowding,
     dominated_by,
-    domination_rank,
     keep,
     pareto_rank,
     rank,
@@ -66,7 +66,7 @@ def test_similar_is_nearest_in_log_cost() -> None:
 def test_domination_rank_of_unsorted_points() -> None:
     # (3,3) is dominated by (2,2) and (1,3)?: 1<=3, 3<=3, one strict: yes. (2,2) and (1,3), (4,1) are the first front.
     losses = np.array([[3.0, 3.0], [2.0, 2.0], [4.0, 1.0], [1.0, 3.0], [5.0, 5.0], [2.0, 2.0]])
-    assert domination_rank(losses).tolist() == [1, 0, 0, 0, 2, 0]
+    assert non_domination_rank(losses).tolist() == [1, 0, 0, 0, 2, 0]
 
 
 def test_dominated_by_counts_the_dominating_rows() -> None:

@@ -352,3 +352,25 @@ def test_constraints_are_refused_before_training(tmp_path: Path) -> None:
     assert rows["state"].tolist() == ["PRUNED"] + ["COMPLETE"] * 5
     assert rows["reason"][0].startswith("refused: flops <= 2.0e6 does not hold: expected 3.4")
     assert set(rows["dataset.patch_grid_size"][1:]) <= {4, 5}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("standing_ray")
+def test_a_sweep_that_gains_nothing_ends_and_points_beyond_a_limit_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = sweep_values(
+        stop={"hypervolume_gain": 0.5, "over": 3},
+        constraints=["val_accuracy >= 0.3"],
+        enqueue=[{"model.router.threshold_init": 2.0}, {"model.router.threshold_init": -2.0}],
+        trials=30,
+    )
+    out = sweep(parse_study(values), tmp_path / "out", run="fake_runs:trivial", concurrency=1)
+    rows, points = table(out), pd.read_csv(out / "points.csv")
+    assert len(rows) < 12
+    assert "grew by no more than 0.5 of itself over 3 trials" in capsys.readouterr().err
+    assert rows["reason"][1] == "violates val_accuracy >= 0.3"
+    broken = points["val_accuracy"] < 0.3
+    assert set(points.loc[broken, "violates"]) == {"val_accuracy >= 0.3"}
+    assert points.loc[~broken, "violates"].isna().all()
+    assert len(table(sweep(parse_study(values), out, run="fake_runs:trivial", concurrency=1, resume=True))) == len(rows)

@@ -60,14 +60,15 @@ class GaussianProcess(Sampler):
         from search_spaces.search.encoding import Encoding
 
         encoding, random = Encoding(self.problem.space), np.random.default_rng(seed)
-        known = [(encoding.cube(past.labels), losses) for past, losses in self.known(memory)]
-        ended = [(point, losses) for point, losses in known if losses is not None]
+        known = [(encoding.cube(past.labels), losses, past.violations) for past, losses in self.known(memory)]
+        ended = [(point, losses) for point, losses, _ in known if losses is not None]
+        broken = [violations for _, losses, violations in known if losses is not None]
         if len(ended) < self.options.n_startup_trials:
             return encoding.setting(random.random(len(encoding.names)))
-        running = [point for point, losses in known if losses is None]
+        running = [point for point, losses, _ in known if losses is None]
         points, losses = np.array([point for point, _ in ended]), np.array([row for _, row in ended])
         is_early = len(ended) < _CLOSE_BY and any(p.when for p in self.problem.space.parameters.values())
-        search = _Search(encoding, points, losses, running, self.problem, without_outliers=is_early)
+        search = _Search(encoding, points, losses, broken, running, self.problem, without_outliers=is_early)
         candidates, gains = search.close_by(random) if is_early else search.everywhere(random)
         for place in np.argsort(-gains, kind="stable"):
             setting = encoding.setting(candidates[place])
@@ -102,6 +103,7 @@ class _Search:
 
     Args:
         points, losses: (N, P) in the unit cube and (N, M) of trials that ended.
+        broken: by how much each of them breaks the constraints, None where that is not known.
         running: points (P,) of those that run.
         without_outliers: see ``_without_outliers``.
     """
@@ -111,6 +113,7 @@ class _Search:
         encoding: Encoding,
         points: Array,
         losses: Array,
+        broken: list[list[float] | None],
         running: list[Array],
         problem: Problem,
         without_outliers: bool,
@@ -136,9 +139,15 @@ class _Search:
             features = np.concatenate([features, beside])
         # the front of what the processes believe: the best of many noisy measurements is lucky
         front = np.stack([process.predict(features)[0] for process in self.processes], axis=1)
+        allowed = np.array([one is None or max(one, default=0.0) <= 0 for one in broken])
+        front = front[np.concatenate([allowed, np.ones(len(running), dtype=bool)])]
         front = front[is_on_front(front)]
         self.lower, self.upper = boxes(front, reference)
-        self.good = points[is_on_front(losses)]
+        self.good = points[is_on_front(losses)] if not allowed.any() else points[allowed][is_on_front(losses[allowed])]
+        measured = [place for place, one in enumerate(broken) if one]
+        violated = np.array([broken[place] for place in measured])
+        own = encoding.features(points[measured]) if measured else np.empty((0, 0))
+        self.limits: list[Process] = [GaussianProcess(own, encoding.owner, column) for column in violated.T]
 
     def close_by(self, random: np.random.Generator) -> tuple[Array, Array]:
         """Return neighbours of the front (C, P) and their gains (C,)."""
@@ -162,12 +171,17 @@ class _Search:
     def gains(self, candidates: Array) -> Array:
         """Return the logarithm of the expected improvement (C,)."""
         import numpy as np
+        from scipy.special import log_ndtr
 
         from search_spaces.search.improvement import log_improvement
 
         features = self.encoding.features(candidates)
         means, deviations = zip(*(process.predict(features) for process in self.processes), strict=True)
-        return log_improvement(np.stack(means, axis=1), np.stack(deviations, axis=1), self.lower, self.upper)
+        gains = log_improvement(np.stack(means, axis=1), np.stack(deviations, axis=1), self.lower, self.upper)
+        for limit in self.limits:  # the improvement counts with the probability that the constraint holds
+            mean, deviation = limit.predict(features)
+            gains = gains + log_ndtr(-mean / deviation)
+        return gains
 
     def _changed(self, points: Array, random: np.random.Generator, count: int, step: float) -> Array:
         """Return ``count`` points of ``points`` with some parameters changed, from one of them to all."""

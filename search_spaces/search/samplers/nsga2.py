@@ -39,7 +39,9 @@ class Nsga2(Sampler):
         """Return the genetic algorithm, seeded for this attempt."""
         from optuna.samplers import NSGAIISampler
 
-        return NSGAIISampler(seed=self.seed(index, attempt), **self.options.model_dump())
+        return NSGAIISampler(
+            seed=self.seed(index, attempt), constraints_func=self.noted_violations(), **self.options.model_dump()
+        )
 
     def marks(self, position: int) -> dict[str, Any]:
         """Return the attribute in which the algorithm looks up the generation of a trial."""

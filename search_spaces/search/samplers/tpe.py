@@ -47,4 +47,5 @@ class Tpe(Sampler):
             n_ei_candidates=self.options.n_ei_candidates,
             multivariate=self.options.group if self.options.multivariate is None else self.options.multivariate,
             group=self.options.group,
+            constraints_func=self.noted_violations(),
         )
