@@ -1,7 +1,8 @@
 """Learning curves of a real study, recorded once and replayed in seconds.
 
 One row per epoch: ``trial``, ``epoch``, the objectives, ``expected_flops``, and a column per searched key (empty where
-the trial does not have it). ``python -m search_spaces.bench.recorded STUDY FILE RESULTS...`` makes one.
+the trial does not have it). ``python -m search_spaces.bench.recorded STUDY FILE RESULTS...`` makes one; with
+``--points`` a row per operating point in place of one per epoch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from optuna.trial import TrialState
 
 from routing.config.run import RunConfig
 from routing.errors import InputError
-from routing.files.results_folder import CONFIG_FILE, HISTORY_FILE, LEDGER_FILE, trial_folder
+from routing.files.record import read_metrics
+from routing.files.results_folder import CONFIG_FILE, HISTORY_FILE, LEDGER_FILE, OPERATING_POINT, trial_folder
 from search_spaces.ledger.ledger import EXPECTED_FLOPS, Ledger
 from search_spaces.ledger.tables import write_table
 from search_spaces.study.load import load_study
@@ -59,15 +61,42 @@ def read_recorded(path: Path, metrics: list[str]) -> list[Recorded]:
 
 
 def record(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
-    """Write the finished trials of results folders as one recording over the space of ``study``; return how many.
+    """Write the epochs of the finished trials of results folders, over the space of ``study``; return how many trials.
 
     Raises:
         InputError: a folder's study stops trials early, so that its curves are cut.
     """
-    space = Space(study.space, study.base)
     metrics = [objective.metric for objective in study.objectives]
     rows: list[dict[str, Any]] = []
-    count = 0
+    found = list(_finished(folders, study))
+    for count, (files, shared) in enumerate(found):
+        with (files / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
+            for epoch in csv.DictReader(file):
+                shown = {metric: f"{float(epoch[metric]):.7g}" for metric in metrics}
+                rows.append({"trial": count, "epoch": int(epoch["epoch"]), **shown, **shared})
+    write_table(path, rows, first=("trial", "epoch", *metrics, EXPECTED_FLOPS, *study.space))
+    return len(found)
+
+
+def record_points(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
+    """Write every operating point of the finished trials, with the seconds of their training; else as ``record``."""
+    metrics = [objective.metric for objective in study.objectives]
+    rows: list[dict[str, Any]] = []
+    found = list(_finished(folders, study))
+    for count, (files, shared) in enumerate(found):
+        content = read_metrics(files)
+        seconds = f"{content['metrics']['train_seconds']:.4g}"
+        for point in content["points"]:
+            shown = {metric: f"{float(point[metric]):.7g}" for metric in metrics}
+            knob = {column: point[column] for column in OPERATING_POINT}
+            rows.append({"trial": count, **knob, **shown, "train_seconds": seconds, **shared})
+    write_table(path, rows, first=("trial", *OPERATING_POINT, *metrics, "train_seconds", EXPECTED_FLOPS, *study.space))
+    return len(found)
+
+
+def _finished(folders: Sequence[Path], study: SweepStudy) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the folder of every finished trial, with its expected FLOPs and its searched keys."""
+    space = Space(study.space, study.base)
     for folder in folders:
         own = load_study(folder)
         if own.scheduler.name != "none":
@@ -78,18 +107,12 @@ def record(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
             run = RunConfig.from_yaml(files / CONFIG_FILE).dotted()
             setting = space.decide(lambda name, _, run=run: run[name])  # type: ignore[misc]
             own_keys = {key: json.dumps(value) for key, value in space.labels(setting).items()}
-            expected = f"{trial.user_attrs[EXPECTED_FLOPS]:.7g}"
-            with (files / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
-                for epoch in csv.DictReader(file):
-                    shown = {metric: f"{float(epoch[metric]):.7g}" for metric in metrics}
-                    row = {"trial": count, "epoch": int(epoch["epoch"]), **shown, EXPECTED_FLOPS: expected}
-                    rows.append({**row, **own_keys})
-            count += 1
-    write_table(path, rows, first=("trial", "epoch", *metrics, EXPECTED_FLOPS, *study.space))
-    return count
+            yield files, {EXPECTED_FLOPS: f"{trial.user_attrs[EXPECTED_FLOPS]:.7g}", **own_keys}
 
 
 if __name__ == "__main__":
-    shipped = load_study(sys.argv[1])
+    words = [word for word in sys.argv[1:] if word != "--points"]
+    shipped = load_study(words[0])
     assert isinstance(shipped, SweepStudy)
-    print(f"{record([Path(folder) for folder in sys.argv[3:]], Path(sys.argv[2]), shipped)} trials")
+    write = record_points if "--points" in sys.argv else record
+    print(f"{write([Path(folder) for folder in words[2:]], Path(words[1]), shipped)} trials")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
 from routing.errors import InputError
 from routing.files.results_folder import LEDGER_FILE, trial_folder
-from search_spaces.bench.recorded import Recorded, read_recorded, record
+from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded, record, record_points
 from search_spaces.bench.replay import (
     Trace,
     compare_rules,
@@ -23,7 +25,7 @@ from search_spaces.bench.tasks import Regression
 from search_spaces.ledger.folder import write_study
 from search_spaces.ledger.ledger import Ledger
 from search_spaces.plan import blueprint
-from search_spaces.study.load import parse_study
+from search_spaces.study.load import load_study, parse_study
 from search_spaces.study.schema import SchedulerSection, SweepStudy
 
 STUDY = parse_study(sweep_values())
@@ -105,6 +107,16 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
         {"epoch": 1, "val_accuracy": 0.5, "flops": 100},
         {"epoch": 2, "val_accuracy": 0.75, "flops": 90},
     ]
+    points = [
+        {"knob": "threshold", "knob_value": at, "is_default": at == 0.5, "val_accuracy": at, "flops": 100 * at}
+        for at in (0.25, 0.5)
+    ]
+    (folder / "metrics.json").write_text(json.dumps({"metrics": {"train_seconds": 2.5}, "points": points}))
+    assert record_points([tmp_path], tmp_path / "p.csv", study) == 1
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert table["knob_value"].tolist() == table["val_accuracy"].tolist() == [0.25, 0.5]
+    assert table["is_default"].tolist() == [False, True]
+    assert (set(table["train_seconds"]), set(table[X]), set(table["trial"])) == ({2.5}, {0.25}, {0})
     with pytest.raises(InputError, match="no recording"):
         read_recorded(tmp_path / "none.csv", [])
     stopping = parse_study(sweep_values(scheduler={"name": "asha"}))
@@ -122,3 +134,10 @@ def test_a_regression_answers_between_recorded_trials() -> None:
     accuracy, flops = Regression(trials, STUDY)({X: 2.0, Y: 0.5})
     assert accuracy == pytest.approx(0.75, abs=0.05)
     assert flops == pytest.approx(5e5, rel=0.1)
+
+
+def test_the_study_that_records_photographs_reads() -> None:
+    study = load_study(DIGITS.with_name("photographs.yaml"))
+    assert isinstance(study, SweepStudy)
+    assert study.scheduler.name == "none"
+    assert study.trials >= 150
