@@ -28,19 +28,23 @@ ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{
 port=$((20000 + SLURM_JOB_ID % 10000))
 common=(--temp-dir="/tmp/ray-$SLURM_JOB_ID" --num-cpus="$SLURM_CPUS_PER_TASK" --block)
 
+wait_for() { # until this many nodes have joined
+  local joined
+  for _ in {1..120}; do
+    joined=$(ray status --address="$ip:$port" 2>/dev/null | grep -c ' node_' || true)
+    [ "${joined:-0}" -ge "$1" ] && return
+    sleep 1
+  done
+  echo "only ${joined:-0} of ${#nodes[@]} nodes have joined" >&2
+}
+
 srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
   ray start --head --node-ip-address="$ip" --port="$port" --include-dashboard=false "${common[@]}" &
-for _ in {1..120}; do
-  (: <"/dev/tcp/$ip/$port") 2>/dev/null && break
-  sleep 1
-done
+wait_for 1
 for node in "${nodes[@]:1}"; do
   srun --nodes=1 --ntasks=1 --nodelist="$node" --overlap ray start --address="$ip:$port" "${common[@]}" &
 done
-for _ in {1..60}; do # as many trials run at once as the nodes that are there now have room for
-  [ "$(ray status --address="$ip:$port" 2>/dev/null | grep -c ' node_')" -ge "${#nodes[@]}" ] && break
-  sleep 1
-done
+wait_for "${#nodes[@]}" # as many trials run at once as the nodes that are there now have room for
 
 # this script runs on the first node, the head; under srun, which kills its task when it gets a TERM, nothing stops cleanly
 routing sweep "$study" --address "$ip:$port" --out "$results" --resume &

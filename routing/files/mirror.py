@@ -15,7 +15,7 @@ from typing import Any
 
 from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_bytes
-from routing.files.secrets import without_secrets
+from routing.files.secrets import error_without_secrets, without_secrets
 
 _WRITES_IN_PLACE = ("local", "hdfs")
 """pyarrow's names of file systems on which a reader sees a file while it is written."""
@@ -143,7 +143,7 @@ class Mirror:
         try:
             yield
         except OSError as error:
-            raise RoutingError(f"{self.url} does not answer: {without_secrets(str(error))}") from None
+            raise RoutingError(f"{self.url} does not answer: {error_without_secrets(error, self.address)}") from None
 
 
 def _open(url: str) -> tuple[Any, str]:
@@ -156,7 +156,7 @@ def _open(url: str) -> tuple[Any, str]:
     except ArrowInvalid:  # a scheme that pyarrow does not know
         files, root = _open_with_fsspec(url)
     except OSError as error:
-        raise InputError(without_secrets(f"{url} does not answer: {error}")) from None
+        raise InputError(f"{without_secrets(url)} does not answer: {error_without_secrets(error, url)}") from None
     return files, root.rstrip("/")
 
 
@@ -169,7 +169,8 @@ def _open_with_fsspec(url: str) -> tuple[Any, str]:
         found, root = url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise InputError(
-            without_secrets(f"{url}: {error}") + " (valid: s3://, gs://, abfs://, hdfs://, file://, or a folder)"
+            f"{without_secrets(url)}: {error_without_secrets(error, url)} "
+            "(valid: s3://, gs://, abfs://, hdfs://, file://, or a folder)"
         ) from None
     return PyFileSystem(FSSpecHandler(found)), root
 

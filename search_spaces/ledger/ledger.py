@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from routing.errors import InputError
 from routing.files.results_folder import WARM_START_ATTR, WARM_START_REASON
-from routing.files.secrets import without_secrets
+from routing.files.secrets import error_without_secrets, without_secrets
 from search_spaces.ledger.folder import read_id, write_id
 from search_spaces.signals import go_on
 
@@ -95,8 +95,8 @@ def open_storage(where: str) -> BaseStorage:
             return _database(where)
         return JournalStorage(_Journal(where))
     except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(without_secrets(f"ledger {where} cannot be opened: {line}")) from None
+        line = next(iter(error_without_secrets(error, where).strip().splitlines()), type(error).__name__)
+        raise InputError(f"ledger {without_secrets(where)} cannot be opened: {line}") from None
 
 
 def _database(url: str) -> RDBStorage:

@@ -32,6 +32,7 @@ ENQUEUE, STOP, FINISH = "enqueue", "stop", "finish"
 REQUEST = "request"
 """Attribute of a trial that was enqueued while its sweep ran: the request that it meets."""
 _TAKEN = "taken"
+_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,9 @@ def requests(out: Path) -> list[Request]:
     """Return the requests that have not been met, oldest first; what is no request is left alone."""
     found = []
     for path in sorted((out / REQUESTS_FOLDER).glob("*.json")):
-        with suppress(OSError, ValueError, TypeError, RecursionError):
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
             content = json.loads(path.read_text(encoding="utf-8"))
-            request = Request(path, **{key: content[key] for key in content})
+            request = Request(path, **{**content, "who": _plain(content["who"])})
             if isinstance(request.setting, dict) and isinstance(request.trial, (int, type(None))):
                 found.append(request)
     return found
@@ -120,6 +121,11 @@ def _queued_again(ledger: Ledger, number: int | None) -> list[FrozenTrial]:
             numbers.add(trial.number)
             waiting += [trial] if trial.state == TrialState.WAITING else []
     return waiting
+
+
+def _plain(who: Any) -> str:
+    """Return a name fit for terminals and tables: it may come from elsewhere."""
+    return "".join(character for character in str(who) if character.isprintable())[:_LONGEST_NAME]
 
 
 def _who() -> str:

@@ -90,12 +90,12 @@ def test_requests_of_a_strange_folder_are_data(tmp_path: Path) -> None:
         ["[" * 200_000, "{}", "[]", "1", '{"what": "enqueue", "who": 1, "setting": []}', "\x00"]
     ):
         (folder / f"{number}.json").write_text(text)
-    (folder / "9.json").write_text('{"what": "enqueue", "who": "x@y", "setting": {"' + KEY + '": 99.0}}')
+    (folder / "9.json").write_text('{"what": "enqueue", "who": "x\\u001b[31m@\\ny", "setting": {"' + KEY + '": 99.0}}')
     study = parse_study(sweep_values())
     ledger = Ledger(str(tmp_path / "ledger.journal"), study.name, study.objectives)
     from search_spaces.ledger.requests import settle_requests
     from search_spaces.plan import blueprint
 
     lines = settle_requests(ledger, tmp_path, blueprint(study).space)
-    assert lines == [f"x@y asked for {KEY} = 99.0, which is not in the space: left out"]
+    assert lines == [f"x[31m@y asked for {KEY} = 99.0, which is not in the space: left out"]
     assert ledger.trials() == []

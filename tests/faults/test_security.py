@@ -29,10 +29,11 @@ from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.atomic import write_text
 from routing.files.links import check_links
+from routing.files.mirror import Mirror
 from routing.files.names import file_name
 from routing.files.record import read_metrics
 from routing.files.results_folder import ENVIRONMENT_FILE
-from routing.files.secrets import without_secrets
+from routing.files.secrets import error_without_secrets, without_secrets
 from routing.files.tensors import load_tensors, save_tensors
 from routing.files.yaml_io import dump, load_file, load_text
 from search_spaces.ledger.folder import write_environment
@@ -376,6 +377,15 @@ def test_plain_names_stay() -> None:
 )
 def test_secrets_are_struck_out(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
+
+
+def test_a_library_that_quotes_a_secret_in_pieces_is_not_repeated() -> None:
+    url = "nosuch://KEY:SE/CR:ET@bucket/x"
+    error = ValueError("Port could not be cast to integer value as 'SE', nor CR of bucket")
+    assert error_without_secrets(error, url) == "Port could not be cast to integer value as '***', nor *** of bucket"
+    with pytest.raises(InputError) as refused:
+        Mirror("s3://KEY:TOPSECRET/z@bucket/x")
+    assert "TOPSECRET" not in str(refused.value)
 
 
 def test_files_are_as_private_as_the_user_says(tmp_path: Path) -> None:
