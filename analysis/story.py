@@ -124,7 +124,7 @@ def _base(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
 def _history(own: Path) -> Part:
     try:
         rows = read_history(own)
-    except (OSError, ValueError):
+    except (OSError, InputError):
         rows = []
     columns = [name for name in ("epoch", "train_loss") if any(name in row for row in rows)]
     measured = ordered(name for row in rows for name in row)

@@ -128,6 +128,6 @@ def _chosen(trials: list[int], on_front: set[int]) -> list[int]:
 def _history(results: Results, number: int) -> pd.DataFrame:
     try:
         found = pd.DataFrame(read_history(results.trial_folder(number)))
-    except (OSError, ValueError, InputError):
+    except (OSError, InputError):
         return pd.DataFrame()
     return found if "epoch" in found else pd.DataFrame()

@@ -183,7 +183,12 @@ def _read_csv(path: Path, key: str, problems: list[str]) -> pd.DataFrame:
             table = pd.read_csv(path, engine="python", on_bad_lines=skipped.append, **how)
         if not isinstance(table.index, pd.RangeIndex):  # pandas turns rows longer than the header into an index
             raise ValueError("rows have more fields than the header")
-    except (OSError, ValueError, AssertionError) as error:  # for such rows pandas fails an assertion on na_values
+    except (
+        OSError,
+        ValueError,
+        csv.Error,
+        AssertionError,
+    ) as error:  # for such rows pandas fails an assertion on na_values
         why = next(iter(str(error).splitlines()), "rows have more fields than the header")
         problems.append(f"{path}: not readable: {why}; the trial folders are read instead")
         return pd.DataFrame({key: pd.Series(dtype=int)})

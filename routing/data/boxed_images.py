@@ -116,10 +116,14 @@ def _rows(file: Path) -> Iterator[tuple[str, tuple[float, float], str, tuple[flo
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: not a readable list of boxes: {error}") from None
     reader = csv.DictReader(text.splitlines())
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise InputError(f"{file}: not a readable list of boxes: {error}") from None
     missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
     if missing:
         raise InputError(f"{file}: no column '{missing[0]}' (needed: {choices(COLUMNS)})")
-    for line, row in enumerate(reader, start=2):
+    for line, row in enumerate(rows, start=2):
         try:
             width, height, left, top, right, bottom = (
                 float(row[name]) for name in ("width", "height", "xmin", "ymin", "xmax", "ymax")

@@ -85,12 +85,20 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Return history.csv, numbers only; an empty list where a run has none."""
+    """Return history.csv, numbers only; an empty list where a run has none.
+
+    Raises:
+        InputError: it is not CSV in UTF-8.
+    """
     path = folder / HISTORY_FILE
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [{key: float(value) for key, value in row.items() if _is_number(value)} for row in csv.DictReader(file)]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not CSV in UTF-8: {error}") from None
+    return [{key: float(value) for key, value in row.items() if _is_number(value)} for row in rows]
 
 
 def _is_number(text: Any) -> bool:

@@ -202,7 +202,7 @@ def _history(folder: Path) -> list[dict[str, float]]:
     """Return the epochs of a trial, finite numbers only; none where its history is not readable."""
     try:
         rows = [{key: value for key, value in row.items() if math.isfinite(value)} for row in read_history(folder)]
-    except (OSError, ValueError):
+    except (OSError, InputError):
         return []
     return [row for row in rows if "epoch" in row]
 

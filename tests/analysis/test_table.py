@@ -86,7 +86,7 @@ def test_corrupt_trials_are_named_not_fatal(make_results):
 
 
 @pytest.mark.parametrize("name", ["trials.csv", "points.csv", "study.yaml", "environment.json"])
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00garbage", b"[1, 2", b"number,trial\n1,2,3,4\n"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00garbage", b"[1, 2", b"number,trial\n1,2,3,4\n", b"[" * 200_000])
 def test_no_file_can_break_the_reader(make_results, name, content):
     folder = make_results(trials=7)
     (folder / name).write_bytes(content)

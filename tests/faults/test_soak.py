@@ -147,7 +147,7 @@ def soak(out: Path, draw: random.Random, tag: str) -> tuple[set[int], dict[int, 
     ruined: set[int] = set()
     kept: dict[int, tuple[float, ...]] = {}
     for life in range(LIVES):
-        driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2)
+        driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2, keep_going=True)
         if life == 0:
             assert wait_until(lambda: (out / "environment.json").exists(), 120)
             second = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=1)
@@ -164,7 +164,7 @@ def soak(out: Path, draw: random.Random, tag: str) -> tuple[set[int], dict[int, 
         assert wait_until(lambda: not [p for p in tagged(tag).items() if "ray" in p[1]], 30)
         ruined |= disturb(out, draw)
         kept = {number: found for number, found in finished_now(out).items() if number not in ruined}
-    driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2)
+    driver = start_driver(values(TRIALS), out, "soak_runs:short", concurrency=2, keep_going=True)
     text, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, text
     return ruined, kept
