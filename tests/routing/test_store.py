@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,37 @@ from routing.config.run import RunConfig
 keys = {"name": "image_folder", "root": sys.argv[1], "input_size": 224, "workers": 2}
 RunConfig.from_dict({"dataset": keys}).dataset.load()
 """
+
+
+@pytest.mark.slow
+def test_processes_of_one_machine_build_once(photographs: Path, cache: Path) -> None:
+    """The others wait for the first, and read nothing themselves: trials that start at once on a node."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", LOAD, str(photographs)], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert sum("images take" in text for text in said) == 1
+    assert len(list(cache.glob("*/images.npy"))) == 1
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_every_kind_of_png_keep_their_high_ones(channels: int, tmp_path: Path) -> None:
+    """Grey with alpha, RGB, RGBA; grey alone may hold fewer bits, which its data set decides."""
+    pixels = np.random.default_rng(0).integers(0, 2**16, (5, 7, channels))
+    if channels != 3:
+        pixels[..., -1] = 2**16 - 1
+    kind = {2: 4, 3: 2, 4: 6}[channels]  # of PNG's header
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    pieces = {b"IHDR": struct.pack(">IIBBBBB", 7, 5, 16, kind, 0, 0, 0), b"IDAT": zlib.compress(lines), b"IEND": b""}
+    content = b"".join(
+        struct.pack(">I", len(piece)) + name + piece + struct.pack(">I", zlib.crc32(name + piece))
+        for name, piece in pieces.items()
+    )
+    (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    colours = pixels[..., :3] if channels > 2 else pixels[..., :1].repeat(3, axis=2)
+    np.testing.assert_array_equal(View(5, 7).read(str(tmp_path / "deep.png")), (colours >> 8).transpose(2, 0, 1))
 
 
 def test_a_killed_build_is_gone_on_with(photographs: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
