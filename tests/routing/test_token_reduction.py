@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from routing.config.registry import SELECTIONS
 from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
@@ -334,6 +335,12 @@ def test_a_schedule_of_one_block_is_the_choice_there(method: str) -> None:
     with reduced(model, method, {2: 0.5}, k_anchors=5) as record:
         assert torch.equal(model(batch), wanted)
     assert kept is None or (record.kept is not None and torch.equal(record.kept, kept))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_names_its_source(method: str) -> None:
+    assert SELECTIONS.get(method).source
 
 
 @torch.no_grad()

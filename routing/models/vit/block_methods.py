@@ -42,7 +42,7 @@ class Stream:
 
     tokens: (B, T, D). kept: (B, T) which tokens of the image they are, None: all of them. are_placed: False where they
     are no longer tokens of the image. sizes: (B, T) how many tokens each stands for. scores: (B, T) attention of the
-    block before. present: (B, T) of a training with masks, 1 for tokens that are there. losses: terms of the training.
+    block before.
     """
 
     tokens: Tensor
@@ -50,7 +50,6 @@ class Stream:
     are_placed: bool = True
     sizes: Tensor | None = None
     scores: Tensor | None = None
-    present: Tensor | None = None
 
 
 class BlockMethod(ABC):

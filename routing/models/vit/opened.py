@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,14 +50,12 @@ def attend(
     *,
     sizes_BT: Tensor | None = None,
     with_rows: bool = False,
-    present_BT: Tensor | None = None,
 ) -> Attended:
     """Run the attention of a block and its shortcut.
 
     Args:
         sizes_BT: how many tokens each stands for: proportional attention, softmax(q k^T / sqrt(E) + log size).
         with_rows: also return the attention itself; no further products, but the fused kernel is not used.
-        present_BT: 1 for tokens that are there, 0 for others, which only they themselves attend to; it has a gradient.
 
     Raises:
         InputError: a host that does not say how its blocks are built.
@@ -79,11 +76,7 @@ def attend(
         logs = sizes_BT.float().log()[:, None, None]
         bias = logs if bias is None else bias + logs
     dropout = _dropout(attention)
-    rows_BHTT = None
-    if present_BT is not None:
-        rows_BHTT = _among(attention_rows(queries, keys, bias), present_BT)
-    elif with_rows:
-        rows_BHTT = attention_rows(queries, keys, bias)
+    rows_BHTT = attention_rows(queries, keys, bias) if with_rows else None
     if rows_BHTT is None:
         bias_used = None if bias is None else bias.to(queries.dtype)
         mixed_BHTE = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias_used, dropout_p=dropout)
@@ -96,14 +89,6 @@ def attend(
 def feed(host: Host, block: nn.Module, tokens_BTD: Tensor) -> Tensor:
     """Run the MLP of a block and its shortcut."""
     return tokens_BTD + branch(block, host.branches(block)[1], tokens_BTD)
-
-
-def _among(rows_BHTT: Tensor, present_BT: Tensor) -> Tensor:
-    """Return the attention that goes to tokens that are there, and to itself, made to sum to 1 again."""
-    itself = torch.eye(present_BT.shape[1], device=present_BT.device)
-    seen_BTT = present_BT[:, None] * (1 - itself) + itself
-    seen_BHTT = rows_BHTT * seen_BTT[:, None]
-    return seen_BHTT / seen_BHTT.sum(dim=3, keepdim=True).clamp(min=1e-12)
 
 
 def _dropout(attention: nn.Module) -> float:
