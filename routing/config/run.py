@@ -159,10 +159,13 @@ class RunConfig(Section):
             path: YAML file of nested or dotted keys.
             overrides: ``["--seed", "1"]``, ``["--seed=1"]`` or ``["seed=1"]``; hyphens in keys count as underscores.
         """
-        values: Any = {}
+        return cls.from_loaded(path, {} if path is None else load_file(path)[0], overrides)
+
+    @classmethod
+    def from_loaded(cls, path: str | os.PathLike[str] | None, values: Any, overrides: Sequence[str] = ()) -> RunConfig:
+        """Return a run from what a YAML file holds that has been read; see ``from_yaml``."""
+        values = {} if values is None else values
         if path is not None:
-            values = load_file(path)[0]
-            values = {} if values is None else values
             if not isinstance(values, dict):
                 raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
             if "run" in values or "command" in values:

@@ -110,7 +110,7 @@ def read_run(path: Path) -> AnyRun:
     values = load_file(path)[0]
     if isinstance(values, dict) and ("run" in values or "command" in values):
         return ScriptRun.from_dict(values, str(path))
-    return RunConfig.from_yaml(path)
+    return RunConfig.from_loaded(path, values)
 
 
 def run_from_dict(values: dict[str, Any]) -> AnyRun:

@@ -86,9 +86,15 @@ def _difference(
         ran = read_run(folder / CONFIG_FILE).dotted()
     except InputError:
         return None  # it never started, or its folder is damaged, which is said where its result is read
-    differences = [_setting_differs(trial, ran, plan) for plan in plans]
-    if differences and all(differences):
-        return differences[0]
+    first = None
+    for plan in plans:
+        difference = _setting_differs(trial, ran, plan)
+        if difference is None:
+            break
+        first = first or difference
+    else:
+        if first is not None:
+            return first
     return _result_differs(trial, folder, objectives) if trial.state == TrialState.COMPLETE else None
 
 
