@@ -24,6 +24,7 @@ from search_spaces.ledger.opening import Opening
 from search_spaces.ledger.requests import FINISH, Request, requests, take
 from search_spaces.ledger.resume import replayed, settle_running, total_trials
 from search_spaces.ledger.tables import Collector
+from search_spaces.on_ray.private import lost_features
 from search_spaces.on_ray.session import cluster_address, cluster_concurrency, machine_gpus, session, start_together
 from search_spaces.on_ray.watch import watched
 from search_spaces.plan import Blueprint, blueprint, trained_epochs
@@ -133,7 +134,7 @@ class Driver:
             start_together(concurrency)
             write_environment(self.out, self.study, concurrency, study_seed(self.study))
             with watched(self.out / RAY_LOG_FILE, self.stopping.ray_is_lost, last_words(self.out)):
-                self._run_segments(scratch, concurrency, [*notes, *self._unused_gpus()], starting)
+                self._run_segments(scratch, concurrency, [*lost_features(), *notes, *self._unused_gpus()], starting)
 
     def _run_segments(self, scratch: Path, concurrency: int, notes: list[str], starting: Phase) -> None:
         """Run segments until no trial is missing, the sampler is exhausted, or the sweep must stop."""

@@ -1,6 +1,6 @@
 """``make pictures``: the pictures of the README from a real sweep: its live view as SVG, its report in a browser as PNG.
 
-    python docs/pictures/draw.py [--results FOLDER] [--trials N]
+    python docs/pictures/draw.py [--results FOLDER] [--trials N] [-- --base.training.num_epochs 1]
 
 The sweep runs behind a pseudo-terminal, and the screen of a moment in its second half is what a person sees there. With
 ``--results`` only the report of that folder is photographed.
@@ -39,13 +39,13 @@ BADGES = {
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000")
 
 
-def sweep(out: Path, trials: int) -> list[str]:
+def sweep(out: Path, trials: int, words: list[str]) -> list[str]:
     """Run the study and return the screen of its live view when two thirds of its trials had ended."""
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    command = [sys.executable, "-m", "routing", "sweep", STUDY, "--out", str(out), "--trials", str(trials)]
+    command = [sys.executable, "-m", "routing", "sweep", STUDY, "--out", str(out), "--trials", str(trials), *words]
     environment = {**os.environ, "TERM": "xterm-256color"}
     driver = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
@@ -114,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--results", type=Path)
     parser.add_argument("--trials", type=int, default=44)
+    parser.add_argument("words", nargs="*", help="after --: further words of routing sweep")
     options = parser.parse_args()
     for name, words in BADGES.items():
         (IMAGES / f"badge_{name}.svg").write_text(badge(*words), encoding="utf-8")
@@ -122,8 +123,8 @@ def main() -> None:
         results = ROOT / "build" / "pictures" / STUDY
         shutil.rmtree(results, ignore_errors=True)
         started = time.monotonic()
-        screen = sweep(results, options.trials)
-        (IMAGES / "live.svg").write_text(as_svg(screen, f"routing sweep {STUDY}"), encoding="utf-8")
+        screen = sweep(results, options.trials, options.words)
+        (IMAGES / "live.svg").write_text(as_svg(screen, " ".join(["routing sweep", STUDY, *options.words])), encoding="utf-8")
         print(f"wrote {IMAGES / 'live.svg'} after {time.monotonic() - started:.0f} s")
     photograph(results / "report.html", IMAGES / "report.png")
     print(f"wrote {IMAGES / 'report.png'}")

@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 
 from routing.config.run import RunConfig
 from routing.config.script import AnyRun
+from search_spaces.on_ray.private import STATE
 from search_spaces.on_ray.session import has_room
 from search_spaces.study.schema import ResourcesSection
 
@@ -85,7 +86,8 @@ def lost_at_start(error: Any) -> tuple[str, str] | None:
     if not getattr(error, "actor_init_failed", False):
         return None
     found = _WORKER_LACKS.findall(str(error))
-    address = ray._private.state.actors(error.actor_id).get("Address", {}) if found and error.actor_id else {}
+    state = STATE.get()
+    address = state.actors(error.actor_id).get("Address", {}) if found and error.actor_id and state else {}
     return (address["NodeID"], found[-1]) if address.get("NodeID") else None
 
 

@@ -7,6 +7,7 @@ import socket
 import time
 
 from routing.errors import InputError
+from search_spaces.on_ray.private import BOOTSTRAP_ADDRESS
 
 _CONNECT_SECONDS = 10.0
 _SETTINGS, _FRAME_HEADER = 4, 9
@@ -39,10 +40,9 @@ def check_address(address: str) -> None:
 
 def _found_by_ray() -> str:
     """Return where Ray's own ``auto`` looks: the file that the last cluster on this machine left, stale or not."""
-    from ray._private import services
-
+    found = BOOTSTRAP_ADDRESS.get()
     try:
-        return services.canonicalize_bootstrap_address("auto") or ""
+        return "" if found is None else found("auto") or ""
     except (ConnectionError, ValueError, OSError) as error:
         raise InputError(f"no Ray cluster answers at auto: {' '.join(str(error).split())[:150]}") from None
 

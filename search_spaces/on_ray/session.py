@@ -19,6 +19,7 @@ from typing import Any
 
 from routing.errors import InputError, RoutingError
 from routing.files.scratch import scratch_folder
+from search_spaces.on_ray import private
 from search_spaces.on_ray.reach import check_loopback
 from search_spaces.on_ray.start import errors_unsaid, lean_start, lean_trials, plain_workers
 from search_spaces.study.schema import ResourcesSection
@@ -127,7 +128,7 @@ def session(address: str | None, concurrency: int, resources: ResourcesSection) 
                 check_loopback()
             if mine:
                 _start(cluster_address(address), concurrency, resources, scratch)
-            for name in ("ray.tune", "ray.tune.tune", "ray._private.worker"):
+            for name in private.LOGGERS:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
             _leave_callbacks_uncounted()
             with errors_unsaid(), _trials_of(address, mine):
@@ -171,10 +172,9 @@ def start_together(concurrency: int) -> None:
 
 def _leave_callbacks_uncounted() -> None:
     """Keep Ray Tune from counting callbacks for its usage statistics: it imports mlflow for that, which takes 2 s."""
-    with suppress(ImportError):
-        from ray.air._internal import usage
-
-        usage.tag_callbacks = lambda callbacks: None
+    holder = private.TAG_CALLBACKS.holder()
+    if holder is not None:
+        setattr(holder, private.TAG_CALLBACKS.name, lambda callbacks: None)
 
 
 def _import_all(modules: Iterable[str]) -> None:

@@ -1,6 +1,6 @@
 """Shorter start of a private Ray on this machine: services that trials do not need are left out.
 
-Ray has no switches for this, so attributes of Ray are replaced. One that another version of Ray lacks is skipped.
+Ray has no switches for this, so private names of Ray are replaced, see ``private``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_SERVES_NO_SWEEP = ("start_api_server", "start_monitor", "start_log_monitor")
+from search_spaces.on_ray import private
+
+_SERVES_NO_SWEEP = (private.START_API_SERVER, private.START_MONITOR, private.START_LOG_MONITOR)
 """Methods of Ray's node that start the dashboard's server, the autoscaler and the forwarder of workers' output."""
 _REGISTERS_WITHIN = 30.0
 _LOOKS_EVERY = 0.05
@@ -24,11 +26,10 @@ def lean_start() -> Iterator[None]:
     ``ray.init`` starts the dashboard's server, and waits for it, even with ``include_dashboard=False``. Unlike
     ``ray start`` (``--no-monitor``, ``--include-log-monitor=false``) it cannot leave out autoscaler and log monitor.
     """
-    from ray._private import services
-    from ray._private.node import Node
-
-    idle = dict.fromkeys(_SERVES_NO_SWEEP, _does_nothing)
-    with _loopback_only(), _replaced(Node, **idle), _replaced(services, get_node=_get_node):
+    changes: dict[private.Private, Any] = dict.fromkeys(_SERVES_NO_SWEEP, _does_nothing)
+    if private.CLIENT_OPTIONS.get() is not None and private.GLOBAL_STATE.get() is not None:
+        changes[private.GET_NODE] = _get_node
+    with _loopback_only(), private.replaced(changes):
         yield
 
 
@@ -38,9 +39,7 @@ def errors_unsaid() -> Iterator[None]:
 
     The ends of its logs are kept where it dies; a lost worker is in the reason of its trial.
     """
-    from ray._private import worker
-
-    with _replaced(worker, print_to_stdstream=_does_nothing):
+    with private.replaced({private.PRINT: _does_nothing}):
         yield
 
 
@@ -53,9 +52,8 @@ def lean_trials() -> Iterator[None]:
     the variables that Ray Tune passes on are inherited from the driver anyway.
     """
     from ray.air.execution import FixedResourceManager
-    from ray.tune.execution import tune_controller
 
-    with _replaced(tune_controller, PlacementGroupResourceManager=FixedResourceManager), plain_workers():
+    with private.replaced({private.RESOURCE_MANAGER: FixedResourceManager}), plain_workers():
         yield
 
 
@@ -65,9 +63,7 @@ def plain_workers() -> Iterator[None]:
 
     Ray starts the workers of those that have some through ``bash -c``, and hands it the interpreter's path unquoted.
     """
-    from ray.tune.execution import class_cache
-
-    with _replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=set()):
+    with private.replaced({private.DEFAULT_VARIABLES: {}, private.PASSED_VARIABLES: set()}):
         yield
 
 
@@ -77,11 +73,8 @@ def _does_nothing(*args: Any, **kwargs: Any) -> None:
 
 def _get_node(gcs_address: str, node_id: str) -> Any:
     """Return what Ray's ``get_node`` returns; Ray's checks only once a second whether the node has registered."""
-    from ray._private import services
-    from ray._private.state import GlobalState
-
-    state = GlobalState()
-    state._initialize_global_state(services._get_gcs_client_options(gcs_address))
+    state = private.GLOBAL_STATE.get()()
+    state._initialize_global_state(private.CLIENT_OPTIONS.get()(gcs_address))
     deadline = time.monotonic() + _REGISTERS_WITHIN
     while time.monotonic() < deadline and not any(node["NodeID"] == node_id for node in state.node_table()):
         time.sleep(_LOOKS_EVERY)
@@ -95,28 +88,16 @@ def _loopback_only() -> Iterator[None]:
     On Linux Ray replaces 127.0.0.1 by the machine's network address and then listens on every interface, unless
     clusters of several nodes are disabled.
     """
-    from ray._private import ray_constants
-
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    name = private.CLUSTERS_VARIABLE.get()
+    if name is None:
+        yield
+        return
     before = os.environ.get(name)
     os.environ[name] = "0"
     try:
-        with _replaced(ray_constants, ENABLE_RAY_CLUSTER=False):
+        with private.replaced({private.ENABLE_CLUSTER: False}):
             yield
     finally:
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before
-
-
-@contextmanager
-def _replaced(owner: Any, **names: Any) -> Iterator[None]:
-    """Replace attributes of ``owner`` for the duration of the context; names that it lacks are skipped."""
-    before = {name: getattr(owner, name) for name in names if hasattr(owner, name)}
-    for name in before:
-        setattr(owner, name, names[name])
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from search_spaces.on_ray.live import Live
+from search_spaces.on_ray.private import GLOBAL_NODE
 from search_spaces.on_ray.watch import last
 
 _SAID_AFTER = 60.0
@@ -39,7 +40,7 @@ def _reason() -> str:
     """Return the last words of Ray's workers on this machine, or what the cluster has free."""
     import ray
 
-    node = ray._private.worker._global_node
+    node = GLOBAL_NODE.get()
     said = last(Path(node.get_logs_dir_path()) / _LOG) if node is not None else ""
     lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("[")]
     if lines:

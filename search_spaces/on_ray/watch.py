@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from routing.files.atomic import write_text
+from search_spaces.on_ray.private import GLOBAL_NODE
 
 _LOOKS_EVERY = 0.25
 _SILENT_SECONDS = 10.0
@@ -43,9 +44,7 @@ def watched(log: Path, lost: Callable[[str], None], say: Callable[[str], None]) 
 
 
 def _watch(over: threading.Event, log: Path, lost: Callable[[str], None], say: Callable[[str], None]) -> None:
-    import ray
-
-    node = ray._private.worker._global_node
+    node = GLOBAL_NODE.get()
     if node is None:
         return
     dead: Callable[[], str | None] = _OfOurs(node) if _HEAD in node.all_processes else _OfOthers(node.gcs_address)
