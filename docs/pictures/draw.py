@@ -68,10 +68,10 @@ def sweep(out: Path, trials: int, words: list[str]) -> list[str]:
 
 
 def _is_whole(lines: list[str]) -> bool:
-    """Return whether the block of the view is drawn: its headings, and two trials below them that have a value."""
+    """Return whether the block of the view is drawn: its headings, and a trial below them that has a value."""
     found = [place for place, line in enumerate(lines) if line.lstrip().startswith("trial  ")]
     below = [line for line in lines[found[-1] + 1 :] if line.strip()] if found else []
-    return len(below) >= 2 and not any(line.rstrip().endswith("-") for line in below)
+    return any(not line.rstrip().endswith("-") for line in below)
 
 
 def as_svg(lines: list[str], title: str) -> str:
