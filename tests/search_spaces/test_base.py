@@ -60,7 +60,7 @@ def test_keys_of_a_script_are_free_and_below_each_other(tmp_path: Path) -> None:
         (["--base.training.learning_rate", "1"], "the space of the study decides about training.learning_rate"),
         (["--base.model.name", "vitt"], "did you mean 'vit'"),
         (["--base.training.num_epochs"], "'--base.training.num_epochs' has no value"),
-        (["--trails", "3"], "Did you mean '--trials'?"),
+        (["--trails", "3"], "'--trials'?"),
         (["--training.num_epochs", "3"], "No such option '--training.num_epochs'"),
     ],
 )
