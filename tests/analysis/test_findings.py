@@ -20,7 +20,7 @@ from analysis.findings.effects import finished, knob_curves, level_means, parall
 from analysis.findings.importance import importances, split_estimated
 from analysis.findings.summary import summarise
 from analysis.page.headline import progress
-from analysis.page.page import commands, importance_table
+from analysis.page.tables import commands, importance_table
 from analysis.read.configs import as_searched, searched_keys, varied_keys, yaml_value
 from analysis.read.results import read_results
 from analysis.report import analyze
