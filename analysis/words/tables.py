@@ -63,7 +63,7 @@ def to_markdown(content: Table) -> str:
     def line(cells: Iterable[str]) -> str:
         return "| " + " | ".join(safe_cell(cell).replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
 
-    rule = line("--:" if column.number else "---" for column in content.columns)
+    rule = f"| {' | '.join('--:' if column.number else '---' for column in content.columns)} |"
     body = [line(c.label for c in content.columns), rule, *(line(row.cells) for row in content.rows)]
     return "\n\n".join(part for part in (f"**{content.caption}**", "\n".join(body), content.note) if part) + "\n"
 

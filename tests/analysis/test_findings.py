@@ -341,6 +341,7 @@ def test_the_same_study_again_goes_into_another_folder(make_results):
 def test_tables_escape():
     content = table("50 % & more", ["a_b", Column("n", True)], [["x|y", "1"]], "note #1")
     assert r"x\|y" in to_markdown(content)
+    assert set(to_markdown(content).splitlines()[3]) <= set("|-: ")  # a table only with a rule that is one
     assert r"\caption{50 \% \& more}" in to_latex(content)
     assert r"a\_b & n \\" in to_latex(content)
     assert latex("< 0.001 | > 3") == "$<$ 0.001 $|$ $>$ 3"
