@@ -13,6 +13,7 @@ from pages import PAGES, ROOT, SHELL, anchors, blocks, inline_code, links
 from snippets import check as check_snippet
 
 import routing
+from routing.cli import cli
 from routing.config.run import RunConfig
 from routing.files.yaml_io import load_text
 from search_spaces.study.load import load_study, parse_study
@@ -128,6 +129,13 @@ def test_the_chinese_readme_shows_the_same_commands() -> None:
         for name in ("README.md", "README.zh-CN.md")
     }
     assert commands["README.zh-CN.md"] == commands["README.md"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_a_readme_lists_every_command(name: str) -> None:
+    rows = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("| `routing ")]
+    listed = {word for row in rows for word in re.findall(r"`routing (\w+)", row.split(" | ")[0])}
+    assert listed == set(cli.commands)
 
 
 def test_the_citation_names_this_version() -> None:
