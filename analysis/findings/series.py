@@ -15,9 +15,16 @@ from routing.config.names import CHEAP_COMPUTE, DENSE_MATCHED, FULL_COMPUTE, NO_
 from routing.files.results_folder import ARM
 
 BLACK = "#000000"
-DENSE_MARKERS = {FULL_COMPUTE: "s", DENSE_MATCHED: "P", NO_ROUTING: "^", CHEAP_COMPUTE: "D"}
-OTHER_DENSE_MARKER = "h"
-"""Shape of a dense baseline of a plugin."""
+DENSE_MARKERS = {
+    FULL_COMPUTE: "s",
+    "full_conv": "s",
+    DENSE_MATCHED: "P",
+    NO_ROUTING: "^",
+    CHEAP_COMPUTE: "D",
+    "cheap_conv": "D",
+}
+OTHER_DENSE_MARKERS = ("h", "8", "H")
+"""Shapes of other dense baselines, and of one whose shape another series has."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 MARKERS = ("o", "v", "X", "*", "<", ">", "d")
 """Shapes, by matplotlib's names; none is that of a dense baseline or of a confirmed point."""
@@ -49,11 +56,12 @@ def looks(names: list[str], dense: dict[str, str] | None = None) -> dict[str, Lo
     dense = {name: name for name in names if name in DENSE_MARKERS} if dense is None else dense
     found: dict[str, Look] = {}
     taken = set()
-    for name in names:
-        marker = DENSE_MARKERS.get(dense.get(name, ""), OTHER_DENSE_MARKER if name in dense else "")
-        if marker and marker not in taken:
-            taken.add(marker)
-            found[name] = Look(BLACK, marker)
+    for name in (name for name in names if name in dense):
+        own = DENSE_MARKERS.get(dense[name])
+        free = [marker for marker in (own, *OTHER_DENSE_MARKERS) if marker and marker not in taken]
+        if free:
+            taken.add(free[0])
+            found[name] = Look(BLACK, free[0])
     others = [name for name in names if name not in found]
     return found | {name: look(index) for index, name in enumerate(others)}
 

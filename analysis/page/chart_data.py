@@ -27,6 +27,7 @@ NO_AXES = ("trial", *OPERATING_POINT, ARM)
 SYMBOLS = {
     "o": "circle", "s": "square", "D": "diamond", "^": "triangle-up", "P": "cross", "X": "x", "v": "triangle-down",
     "*": "star", "<": "triangle-left", ">": "triangle-right", "d": "diamond-tall", "h": "hexagon2",
+    "8": "octagon", "H": "hexagon",
 }  # fmt: skip
 """Shapes of the figures by the names that the chart library has for them."""
 

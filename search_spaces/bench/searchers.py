@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class Smac(Searcher):
             n_trials=trials,
             seed=seed,
             deterministic=True,
-            output_directory=self._folder.name,  # type: ignore[arg-type]
+            output_directory=Path(self._folder.name),
         )
         self._facade = HyperparameterOptimizationFacade(
             scenario,

@@ -10,7 +10,7 @@ from PIL import Image
 
 from analysis.figures.drawing import collected, for_paper, new_figure
 from analysis.figures.front import draw_front, front_points
-from analysis.findings.series import look, looks
+from analysis.findings.series import BLACK, look, looks
 from analysis.findings.summary import summarise
 from analysis.page.chart_data import page_data
 from analysis.page.page import _shrunk, pictured_trials
@@ -285,6 +285,10 @@ def test_no_two_series_look_alike():
     assert [look(index).colour for index in range(7)] == [look(index).colour for index in range(7, 14)]
     styles = looks(["a", "full_compute", "b", "c", "d", "e", "f"])
     assert len(set(styles.values())) == 7
+    dense = {"arm 1": "conv_net", "arm 2": "conv_net", "arm 3": "full_conv", "full_compute": "full_compute"}
+    styles = looks(["arm 1", "routed", "arm 2", "arm 3", "full_compute"], dense)
+    assert len(set(styles.values())) == 5
+    assert [name for name in styles if styles[name].colour == BLACK] == list(dense)
 
 
 def test_a_picture_that_would_fill_the_memory_is_left_out(tmp_path, monkeypatch):
