@@ -110,12 +110,12 @@ def place_legend(figure: Figure, width: ColumnWidth) -> None:
         figure.legend(loc="outside lower center", ncols=2)
 
 
-def cost_axis(axes: Axes, objective: Objective, values: pd.Series) -> None:
-    """Label the x axis; one on a logarithmic scale has readable ticks."""
+def objective_axis(axes: Axes, which: Literal["x", "y"], objective: Objective, values: pd.Series) -> None:
+    """Label the axis of an objective; on a logarithmic scale, where it declares one, it has readable ticks."""
     log = objective.in_logs and len(values) > 0 and values.min() > 0
-    axes.set_xlabel(axis_label(objective.metric) + (", log scale" if log else ""))
+    getattr(axes, f"set_{which}label")(axis_label(objective.metric) + (", log scale" if log else ""))
     if log:
-        log_ticks(axes, "x", float(values.max() / values.min()))
+        log_ticks(axes, which, float(values.max() / values.min()))
 
 
 def log_ticks(axes: Axes, which: Literal["x", "y"], span: float) -> None:

@@ -19,9 +19,9 @@ from analysis.figures.drawing import (
     WIDTHS,
     ColumnWidth,
     as_text,
-    cost_axis,
     in_legend,
     new_figure,
+    objective_axis,
     paper_style,
     place_legend,
     save,
@@ -122,8 +122,8 @@ def front_points(axes: Axes, summary: Summary) -> None:
             zorder=6,
             label=as_text(f"knee (trial {int(knee['trial'])}{at_knob(knee.to_dict())})"),
         )
-    cost_axis(axes, cost, points[cost.metric])
-    axes.set_ylabel(axis_label(task.metric))
+    objective_axis(axes, "x", cost, points[cost.metric])
+    objective_axis(axes, "y", task, points[task.metric])
 
 
 def _follow_front(axes: Axes, summary: Summary, confirmed: pd.DataFrame | None) -> None:

@@ -12,14 +12,14 @@ from analysis.figures.drawing import (
     WIDTHS,
     ColumnWidth,
     as_text,
-    cost_axis,
     new_figure,
+    objective_axis,
     paper_style,
     place_legend,
     save,
 )
 from analysis.findings.series import look
-from analysis.words.words import axis_label, scale
+from analysis.words.words import scale
 from routing.objectives import Objective
 
 
@@ -73,8 +73,8 @@ def draw_overlay(
                 high = upper.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor
                 low = lower.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor
                 axes.fill_between(x, low, high, step="post", color=style.colour, alpha=0.2, linewidth=0)
-        cost_axis(axes, cost, everything[cost.metric])
-        axes.set_ylabel(axis_label(task.metric))
+        objective_axis(axes, "x", cost, everything[cost.metric])
+        objective_axis(axes, "y", task, everything[task.metric])
         place_legend(figure, width)
         return save(figure, folder, "overlay", formats)
 

@@ -101,6 +101,7 @@ class FigureMethods:
                 f"{self.folder}: a front has two objectives; this study has {results.objectives[0].metric} only"
             )
         task, cost = (objective.metric for objective in results.objectives[:2])
+        y_type, x_type = ("log" if objective.in_logs else "linear" for objective in results.objectives[:2])
         chart = Chart()
         for name, table, mode in (
             ("points", results.points, "markers"),
@@ -109,5 +110,7 @@ class FigureMethods:
             texts = [f"trial {number}" for number in table["trial"]]
             y = table[task] * scale(task)
             chart.add_scatter(x=table[cost], y=y, mode=mode, name=name, text=texts)
-        chart.update_layout(xaxis={"title": axis_label(cost), "type": "log"}, yaxis={"title": axis_label(task)})
+        chart.update_layout(
+            xaxis={"title": axis_label(cost), "type": x_type}, yaxis={"title": axis_label(task), "type": y_type}
+        )
         return chart

@@ -13,12 +13,14 @@ function pointChart(data, hoverText, groupsOf) {
       for (const axis of data.axes) byId(id).append(element("option", axis.label, { value: axis.name }));
       byId(id).value = axes.has(before[id]) ? before[id] : chosen[id];
       byId(id).addEventListener("change", () => {
-        byId(id.replace("axis", "log")).checked = id === "axis-x" && axes.get(byId(id).value).log;
+        byId(id.replace("axis", "log")).checked = axes.get(byId(id).value).log;
         showsAll = false;
         draw();
       });
     }
-    byId("log-x").checked = "log-x" in before ? before["log-x"] : axes.get(byId("axis-x").value).log;
+    for (const [log, axis] of [["log-x", "axis-x"], ["log-y", "axis-y"]]) {
+      byId(log).checked = log in before ? before[log] : axes.get(byId(axis).value).log;
+    }
     for (const kind of ["model", "router"]) {
       const values = [...new Set(points.trial.map((_, index) => groupsOf(index)[kind]))].filter(Boolean).sort();
       byId("filter-" + kind).hidden = values.length < 2;
@@ -158,6 +160,7 @@ function pointChart(data, hoverText, groupsOf) {
     return window.Plotly.react(byId("chart"), traces, layout, PLOT);
   }
 
-  const state = () => ({ "axis-x": byId("axis-x").value, "axis-y": byId("axis-y").value, "log-x": byId("log-x").checked });
+  const state = () => ({ "axis-x": byId("axis-x").value, "axis-y": byId("axis-y").value, "log-x": byId("log-x").checked,
+    "log-y": byId("log-y").checked });
   return { fillControls, draw, axes, frontOf, state };
 }

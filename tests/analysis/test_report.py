@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import routing
 from analysis.figures.drawing import collected, for_paper, new_figure
 from analysis.figures.front import draw_front, front_points
 from analysis.findings.series import BLACK, look, looks
@@ -209,6 +210,20 @@ def test_three_objectives_have_a_front_that_can_be_seen(make_results):
     study["objectives"].append({"metric": "params", "goal": "minimize", "reference": 1e6})
     (folder / "study.yaml").write_text(dump(study))
     assert front_line(folder) == ("None", "o")  # its points are in no row
+
+
+def test_axes_have_the_scales_that_objectives_declare(make_results):
+    folder = make_results()
+    study, _ = load_file(folder / "study.yaml")
+    for objective, declared in zip(study["objectives"], ("log", "linear"), strict=True):
+        objective["scale"] = declared
+    (folder / "study.yaml").write_text(dump(study))
+    axes = new_figure(4, 3).add_subplot()
+    front_points(axes, summarise(read_results(folder)))
+    assert (axes.get_yscale(), axes.get_xscale()) == ("log", "linear")
+    assert axes.get_ylabel().endswith(", log scale")
+    layout = routing.Results(folder).plotly_front().layout
+    assert (layout.yaxis.type, layout.xaxis.type) == ("log", "linear")
 
 
 def front_line(folder):
