@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search_spaces.study.space import Space
@@ -114,8 +114,8 @@ class Memory:
         trial = self._running.pop(handle)
         if violations and state == TrialState.COMPLETE:
             trial.set_user_attr(_VIOLATIONS, list(violations))
-            # Optuna's own samplers read the constraints that the one in charge at the end has noted
-            self._study.sampler = NSGAIISampler(seed=0, constraints_func=lambda ended: violations_of(ended) or [])
+            # where Optuna's samplers look; the sampler is left alone, another thread may be asking it
+            trial.storage.set_trial_system_attr(trial._trial_id, _FOR_OPTUNA, list(violations))
         self._study.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
 
     def drop(self, handle: int, state: TrialState) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.samplers import RandomSampler
 from optuna.trial import TrialState
 from small_studies import sweep_values
 
@@ -20,7 +21,7 @@ from search_spaces.search.samplers.auto import Auto
 from search_spaces.search.samplers.gp import GaussianProcess, at_the_end
 from search_spaces.study.load import load_study, parse_study
 from search_spaces.study.registry import SAMPLERS
-from search_spaces.study.schema import SamplerSection
+from search_spaces.study.schema import Parameter, SamplerSection
 from search_spaces.study.space import Space
 
 STUDY = parse_study(sweep_values())
@@ -292,6 +293,27 @@ def test_asking_tpe_stays_quick() -> None:
     begun = time.perf_counter()
     run(sampler, 5)
     assert (time.perf_counter() - begun) / 5 < 0.5
+
+
+@pytest.mark.parametrize("name", ["auto", "gp", "tpe", "nsga2", "random", "qmc"])
+def test_a_space_of_constants_is_proposed_again_and_again(name: str) -> None:
+    space = Space({X: Parameter(value=0.5), Y: Parameter(value=2.0)}, {})
+    assert run(proposer(name, space), 14) == [{X: 0.5, Y: 2.0}] * 14
+
+
+def test_a_trial_that_ends_while_another_is_asked_does_not_change_the_proposal() -> None:
+    """Ray's thread tells what has ended while the asker's thread draws."""
+    memory = Memory(SPACE, ["maximize", "minimize"], seed=0)
+    _, running = memory.ask(RandomSampler(seed=1))
+
+    class Told(RandomSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            memory.tell(running, TrialState.COMPLETE, [0.5, 1e6], None, [0.2])
+            return super().infer_relative_search_space(study, trial)
+
+    told, _ = memory.ask(Told(seed=3))
+    assert told == Memory(SPACE, ["maximize", "minimize"], seed=0).ask(RandomSampler(seed=3))[0]
+    assert [past.violations for past in memory.trials()] == [[0.2], None]
 
 
 def test_a_stopped_trial_never_becomes_cheaper_than_nothing() -> None:

@@ -60,6 +60,8 @@ class GaussianProcess(Sampler):
         from search_spaces.search.encoding import Encoding
 
         encoding, random = Encoding(self.problem.space), np.random.default_rng(seed)
+        if not encoding.names:  # constants alone: there is one setting
+            return encoding.setting(np.empty(0))
         known = [(encoding.cube(past.labels), losses, past.violations) for past, losses in self.known(memory)]
         ended = [(point, losses) for point, losses, _ in known if losses is not None]
         broken = [violations for _, losses, violations in known if losses is not None]
