@@ -63,13 +63,20 @@ def compare(
     write_text(folder / "hypervolume.tex", to_latex(shown_table))
     report = folder / REPORT_FILE
     pictures = [figure_picture(path) for path in figures if path.suffix == ".png"]
-    problems = [f"{one.folder}: no operating point yet" for one in results if one.points.empty] + same_seeds(results)
+    problems = [line for one in results if (line := _without_front(one))] + same_seeds(results)
     said = verdicts(groups, objectives, reference)
     differ = differences(*_told_apart(results))
     write_text(folder / "differences.md", to_markdown(differ))
     compared = Compared(said, shown_table, differ, pictures, problems)
     write_text(report, comparison_page(results, compared, folder))
     return StudyComparison(studies, said, figures, report)
+
+
+def _without_front(one: Results) -> str:
+    if one.candidates.empty:
+        why = "no operating point yet" if one.points.empty else "every point breaks a constraint"
+        return f"{one.folder}: {why}"
+    return ""
 
 
 def _told_apart(results: Sequence[Results]) -> tuple[list[Results], list[str]]:

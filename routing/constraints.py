@@ -12,7 +12,7 @@ from routing.errors import choices, nearest
 from routing.objectives import FLOOR
 from routing.quantities import objectives, quantity
 
-_FORM = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
+_FORM = re.compile(r"^\s*([A-Za-z_]\w*)\s*(<=|<|>=|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*$")
 _TOUCHED = 1e-12
 """Violation at the limit itself, where it is not allowed."""
 

@@ -29,6 +29,7 @@ from routing.files.results_folder import (
     PAIRS,
     SELECTED,
     TEST_FILE,
+    VIOLATES,
     WINNERS_CURSE,
     trial_folder,
 )
@@ -64,8 +65,10 @@ def baseline_of(points: pd.DataFrame, objectives: Sequence[Objective]) -> pd.Ser
     That is the one the headline names. None where the study trained no dense model.
 
     Args:
-        points: points.csv of the study.
+        points: points.csv of the study; those that break a constraint are none of its results.
     """
+    if VIOLATES in points:
+        points = points[points[VIOLATES].fillna("") == ""]
     if points.empty or "model.name" not in points:
         return None
     dense = points[points["model.name"] == FULL_COMPUTE]

@@ -18,7 +18,7 @@ def is_baseline(table: pd.DataFrame) -> pd.Series:
 
 def best_baselines(results: Results) -> pd.DataFrame:
     """Return each baseline's best point by the first objective, the cheaper one when equal; one row a model."""
-    points = results.points[is_baseline(results.points)]
+    points = results.candidates[is_baseline(results.candidates)]
     if points.empty:
         return points
     vectors = losses(points, results.objectives)

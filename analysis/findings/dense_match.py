@@ -35,7 +35,7 @@ class DenseMatches:
 
 def dense_matches(summary: Summary) -> DenseMatches | None:
     """Compare conditional points with dense ones; None without both, or without a cost beside a metric."""
-    objectives, points = summary.results.objectives, summary.results.points
+    objectives, points = summary.results.objectives, summary.results.candidates
     metric = next((objective for objective in objectives if not objective.is_cost), None)
     cost = next((objective for objective in objectives if objective.is_cost), None)
     if metric is None or cost is None or "model.name" not in points:

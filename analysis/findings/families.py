@@ -79,8 +79,10 @@ def _counted(owned: list[Stretch]) -> str:
 
 def _absent(name: str, summary: Summary, cost: Objective, metric: Objective) -> str:
     """Return the best value of a family that has no point on the front, and the front's value at that cost."""
-    points = summary.results.points
+    points = summary.results.candidates
     own = points[family(points) == name]
+    if own.empty:
+        return f"No point of the front belongs to {name}: every point of it breaks a constraint."
     best = _best(own, metric)
     reached = f"{shown(metric.metric, best[metric.metric])} at {shown(cost.metric, best[cost.metric])}"
     rival = _best(summary.front[summary.front[cost.metric] <= best[cost.metric]], metric)

@@ -16,7 +16,7 @@ MARGIN = 0.06
 def dense_front(summary: Summary) -> pd.DataFrame:
     """Return the rows of points.csv on the front of the dense baselines alone, ordered by cost."""
     results = summary.results
-    dense = results.points[is_baseline(results.points)]
+    dense = results.candidates[is_baseline(results.candidates)]
     if dense.empty:
         return dense
     costs = [index for index, objective in enumerate(results.objectives) if objective.is_cost]

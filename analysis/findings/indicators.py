@@ -48,7 +48,7 @@ def group_studies(results: Sequence[Results]) -> list[Group]:
                 f"{one.folder}: its objectives ({_words(found)}) differ from those of {results[0].folder} "
                 f"({_words(wanted)}): their fronts cannot be compared"
             )
-        vectors = losses(one.points, one.objectives)
+        vectors = losses(one.candidates, one.objectives)
         fronts.setdefault(one.name, []).append(vectors[is_on_front(vectors)])
     return [Group(name, tuple(repeats)) for name, repeats in fronts.items()]
 
@@ -83,7 +83,7 @@ def _words(objectives: Sequence[tuple[str, str, str]]) -> str:
 
 def joint_reference(results: Sequence[Results]) -> NDArray[np.float64]:
     """Return one reference point (M,) for all: in each objective the worst of those the studies use."""
-    return np.max([reference_losses(losses(r.points, r.objectives), r.objectives) for r in results], axis=0)
+    return np.max([reference_losses(losses(r.candidates, r.objectives), r.objectives) for r in results], axis=0)
 
 
 def compare_groups(groups: Sequence[Group], reference: ArrayLike) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def choose(summary: Summary, pick: str, latency_ms: Measure | None = None) -> pd
     if pick in ("knee", "best"):
         row = summary.knee_row if pick == "knee" else summary.best_row
         if row is None:
-            raise InputError(f"{summary.results.folder}: no finished trial to export yet")
+            raise InputError(f"{summary.results.folder}: nothing to export: {summary.why_no_front}")
         return row
     if equals and kind == "budget":
         return within(summary.results, "flops", _number(pick, text))
@@ -84,7 +84,7 @@ def within(results: Results, key: str, limit: float) -> pd.Series:
     Raises:
         InputError: no such objective, or no point that meets the limit.
     """
-    named, points = _limits(results), results.points
+    named, points = _limits(results), results.candidates
     if key not in named and not (key == "flops" and key in points):
         raise InputError(f"pick: '{key}' is no objective of this study (valid: {choices(named)})")
     objective = named.get(key) or Objective(metric=key, goal="minimize")
@@ -94,7 +94,8 @@ def within(results: Results, key: str, limit: float) -> pd.Series:
         best = "cheapest" if objective.is_cost else "best"
         reached = sign * (sign * points[column]).min()
         there = "" if points.empty else f"; the {best} point has {reached:.6g}"
-        raise InputError(f"{results.folder}: no point has {key} {'>=' if sign < 0 else '<='} {limit:.6g}{there}")
+        what = "allowed point" if len(points) < len(results.points) else "point"
+        raise InputError(f"{results.folder}: no {what} has {key} {'>=' if sign < 0 else '<='} {limit:.6g}{there}")
     others = [one for one in results.objectives if one.metric != column]
     order = pd.DataFrame(losses(fits, [*others, objective])).sort_values([*range(len(others) + 1)], kind="stable")
     return fits.iloc[order.index[0]]

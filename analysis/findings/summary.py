@@ -41,9 +41,16 @@ class Summary:
         if declares_scales(self.results.study) or not any(objective.in_logs for objective in objectives):
             return words
         plain = tuple(objective.model_copy(update={"scale": "linear"}) for objective in objectives)
-        vectors = losses(self.results.points[self.results.allowed], plain)
+        vectors = losses(self.results.candidates, plain)
         former = hypervolume(vectors, reference_losses(vectors, plain))
         return f"{words}; {former:.6g} on a linear scale, as earlier reports of this folder have it"
+
+    @property
+    def why_no_front(self) -> str:
+        """Why the front is empty: no point has been measured, or every one breaks a constraint."""
+        if self.results.points.empty:
+            return "no trial has finished with every objective measured"
+        return f"every point breaks a constraint ({', '.join(map(str, self.results.study['constraints']))})"
 
     @property
     def states(self) -> dict[str, int]:
@@ -66,7 +73,7 @@ class Summary:
 
 def summarise(results: Results) -> Summary:
     """Compute front, knee, baselines and hypervolume of a results folder."""
-    points = results.points[results.allowed]
+    points = results.candidates
     vectors = losses(points, results.objectives)
     reference = reference_losses(vectors, results.objectives)
     costs = [index for index, objective in enumerate(results.objectives) if objective.is_cost]
@@ -86,7 +93,7 @@ def summarise(results: Results) -> Summary:
 
 def _history(results: Results, vectors: NDArray[np.float64], reference: NDArray[np.float64]) -> pd.DataFrame:
     """Return hypervolume after each trial that has points, in order of trial numbers."""
-    trials = results.points.loc[results.allowed, "trial"].to_numpy(dtype=int)
+    trials = results.candidates["trial"].to_numpy(dtype=int)
     numbers, starts = np.unique(trials, return_index=True)
     batches = np.split(vectors, starts[1:]) if len(numbers) else []
     seconds = results.trials.set_index("number").get("train_seconds", pd.Series(dtype=float))

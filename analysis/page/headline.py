@@ -66,7 +66,8 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
     """
     best, knee = summary.best_row, summary.knee_row
     if best is None or knee is None:
-        return ["No trial has finished with every objective measured: there is no front yet.", progress(summary)]
+        why = summary.why_no_front
+        return [f"{why[:1].upper()}{why[1:]}: there is no front yet.", progress(summary)]
     lines = [*answers]
     match = _as_good_as_full(summary)
     lines += [*_against_dense(summary), *ownership(summary)]
@@ -127,7 +128,7 @@ def verdict(summary: Summary, confirmed: pd.DataFrame | None = None) -> str:
     """Return the study's result in one line: against the best full_compute where there is one, else the best point."""
     best, objectives = summary.best_row, summary.results.objectives
     if best is None:
-        return "no trial has finished with every objective measured"
+        return summary.why_no_front
     match = _as_good_as_full(summary)
     if match is None:
         return f"best {_point(best, objectives)}"
@@ -142,7 +143,7 @@ def verdict(summary: Summary, confirmed: pd.DataFrame | None = None) -> str:
 def chart_label(summary: Summary) -> str:
     """Return a description of the chart for screen readers."""
     if summary.front.empty:
-        return "Chart of all operating points; none has been measured yet."
+        return f"Chart of all operating points without a front: {summary.why_no_front}."
     objectives = summary.results.objectives
     first, last = summary.front.iloc[0], summary.front.iloc[-1]
     return (

@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.read.constraints import allowed, problems_of
 from analysis.read.objectives import measured, objectives_of
 from routing.config.section import dotted
-from routing.constraints import Constraint, first_broken
 from routing.errors import InputError, choices
 from routing.files.links import check_links
 from routing.files.record import read_metrics
@@ -79,11 +79,13 @@ class Results:
 
     @property
     def allowed(self) -> pd.Series:
-        """Which rows of ``points`` keep to the study's constraints; only they can be on the front."""
-        constraints = [Constraint.of(text) for text in self.study.get("constraints") or ()]
-        rows = self.points.to_dict("records") if constraints else []
-        kept = [not first_broken(constraints, {str(k): v for k, v in row.items()}) for row in rows]
-        return pd.Series(kept if constraints else True, index=self.points.index, dtype=bool)
+        """Which rows of ``points`` keep to the study's constraints."""
+        return allowed(self.points, self.study.get("constraints"))
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """The rows of ``points`` that keep to the study's constraints: what is chosen, ranked and compared."""
+        return self.points[self.allowed]
 
     @property
     def kind(self) -> str:
@@ -132,12 +134,8 @@ def read_results(folder: str | Path) -> Results:
     points = points.assign(**{name: pd.to_numeric(points[name], errors="coerce") for name in numeric})
     points = _possible(points, list(numeric), problems)
     environment = _read_json(root / ENVIRONMENT_FILE, problems)
-    found = Results(root, study, environment, objectives, trials, points, problems)
-    broken = int((~found.allowed).sum())
-    if broken:
-        limits = ", ".join(study["constraints"])
-        problems.append(f"{broken} of {len(points)} points break a constraint ({limits}) and are not on the front")
-    return found
+    problems += problems_of(points, study.get("constraints"))
+    return Results(root, study, environment, objectives, trials, points, problems)
 
 
 def default_points(points: pd.DataFrame) -> pd.Series:

@@ -109,7 +109,7 @@ def test_bad_picks(make_results, pick, match):
 
 
 def test_nothing_to_export_yet(make_results):
-    with pytest.raises(InputError, match="no finished trial"):
+    with pytest.raises(InputError, match="nothing to export: no trial has finished"):
         export(make_results(trials=0))
 
 
@@ -163,7 +163,7 @@ def test_nothing_but_impossible_values_has_no_best_point(make_results):
     folder = make_results()
     points = pd.read_csv(folder / "points.csv").assign(val_accuracy=17.0)
     points.to_csv(folder / "points.csv", index=False)
-    with pytest.raises(InputError, match="no finished trial to export yet"):
+    with pytest.raises(InputError, match="nothing to export: no trial has finished"):
         export(folder, ["best"])
 
 

@@ -92,6 +92,10 @@ def test_the_difference_to_the_baseline_is_paired_by_seed(tmp_path: Path) -> Non
     assert baseline is not None
     assert baseline["trial"] == 2
     assert baseline_of(front, objectives) is None
+    checked = pd.DataFrame([*({**other, "violates": None} for other in others), {**dense, "violates": "flops <= 1e5"}])
+    allowed = baseline_of(checked, objectives)
+    assert allowed is not None
+    assert allowed["trial"] == 3
     ours, theirs = [0.90, 0.92, 0.94, 0.96], [0.91, 0.94, 0.95, 0.98]
     points = pd.DataFrame(
         [{"arm": arm, "seed": seed, **common, "flops": flops, "val_accuracy": 0.9, "test_accuracy": values[seed]}

@@ -76,6 +76,7 @@ def test_no_durations(text: Any) -> None:
 def test_constraints() -> None:
     found = Constraint.of("flops <= 1.0e6")
     assert (found.metric, found.sign, found.limit, found.before_training) == ("flops", "<=", 1e6, True)
+    assert [Constraint.of(f"flops < {text}").limit for text in ("5", "5.", ".5", "+5.5e3")] == [5, 5, 0.5, 5500]
     # a cost is compared in decades: 1e7 is one above; 1e5 one below
     assert [found.violation(value) for value in (1e7, 1e6, 1e5)] == pytest.approx([1, 0, -1])
     assert [Constraint.of("val_accuracy > 0.5").holds(value) for value in (0.4, 0.5, 0.6)] == [False, False, True]
@@ -207,6 +208,8 @@ def test_a_schedule_of_blocks_is_one_value_wherever_it_stands() -> None:
             "flops is better the other way: goal: minimize",
         ),
         ({"constraints": ["flops < many"]}, "cannot read 'flops < many'"),
+        ({"constraints": ["flops < 1.2.3"]}, "cannot read 'flops < 1.2.3'; write it as in flops <= 1.0e6"),
+        ({"constraints": ["flops < ."]}, "cannot read 'flops < .'"),
         ({"enqueue": [{"model.router.temperatur": 1}]}, "did you mean 'model.router.temperature'"),
         ({"enqueue": [{"model.router.temperature": 50}]}, "is never 50 in this space"),
         ({"trial_timeout": "later"}, "trial_timeout: a duration is written"),
