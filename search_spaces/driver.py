@@ -29,6 +29,7 @@ from search_spaces.on_ray.session import cluster_address, cluster_concurrency, m
 from search_spaces.on_ray.watch import watched
 from search_spaces.plan import Blueprint, blueprint, trained_epochs
 from search_spaces.progress import SweepProgress
+from search_spaces.search.proposer import Proposer
 from search_spaces.signals import SweepInterrupted, clean_stop, go_on, last_words
 from search_spaces.stopping import Plateau, Stopping
 from search_spaces.study.schema import Study, SweepStudy, constraints_of
@@ -137,7 +138,7 @@ class Driver:
                 self._run_segments(scratch, concurrency, [*lost_features(), *notes, *self._unused_gpus()], starting)
 
     def _run_segments(self, scratch: Path, concurrency: int, notes: list[str], starting: Phase) -> None:
-        """Run segments until no trial is missing, the sampler is exhausted, or the sweep must stop."""
+        """Run segments until no trial is missing, or the sweep must stop; after an exhausted sampler what is queued."""
         # both import Ray Tune, while Ray's processes start
         from search_spaces.on_ray.nodes import Nodes
         from search_spaces.on_ray.requested import Requested
@@ -162,7 +163,7 @@ class Driver:
             progress.say(note)
         with progress:
             count = 0
-            while not stopping.should_stop() and not proposer.exhausted and (left := self._missing()):
+            while not stopping.should_stop() and (left := self._left(proposer)):
                 lost = segments.tune(scratch / f"tune{count}", min(left, _SEGMENT), proposer, rule)
                 count += 1
                 if lost is not None:
@@ -192,6 +193,13 @@ class Driver:
         if self.stopping.finished_by is None:
             return max(total_trials(self.ledger, self.plan) - self._done(), 0)
         return sum(RETRY_OF in trial.user_attrs for trial in self.ledger.trials((TrialState.WAITING,)))
+
+    def _left(self, proposer: Proposer) -> int:
+        """Return how many of the missing trials can run: once the sampler proposes nothing, those that are queued."""
+        missing = self._missing()
+        if not missing or proposer.exhausted is None:
+            return missing
+        return min(missing, len(self.ledger.trials((TrialState.WAITING,))))
 
     def _finishes(self) -> list[Request]:
         return [request for request in requests(self.out) if request.what == FINISH]

@@ -79,17 +79,18 @@ def asked_for(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if REQUEST in trial.user_attrs]
 
 
-def enqueue_asked(ledger: Ledger, space: Space, request: Request) -> str:
-    """Queue the setting of a request, unless a killed driver has done so; return a line."""
+def enqueue_asked(ledger: Ledger, space: Space, request: Request) -> tuple[str, bool]:
+    """Queue the setting of a request, unless a killed driver has done so; return a line and whether it queued."""
     words = ", ".join(f"{key} = {value}" for key, value in request.setting.items())
     if not fits(space, request.setting, whole=False):
         take(request)
-        return f"{request.who} asked for {words}, which is not in the space: left out"
-    if all(trial.user_attrs[REQUEST] != request.path.name for trial in asked_for(ledger.trials())):
+        return f"{request.who} asked for {words}, which is not in the space: left out", False
+    is_new = all(trial.user_attrs[REQUEST] != request.path.name for trial in asked_for(ledger.trials()))
+    if is_new:
         asked = {ASKED_BY: f"enqueued while running by {request.who}", REQUEST: request.path.name}
         ledger.enqueue(request.setting, {**asked, ENQUEUED: f"{REQUEST} {request.path.name}"})
     take(request)
-    return f"{request.who} enqueued {words}"
+    return f"{request.who} enqueued {words}", is_new
 
 
 def stopped_by(request: Request) -> dict[str, str]:
@@ -102,7 +103,7 @@ def settle_requests(ledger: Ledger, out: Path, space: Space) -> list[str]:
     lines = []
     for request in requests(out):
         if request.what == ENQUEUE:
-            lines.append(enqueue_asked(ledger, space, request))
+            lines.append(enqueue_asked(ledger, space, request)[0])
         elif request.what == STOP:
             queued = _queued_again(ledger, request.trial)
             for trial in queued:

@@ -60,6 +60,8 @@ class Asker:
         self._claimed: set[int] = set()
         self._condition = threading.Condition()
         self._closed = False
+        self._is_dry = False
+        """Whether no row waited and the sampler had nothing left when last asked; ``again`` ends it."""
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._work, daemon=True, name="asker")
         self._thread.start()
@@ -84,6 +86,7 @@ class Asker:
         with self._condition:
             if self._left > 0 and not self._closed:
                 self._left += 1
+                self._is_dry = False
                 self._condition.notify_all()
 
     def is_over(self) -> bool:
@@ -103,7 +106,7 @@ class Asker:
         self._thread.join(_END_SECONDS)
 
     def _over(self) -> bool:
-        return self._closed or self._left <= 0 or (self._proposer.exhausted is not None and not self._ready)
+        return self._closed or self._left <= 0 or (self._is_dry and not self._ready)
 
     def _work(self) -> None:
         try:
@@ -114,9 +117,8 @@ class Asker:
                     self._asking_seconds = time.monotonic() - started
                     if ready is not None:
                         self._ready.append(ready)
+                    self._is_dry = ready is None
                     self._condition.notify_all()
-                if ready is None:
-                    return
         except _Closed:
             return
         except BaseException as error:
@@ -127,9 +129,12 @@ class Asker:
     def _wait_for_demand(self) -> bool:
         """Wait until another proposal is wanted; return False when none ever will be."""
         with self._condition:
-            while not self._closed and self._left > 0 and len(self._ready) >= min(self._ahead, self._left):
+            while not self._closed and self._left > 0 and self._has_enough():
                 self._condition.wait()
             return not self._closed and self._left > 0
+
+    def _has_enough(self) -> bool:
+        return self._is_dry or len(self._ready) >= min(self._ahead, self._left)
 
     def _ask(self) -> Ready | None:
         queued = sorted(self._ledger.trials((TrialState.WAITING,)), key=_is_first_time)

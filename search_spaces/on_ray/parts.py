@@ -39,7 +39,9 @@ class StudyScheduler(FIFOScheduler):
         live = self.search.live.get(trial.trial_id)
         if live is None or result.get("done"):
             return TrialScheduler.CONTINUE
-        if live.is_further(result) and trial.trial_id not in self.search.errors:
+        # a row under way when its worker was killed on purpose gives it no further attempt
+        killed = trial.trial_id in self.search.errors or trial.trial_id in self.search.asked_stops
+        if live.is_further(result) and not killed:
             trial.max_failures = trial.num_failures + WORKER_LOSSES
         verdict = self.rule.judge(live.number, result, live.config.num_epochs, live.expected_flops)
         if verdict is None or verdict.goes_on or live.to_the_end:

@@ -39,9 +39,11 @@ class Requested:
         self._next = now + _LOOKS_EVERY
         for request in requests(self.out):
             if request.what == ENQUEUE:
-                self.say(enqueue_asked(self.ledger, search.proposer.space, request))
-                self.more()
-                search.one_more()
+                line, is_queued = enqueue_asked(self.ledger, search.proposer.space, request)
+                self.say(line)
+                if is_queued:
+                    self.more()
+                    search.one_more()
             elif request.what == STOP:
                 self._stop(request, search, trials)
             elif request.what == FINISH and self.stopping.finished_by is None:

@@ -99,7 +99,7 @@ class Proposer:
         self.memory.tell(handle, state, values, curve, violations)
 
     def propose(self, accept: Accept, fixed: dict[str, Any] | None = None, number: int = 0) -> Proposal | None:
-        """Return the next setting, or None when there is nothing left (``exhausted`` says why).
+        """Return the next setting, or None when there is nothing left (``exhausted`` says why) and none is given.
 
         Args:
             accept: returns why a setting may not run, or None. Refused ones are drawn again, untrained.
@@ -109,12 +109,12 @@ class Proposer:
         Raises:
             InputError: the sampler drew a setting outside the space.
         """
-        if self.exhausted is not None:
-            return None
         if fixed is not None:
             values, handle = self.memory.ask(RandomSampler(seed=self._seed(number, _MAX_ATTEMPTS)), fixed)
             self.memory.see(values)
             return Proposal(values, None, handle, accept(values))
+        if self.exhausted is not None:
+            return None
         if self._settings is not None:
             return self._propose_from(self._settings, accept)
         index, reason = self.next_index, None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -16,7 +18,10 @@ import search_spaces
 from routing.errors import InputError
 from search_spaces.ledger.folder import write_study
 from search_spaces.ledger.ledger import Ledger
-from search_spaces.ledger.requests import requests
+from search_spaces.ledger.requests import ENQUEUE, ask, requests, settle_requests
+from search_spaces.on_ray.requested import Requested
+from search_spaces.plan import blueprint
+from search_spaces.stopping import Stopping
 from search_spaces.study.load import parse_study
 
 KEY = "model.router.threshold_init"
@@ -93,9 +98,19 @@ def test_requests_of_a_strange_folder_are_data(tmp_path: Path) -> None:
     (folder / "9.json").write_text('{"what": "enqueue", "who": "x\\u001b[31m@\\ny", "setting": {"' + KEY + '": 99.0}}')
     study = parse_study(sweep_values())
     ledger = Ledger(str(tmp_path / "ledger.journal"), study.name, study.objectives)
-    from search_spaces.ledger.requests import settle_requests
-    from search_spaces.plan import blueprint
-
+    said, more = list[str](), list[str]()
+    proposer = SimpleNamespace(space=blueprint(study).space)
+    search: Any = SimpleNamespace(proposer=proposer, one_more=lambda: more.append("a worker"))
+    shutil.copytree(folder, tmp_path / "running" / "requests")
+    running = Requested(tmp_path / "running", ledger, Stopping(None), said.append, lambda: more.append("a trial"))
+    running.look(search, [])
     lines = settle_requests(ledger, tmp_path, blueprint(study).space)
+    assert said == lines
+    assert more == []  # a refused setting is no further trial
     assert lines == [f"x[31m@y asked for {KEY} = 99.0, which is not in the space: left out"]
     assert ledger.trials() == []
+    ask(tmp_path / "running", ENQUEUE, setting={KEY: 1.5})
+    running._next = 0.0
+    running.look(search, [])
+    assert more == ["a trial", "a worker"]
+    assert [trial.state.name for trial in ledger.trials()] == ["WAITING"]

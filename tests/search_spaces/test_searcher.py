@@ -21,10 +21,11 @@ from search_spaces.ledger.ledger import PROPOSAL, Ledger
 from search_spaces.ledger.resume import enqueue_missing, replayed
 from search_spaces.on_ray.asking import Asker, enough_ahead
 from search_spaces.on_ray.nodes import Nodes
-from search_spaces.on_ray.parts import StopNow, StudyCallback
+from search_spaces.on_ray.parts import WORKER_LOSSES, StopNow, StudyCallback, StudyScheduler
 from search_spaces.on_ray.searcher import LedgerSearch
 from search_spaces.plan import blueprint, run_of
 from search_spaces.search.proposer import Proposer
+from search_spaces.search.rules import rule_of
 from search_spaces.stopping import Stopping
 from search_spaces.study.load import parse_study
 from search_spaces.study.schema import ResourcesSection
@@ -129,6 +130,42 @@ def test_what_was_asked_ahead_of_a_lost_worker_is_asked_again(driver: Driver, se
     assert after.exhausted is None
     assert again is not None
     assert (again.index, again.values) == (ahead.index, ahead.values)
+
+
+def test_what_is_queued_runs_after_the_sampler_has_nothing_left(driver: Driver) -> None:
+    """Settings of people, lost trials and retried ones: the first that waits, and one that comes while others run."""
+    key = "model.router.threshold_init"
+    proposer = Proposer(driver.plan.space, STUDY.objectives, driver.plan.sampler)
+    proposer.exhausted = "nothing is gained"
+    driver.ledger.enqueue({key: 1.5})
+    asker = Asker(driver.ledger, proposer, partial(run_of, STUDY, driver.plan), limit=9, ahead=2)
+
+    def taken() -> Any:
+        while (ready := asker.take(wait=True)) is None and not asker.is_over():
+            pass
+        return None if ready is None else ready.proposal.values[key]
+
+    assert [taken(), taken()] == [1.5, None]
+    driver.ledger.enqueue({key: -1.5})
+    asker.again()
+    assert [taken(), taken()] == [-1.5, None]
+    assert driver._left(proposer) == 2  # both still wait: nothing has started them here
+    asker.end()
+    assert not asker._thread.is_alive()
+
+
+def test_a_row_under_way_does_not_bring_a_stopped_trial_back(search: LedgerSearch) -> None:
+    while not search.suggest("a"):
+        pass
+    scheduler = StudyScheduler(rule_of(STUDY.scheduler, STUDY.objectives), search)
+    trial: Any = SimpleNamespace(trial_id="a", num_failures=0, max_failures=0)
+    row = {"epoch": 1, "val_accuracy": 0.5, "flops": 1e6}
+    search.asked_stops["a"] = {"reason": "stopped by a person"}
+    scheduler.on_trial_result(None, trial, row)
+    assert trial.max_failures == 0
+    search.asked_stops.clear()
+    scheduler.on_trial_result(None, trial, row)
+    assert trial.max_failures == WORKER_LOSSES
 
 
 def test_the_end_of_a_trial_that_cannot_be_written_stops_the_sweep(

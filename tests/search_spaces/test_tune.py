@@ -20,7 +20,7 @@ from small_studies import ablation_values, sweep_values
 from routing.errors import InputError, RoutingError
 from routing.files.results_folder import LOCK_FILE
 from routing.files.yaml_io import dump
-from search_spaces import sweep
+from search_spaces import enqueue, sweep
 from search_spaces.ledger.ledger import Ledger
 from search_spaces.on_ray.session import machine_cpus
 from search_spaces.study.load import parse_study
@@ -373,4 +373,8 @@ def test_a_sweep_that_gains_nothing_ends_and_points_beyond_a_limit_are_named(
     broken = points["val_accuracy"] < 0.3
     assert set(points.loc[broken, "violates"]) == {"val_accuracy >= 0.3"}
     assert points.loc[~broken, "violates"].isna().all()
-    assert len(table(sweep(parse_study(values), out, run="fake_runs:trivial", concurrency=1, resume=True))) == len(rows)
+    enqueue(out, ["model.router.threshold_init=1.75"])  # what a person asks for is run all the same
+    again = table(sweep(parse_study(values), out, run="fake_runs:trivial", concurrency=1, resume=True))
+    assert len(again) == len(rows) + 1
+    assert again["state"].iloc[-1] == "COMPLETE"
+    assert again["model.router.threshold_init"].iloc[-1] == 1.75
