@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from analysis.report import Analysis, analyze
+from routing.files.activity import is_under_way
 from routing.files.results_folder import HISTORY_FILE, POINTS_FILE, RUNNING, TRIALS_FILE, TRIALS_FOLDER, WAITING
-
-QUIET_LOOKS = 2
-"""Looks without a running or waiting trial after which a study has ended: between two trials there may be none."""
 
 
 def watch(
-    results: Sequence[Path], every: int, say: Callable[[str], None], log: Callable[[Path], object] | None = None
+    results: Sequence[Path],
+    every: int,
+    say: Callable[[str], None],
+    log: Callable[[Path], object] | None = None,
+    out: Path | None = None,
 ) -> None:
-    """Write the reports of running studies, again whenever something has changed, until no trial runs or waits.
+    """Write the reports of running studies, again whenever something has changed, until every driver has ended.
+
+    A driver on another machine counts as ended when no trial runs or waits, or nothing has changed for two minutes.
 
     Meanwhile only the quick figures are drawn. The last page, which no longer loads itself, is up to the caller.
 
@@ -24,27 +29,28 @@ def watch(
         every: seconds between two looks, and between two loads of the page.
         log: is given each folder after its report was written, to tell other programs.
         say: is told of each report how far the study is.
+        out: as of ``analyze``.
 
     Raises:
         InputError: as ``analyze``.
     """
-    before, quiet = "", 0
-    while quiet < QUIET_LOOKS:
+    before: str | None = None
+    while True:
         now = _state(results)
         if now != before:
-            found = analyze(results, refresh=every)
+            found = analyze(results, refresh=every, out=out)
             before = now
             for one in (found, *found.others):
                 if log is not None:
                     log(one.folder)
                 say(f"{time.strftime('%H:%M:%S')}  {one.progress}  {one.verdict}; report: {one.report}")
-        is_running = any(_goes_on(one) for one in (found, *found.others))
-        quiet = 0 if is_running else quiet + 1
-        time.sleep(every if is_running else min(every, 1))
+        if not any(is_under_way(one.folder, partial(_has_unfinished, one)) for one in (found, *found.others)):
+            return
+        time.sleep(every)
 
 
-def _goes_on(found: Analysis) -> bool:
-    return bool({RUNNING, WAITING} & {state for state, count in found.states.items() if count})
+def _has_unfinished(found: Analysis) -> bool:
+    return any(found.states.get(state) for state in (RUNNING, WAITING))
 
 
 def _state(results: Sequence[Path]) -> str:

@@ -42,11 +42,6 @@ class Constraint:
             raise ValueError(f"constraints: no {name} can be {float(number):g}; {why}")
         return cls(text, name, sign, float(number))
 
-    @property
-    def before_training(self) -> bool:
-        """Whether its expected value follows from the configuration."""
-        return quantity(self.metric).before_training
-
     def violation(self, value: float) -> float:
         """Return by how much it is broken, on the scale of its quantity; at most 0 where it holds."""
         scale = self._log if quantity(self.metric).scale == "log" else float

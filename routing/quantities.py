@@ -46,7 +46,6 @@ class Quantity:
         is_count: shown with three digits and a prefix: 1.40 M.
         is_share_of_images: a mean of zeros and ones over the images of a split, so that its error is binomial.
         can_be_objective: known for every operating point, so that a study may optimise it.
-        before_training: its expected value follows from the configuration, so that it can be a constraint.
         tasks: those it is defined for; empty: every task.
         on_request: reported only where ``evaluation.metrics`` names it.
     """
@@ -66,7 +65,6 @@ class Quantity:
     is_count: bool = False
     is_share_of_images: bool = False
     can_be_objective: bool = False
-    before_training: bool = False
     tasks: tuple[str, ...] = ()
     on_request: bool = False
 
@@ -142,11 +140,11 @@ _OURS = (
           on_request=True, **SHARE),
     _task("balanced_accuracy", "maximize", "classification", on_request=True, **SHARE),
     _task("calibration_error", "minimize", "classification", on_request=True, **SHARE),
-    _cost("flops", label="compute", heading="multiply-adds", before_training=True, **_FLOPS),
+    _cost("flops", label="compute", heading="multiply-adds", **_FLOPS),
     _cost("flops_p5", label="compute, 5th percentile", heading="multiply-adds p5", **_FLOPS),
     _cost("flops_p95", label="compute, 95th percentile", heading="multiply-adds p95", **_FLOPS),
     _cost("flops_dense", label="compute of the dense model", heading="multiply-adds dense", **_FLOPS, **_AFTERWARDS),
-    _cost("params", label="parameters", before_training=True, is_count=True),
+    _cost("params", label="parameters", is_count=True),
     _cost("ms_per_image", label="inference time", unit="ms per image", heading="ms/image", **_AFTERWARDS),
     _cost("routing_ratio", scale="linear", **_RATIO),  # 0 where nothing is routed
     _cost("train_seconds", label="training", unit="s", heading="training, s"),

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from routing.errors import InputError, choices, nearest
+from routing.files.activity import is_driven, is_under_way
 from routing.files.links import check_links
-from routing.files.results_folder import LEDGER_FILE, LOCK_FILE, RUNNING, STUDY_FILE, TRIALS_FILE, is_results_folder
+from routing.files.results_folder import LEDGER_FILE, RUNNING, STUDY_FILE, TRIALS_FILE, is_results_folder
 from routing.files.yaml_io import parse_scalar
 from search_spaces.ledger.folder import dump_study
 from search_spaces.ledger.ledger import read_trials
@@ -44,6 +43,8 @@ def enqueue(results: Folder, words: Sequence[str]) -> str:
             raise InputError(
                 f"enqueue: '{word}'{nearest(key, study.space)} (valid: KEY=VALUE of {choices(study.space)})"
             )
+        if key in setting:
+            raise InputError(f"enqueue: '{key}' is given twice")
         setting[key] = parse_scalar(value, key)
     checked = parse_study({**dump_study(study), "enqueue": [setting]}, str(out))
     assert isinstance(checked, SweepStudy)
@@ -69,9 +70,11 @@ def finish(results: Folder) -> str:
     """Ask a sweep to start no more trials and to end with those that run; return a line that says when.
 
     Raises:
-        InputError: no sweep there.
+        InputError: no sweep there, or it does not run: the request would end the next --resume at its start.
     """
     out = _folder(results)
+    if not is_under_way(out, lambda: bool(_running(out))):
+        raise InputError(f"{out}: no sweep runs there now, so there is nothing to finish")
     ask(out, FINISH)
     return f"asked: the sweep ends with the trials that run now{_when(out)}"
 
@@ -98,11 +101,6 @@ def _running(out: Path) -> list[int]:
 
 def _when(out: Path) -> str:
     """Return when a request is met: within seconds where a driver holds the lock of the folder."""
-    path = out / LOCK_FILE
-    if path.exists():
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
-            return " (within seconds)"
-    return " (no sweep runs there now: when it goes on with --resume)"
+    if is_driven(out):
+        return " (within seconds)"
+    return " (no driver is seen on this machine: when one elsewhere looks, or when the sweep goes on with --resume)"

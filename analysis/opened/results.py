@@ -21,15 +21,11 @@ from analysis.read.configs import naming_keys
 from analysis.read.results import read_results
 from analysis.words.words import shown
 from routing.errors import InputError
-from routing.files.activity import is_driven, last_change
+from routing.files.activity import is_under_way
 from routing.files.results_folder import RUNNING, WAITING
 
 if TYPE_CHECKING:
     from routing.saved import SavedRun
-
-
-_QUIET_SECONDS = 120
-"""After this long without a change, a sweep whose driver is not seen has ended."""
 
 
 class StudyResults(FigureMethods):
@@ -161,17 +157,15 @@ class StudyResults(FigureMethods):
         show = in_place()
         started = time.monotonic()
         while True:
-            under_way = self._is_under_way()  # asked before the folder is read: the last look shows the end
+            # asked before the folder is read: the last look shows the end
+            under_way = is_under_way(self.folder, self._has_unfinished)
             show(self.refresh())
             if not under_way or (timeout is not None and time.monotonic() - started >= timeout):
                 return self
             time.sleep(every)
 
-    def _is_under_way(self) -> bool:
-        if is_driven(self.folder):
-            return True
-        unfinished = self.refresh().trials["state"].isin((RUNNING, WAITING)).any()
-        return bool(unfinished) and time.time() - last_change(self.folder) < _QUIET_SECONDS
+    def _has_unfinished(self) -> bool:
+        return bool(self.refresh().trials["state"].isin((RUNNING, WAITING)).any())
 
     def words(self) -> str:
         """Return the state in one line."""

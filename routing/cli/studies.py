@@ -122,7 +122,7 @@ def analyze(
             from analysis.exports.mlflow_log import log_to_mlflow
 
             log = partial(log_to_mlflow, uri=mlflow_uri)
-        watch_results(results, every, say, log)
+        watch_results(results, every, say, log, out)
     found = _analyze(results, formats=formats, width=column, out=out)
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from routing.files.results_folder import LEDGER_FILE, LOCK_FILE, POINTS_FILE, TRIALS_FILE
 
 _LOCKS = Path("/proc/locks")
+_QUIET_SECONDS = 120
+"""After this long without a change, a sweep whose driver is not seen has ended."""
 
 
 def is_driven(folder: Path) -> bool:
@@ -27,3 +31,14 @@ def last_change(folder: Path) -> float:
     """Return when ledger or tables of a results folder were last written, in seconds since 1970; 0 without any."""
     files = [folder / name for name in (LEDGER_FILE, TRIALS_FILE, POINTS_FILE)]
     return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def is_under_way(folder: Path, has_unfinished: Callable[[], bool]) -> bool:
+    """Return whether a sweep goes on: its driver is seen, or trials are unfinished and it changed just now.
+
+    Args:
+        has_unfinished: whether a trial of the folder runs or waits; asked only where no driver is seen.
+    """
+    if is_driven(folder):
+        return True
+    return has_unfinished() and time.time() - last_change(folder) < _QUIET_SECONDS

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,8 +226,17 @@ RIVALS: dict[str, Callable[[Task, int, int], Searcher]] = {
     "BoTorch qLogNEHVI": Botorch,
 }
 """Searches of other libraries; SMAC3 and BoTorch are extras for development."""
+_NEEDS = {"SMAC3 ParEGO": "smac", "BoTorch qLogNEHVI": "botorch"}
+"""Packages that are no dependencies of this one."""
 
 
 def searcher_of(name: str, task: Task, seed: int, trials: int) -> Searcher:
     """Return one of our samplers, by its name in a study, or one of ``RIVALS``."""
     return Ours(name, task, seed, trials) if name in SAMPLERS else RIVALS[name](task, seed, trials)
+
+
+def installed(names: Sequence[str]) -> tuple[list[str], str]:
+    """Return the searches whose library is installed, and a line on the others, empty where there is none."""
+    missing = {name: _NEEDS[name] for name in names if name in _NEEDS and find_spec(_NEEDS[name]) is None}
+    others = ", ".join(f"{name} (pip install {module})" for name, module in missing.items())
+    return [name for name in names if name not in missing], f"left out, not installed: {others}" if missing else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -19,8 +20,9 @@ import numpy as np
 
 from routing.bench.tables import BenchTable, markdown
 from routing.objectives import scales_in_words, volume_of
-from search_spaces.bench.searchers import RIVALS, searcher_of
+from search_spaces.bench.searchers import RIVALS, installed, searcher_of
 from search_spaces.bench.tasks import TASKS, Task
+from search_spaces.study.registry import SAMPLERS
 
 OURS = ("auto", "tpe", "random")
 BUDGETS = (20, 40, 80, 150)
@@ -137,7 +139,10 @@ def read_pieces(path: Path) -> list[Piece]:
 
 
 def add_missing(path: Path, tasks: Sequence[str], searchers: Sequence[str], seeds: int, trials: int) -> None:
-    """Run the searches that a file does not hold, seed by seed, and add a line for each."""
+    """Run the searches that a file does not hold, seed by seed, and add a line for each; say which cannot run."""
+    searchers, left_out = installed(searchers)
+    if left_out:
+        print(left_out, file=sys.stderr)
     held = {(p["task"], p["searcher"], p["seed"]) for p in read_pieces(path)}
     made = {name: TASKS[name]() for name in tasks}
     for seed in range(seeds):
@@ -155,7 +160,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--tasks", nargs="*", default=[*TASKS], choices=[*TASKS])
-    parser.add_argument("--searchers", nargs="*", default=[*OURS, *RIVALS])
+    parser.add_argument("--searchers", nargs="*", default=[*OURS, *RIVALS], choices=[*SAMPLERS, *RIVALS])
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--trials", type=int, default=BUDGETS[-1])
     given = parser.parse_args(words)

@@ -16,7 +16,7 @@ from small_studies import ablation_values, sweep_values
 
 import search_spaces
 from routing.errors import InputError
-from search_spaces.ledger.folder import write_study
+from search_spaces.ledger.folder import locked, write_study
 from search_spaces.ledger.ledger import Ledger
 from search_spaces.ledger.requests import ENQUEUE, ask, requests, settle_requests
 from search_spaces.on_ray.requested import Requested
@@ -77,12 +77,17 @@ def test_what_cannot_be_is_refused_before_it_is_asked(tmp_path: Path) -> None:
     for words, message in [
         (["model.router.threshold=1"], "did you mean 'model.router.threshold_init'"),
         ([f"{KEY}"], "valid: KEY=VALUE of"),
+        ([f"{KEY}=1.0", f"{KEY}=1.5"], f"'{KEY}' is given twice"),
         ([f"{KEY}=7.0"], "is never 7.0 in this space"),
         ([f"{KEY}=word"], "word"),
     ]:
         with pytest.raises(InputError, match=message):
             search_spaces.enqueue(tmp_path, words)
-    assert requests(tmp_path) == []
+    with pytest.raises(InputError, match="no sweep runs there now, so there is nothing to finish"):
+        search_spaces.finish(tmp_path)
+    assert requests(tmp_path) == []  # the next --resume runs what is missing
+    with locked(tmp_path):
+        assert "(within seconds)" in search_spaces.finish(tmp_path)
     write_study(tmp_path, parse_study(ablation_values()))
     with pytest.raises(InputError, match="an ablation runs what it declares"):
         search_spaces.enqueue(tmp_path, ["seed=1"])

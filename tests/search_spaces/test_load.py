@@ -75,7 +75,7 @@ def test_no_durations(text: Any) -> None:
 
 def test_constraints() -> None:
     found = Constraint.of("flops <= 1.0e6")
-    assert (found.metric, found.sign, found.limit, found.before_training) == ("flops", "<=", 1e6, True)
+    assert (found.metric, found.sign, found.limit) == ("flops", "<=", 1e6)
     assert [Constraint.of(f"flops < {text}").limit for text in ("5", "5.", ".5", "+5.5e3")] == [5, 5, 0.5, 5500]
     # a cost is compared in decades: 1e7 is one above; 1e5 one below
     assert [found.violation(value) for value in (1e7, 1e6, 1e5)] == pytest.approx([1, 0, -1])

@@ -9,7 +9,7 @@ import pytest
 
 from routing.objectives import volume_of
 from search_spaces.bench.searchers import RIVALS, searcher_of
-from search_spaces.bench.searching import BUDGETS, add_missing, read_pieces, search, tables
+from search_spaces.bench.searching import BUDGETS, add_missing, main, read_pieces, search, tables
 from search_spaces.bench.tasks import conditional, zdt
 
 
@@ -61,6 +61,19 @@ def test_searches_are_added_once_and_counted(tmp_path: Path) -> None:
     assert read_pieces(path) == pieces
     again = search("random", zdt("zdt1"), 0, 20)
     assert again["volumes"] == pieces[0]["volumes"]
+
+
+def test_a_search_that_is_not_there_is_left_out_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pieces.jsonl"
+    monkeypatch.setattr("search_spaces.bench.searchers.find_spec", lambda name: None)
+    main([str(path), "--tasks", "zdt1", "--searchers", "SMAC3 ParEGO", "random", "--seeds", "1", "--trials", "20"])
+    assert capsys.readouterr().err == "left out, not installed: SMAC3 ParEGO (pip install smac)\n"
+    assert [piece["searcher"] for piece in read_pieces(path)] == ["random"]
+    with pytest.raises(SystemExit, match="2"):
+        main([str(path), "--searchers", "Nonsense"])
+    assert "invalid choice: 'Nonsense'" in capsys.readouterr().err
 
 
 def test_the_table_marks_what_the_best_does_not_surely_beat() -> None:
