@@ -47,7 +47,7 @@ def page_data(summary: Summary, confirmed: pd.DataFrame | None = None) -> dict[s
     row_of = {number: row for row, number in enumerate(results.trials["number"])}
     front = set(summary.front.index)
     return {
-        **chart_data(points, results.objectives, names),
+        **chart_data(points, results.objectives, names, results.allowed[points.index]),
         "trial_of": [row_of.get(number, -1) for number in points["trial"]],
         "front": [bool(index in front) for index in points.index],
         "knee": [bool(index == summary.knee) for index in points.index],
@@ -59,11 +59,14 @@ def page_data(summary: Summary, confirmed: pd.DataFrame | None = None) -> dict[s
     }
 
 
-def chart_data(points: pd.DataFrame, objectives: Sequence[Objective], names: pd.Series) -> dict[str, Any]:
+def chart_data(
+    points: pd.DataFrame, objectives: Sequence[Objective], names: pd.Series, allowed: pd.Series
+) -> dict[str, Any]:
     """Return the axes, the points and their series of a chart.
 
     Args:
         names: of the series of every point, see ``findings.series``.
+        allowed: which points keep to the constraints, so that they can be on a front.
     """
     others = [name for name in map(str, points.columns) if name not in (*NO_AXES, *config_keys(points))]
     axes = [name for name in dict.fromkeys([*ordered(others), *others]) if has_numbers(points[name])]
@@ -86,6 +89,7 @@ def chart_data(points: pd.DataFrame, objectives: Sequence[Objective], names: pd.
             "knob": dictionary(points["knob"]),
             "knob_value": dictionary(points["knob_value"].map(knob_value, na_action="ignore")),
             "is_default": [bool(value) for value in default_points(points)],
+            "allowed": allowed.tolist(),
             "values": {name: numbers(points[name]) for name in axes},
         },
     }

@@ -55,13 +55,14 @@ def comparison_data(results: Sequence[Results], where: Path) -> dict[str, Any]:
         always = one.points.index[:0]
         tables.append(with_latency(few_points(one.points, always, most), one.trials))
     points = pd.concat(tables, ignore_index=True)
+    kept = [one.allowed[own.index] for one, own in zip(results, tables, strict=True)]
     folders = [place for place, own in enumerate(tables) for _ in range(len(own))]
     names = pd.Series([results[place].name for place in folders], index=points.index, dtype=object)
     homes = [_relative(one.folder / TRIALS_FOLDER, where) for one in results]
     numbers = [(place, number) for place, one in enumerate(results) for number in one.trials["number"]]
     row_of = {key: row for row, key in enumerate(numbers)}
     trial_of = [row_of.get(key, -1) for key in zip(folders, points["trial"], strict=True)]
-    chart = chart_data(points, results[0].objectives, names)
+    chart = chart_data(points, results[0].objectives, names, pd.concat(kept))
     return {
         **chart,
         "lines": "series",

@@ -42,13 +42,13 @@ function pointChart(data, hoverText, groupsOf) {
 
   const visible = (index) => !hidden.model.has(groupsOf(index).model) && !hidden.router.has(groupsOf(index).router);
 
-  // Points that no other of these is better than in both, by the first axis from good to bad; none without directions.
+  // Allowed points that no other of these is better than in both, by the first axis from good to bad; none without directions.
   function frontOf(indices, x, y) {
     const better = (name) => ({ minimize: 1, maximize: -1 })[axes.get(name).goal] || 0;
     const signX = better(x), signY = better(y);
     if (!signX || !signY || x === y) return [];
     const loss = (name, sign, i) => sign * points.values[name][i];
-    const measured = indices.filter((i) => points.values[x][i] !== null && points.values[y][i] !== null);
+    const measured = indices.filter((i) => points.allowed[i] && points.values[x][i] !== null && points.values[y][i] !== null);
     measured.sort((a, b) => loss(x, signX, a) - loss(x, signX, b) || loss(y, signY, a) - loss(y, signY, b));
     const front = [];
     let best = Infinity;

@@ -32,6 +32,7 @@ function pointFacts(data, prefix) {
       if (value !== "") lines.push(escaped(axes.get(name).label.split(" (")[0]) + ": " + escaped(value));
     }
     if (knobText(index)) lines.push(escaped(knobText(index)));
+    if (!points.allowed[index]) lines.push("breaks a constraint");
     for (const key of changed.slice(0, 12)) {
       if (keyOf(key, row) !== "") lines.push(escaped(key) + ": " + escaped(keyOf(key, row)));
     }

@@ -16,6 +16,7 @@ from analysis.findings.summary import summarise
 from analysis.read.results import read_results
 from analysis.report import analyze
 from routing.config.run import RunConfig
+from routing.files.yaml_io import dump, load_file
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -185,6 +186,30 @@ def test_the_chart_is_above_the_fold_and_both_fronts_are_those_of_the_tables(bro
         assert name.endswith(f"front ({len(front)})")
         assert x == pytest.approx(front["flops"].tolist(), rel=1e-6)
         assert y == pytest.approx((100 * front["val_accuracy"]).tolist(), rel=1e-6)
+
+
+def test_points_that_break_a_constraint_are_drawn_but_on_no_front_of_the_page(browser, make_results):
+    folders = [make_results(name, trials=7, name=name, unfinished=False) for name in ("bound", "free")]
+    study = load_file(folders[0] / "study.yaml")[0]
+    (folders[0] / "study.yaml").write_text(dump({**study, "constraints": ["val_accuracy >= 0.8", "flops <= 1.0e6"]}))
+    found = analyze(folders)
+    assert found.comparison is not None
+    for page, named in ((found.report, f"front ({len(found.front)})"), (found.comparison.report, "bound")):
+        open_page(browser, page)
+        x = browser.execute_script(
+            "return document.getElementById('chart').data.find(t => t.mode === 'lines' && t.name === arguments[0]).x",
+            named,
+        )
+        assert sorted(x) == pytest.approx(sorted(found.front["flops"]), rel=1e-6)
+        assert errors(browser) == []
+    open_page(browser, found.report)
+    drawn = browser.execute_script(
+        "return document.getElementById('chart').data.filter(t => t.mode === 'markers' && t.name !== 'knee')"
+        ".flatMap(t => t.text)"
+    )
+    points = read_results(folders[0])
+    assert len(drawn) == len(points.points)
+    assert sum("breaks a constraint" in text for text in drawn) == (~points.allowed).sum() > 0
 
 
 def test_two_trials_stand_side_by_side_with_their_differences_and_files(browser, report):

@@ -14,6 +14,8 @@ from analysis.findings.fronts import dense_front
 from analysis.findings.indicators import group_studies, joint_reference
 from analysis.findings.picks import choose
 from analysis.findings.summary import summarise
+from analysis.page.chart_data import page_data
+from analysis.page.comparison_page import comparison_data
 from analysis.page.headline import chart_label, headline, verdict
 from analysis.read.constraints import allowed, problems_of
 from analysis.read.results import Results, read_results
@@ -107,6 +109,15 @@ def test_what_cannot_be_read_is_one_line(constraints: Any, line: str) -> None:
     (problem,) = problems_of(results.points, constraints)
     assert problem.startswith("study.yaml: ")
     assert line in problem
+
+
+def test_the_pages_know_which_points_are_allowed(tmp_path) -> None:
+    bound, free = results_of(["flops <= 8.5e5"]), results_of([])
+    for results in (bound, free):
+        results.points = results.points.assign(knob="none", knob_value=None, is_default=True)
+    kept = [False, True, True, True]
+    assert page_data(summarise(bound))["points"]["allowed"] == kept
+    assert comparison_data([free, bound], tmp_path)["points"]["allowed"] == [True] * 4 + kept
 
 
 def test_a_damaged_list_does_not_stop_a_report(make_results, only_the_front, capsys) -> None:
