@@ -44,7 +44,19 @@ def looks_like(state: Mapping[str, Tensor], model: str, architecture: str, head:
     if share < _ENOUGH:
         return ""
     how = "they are of" if share == 1 else f"{share:.0%} of names and shapes are as in"
-    return f"; {how} {name}" + ("" if library == model else f" (model.name {library})")
+    taker = _taker(library, name)
+    return f"; {how} {name}" + ("" if taker == model else f" (model.name {taker})")
+
+
+def _taker(library: str, name: str) -> str:
+    """Return the model here that takes an architecture: timm's transformers that lose no tokens are ``timm_net``."""
+    if library != "timm_vit":
+        return library
+    from timm.models import model_entrypoint
+
+    from routing.models.vit.timm_hosts import REFUSED
+
+    return "timm_net" if model_entrypoint(name).__module__.rpartition(".")[2] in REFUSED else library
 
 
 def _scored(
@@ -79,7 +91,10 @@ def _candidates(state: Mapping[str, Tensor], library: str, architecture: str) ->
     """Return names worth building, the nearest first."""
     if library.startswith("torchvision"):
         return _of_torchvision(state)[:_MOST]
-    import timm
+    try:
+        import timm
+    except ImportError:
+        return []
 
     names = timm.list_models()
     patches = state.get("patch_embed.proj.weight")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from routing.config.preprocessing import Preprocessing
@@ -54,7 +55,13 @@ def _timm_config(get: Any, architecture: str) -> dict[str, Any]:
 
 
 def torchvision_preprocessing(architecture: str, weights: str | None) -> Preprocessing | None:
-    """Return the transforms of torchvision's weights; those of its default ones for a file, None without weights."""
+    """Return the transforms of torchvision's weights; those of its default ones for a file, None without weights.
+
+    Weights of a run stand for those that it started from, None where that was from scratch.
+    """
+    from routing.models.pretrained import first_weights
+
+    weights = first_weights(weights)
     if weights is None:
         return None
     from torchvision.models import get_model_weights
@@ -76,13 +83,16 @@ def torchvision_preprocessing(architecture: str, weights: str | None) -> Preproc
     return Preprocessing(f"torchvision's {architecture} ({name})", values)
 
 
-def transformers_preprocessing(name: str) -> Preprocessing | None:
-    """Return ``preprocessor_config.json`` of a folder or a name on the Hub as its image processor reads it.
+def transformers_preprocessing(architecture: str, weights: str | None = None) -> Preprocessing | None:
+    """Return ``preprocessor_config.json`` as its image processor reads it; None where there is none.
 
-    None where there is none.
+    Args:
+        architecture: folder or name on the Hub.
+        weights: a folder with a configuration of its own stands for it, also where a run started from that folder.
 
     Raises:
         MissingPackage: transformers is not installed.
+        InputError: the file says what cannot be followed.
     """
     try:
         from transformers.models.auto.image_processing_auto import get_image_processor_config
@@ -90,26 +100,62 @@ def transformers_preprocessing(name: str) -> Preprocessing | None:
         raise MissingPackage(
             "model.name transformers_vit needs transformers: pip install 'routing-sweeps[transformers]'"
         ) from None
+    from routing.models.pretrained import LIBRARY_CONFIG, first_weights
+
+    first = first_weights(weights)
+    name = first if first is not None and (Path(first) / LIBRARY_CONFIG).is_file() else architecture
     try:
         config = get_image_processor_config(name)
     except Exception:  # a hub that does not answer raises anything; building the model reports it
         return None
     if not config:
         return None
+    try:
+        values = _of_processor(config)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the preprocessor_config.json of {name} cannot be followed: {error} (valid: size and crop_size of a "
+            "square, image_mean and image_std as one or three numbers)"
+        ) from None
+    return Preprocessing(f"the preprocessor_config.json of {name}", values, is_renormalised=True)
+
+
+def _of_processor(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an image processor of transformers; what they leave out is as in its ViT's."""
+    if not config.get("do_resize", True):
+        raise ValueError("do_resize false: images of any size do not fit one model")
     size, is_cut = config.get("size", 224), bool(config.get("do_center_crop", False))
-    resized = size if isinstance(size, int) else int(size.get("shortest_edge", size.get("height", 224)))
-    crop = config.get("crop_size", resized) if is_cut else resized
-    side = crop if isinstance(crop, int) else int(crop["height"])
-    keeps_shape = is_cut or (isinstance(size, dict) and "shortest_edge" in size)
-    values = {
+    keeps_shape = isinstance(size, Mapping) and "shortest_edge" in size
+    resized = int(size["shortest_edge"]) if keeps_shape else _side(size)
+    side = _side(config.get("crop_size", resized)) if is_cut else resized
+    if not 0 < side <= resized:
+        raise ValueError(f"crop_size {side} of size {resized}")
+    mean, std = (_three(config.get(key, 0.5)) for key in ("image_mean", "image_std"))
+    if not config.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    scale = 255 * float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 255.0
+    mean, std = (tuple(value / scale for value in values) for values in (mean, std))  # of pixels from 0 to 1
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 10 for value in std):
+        raise ValueError(f"image_mean {list(mean)} and image_std {list(std)} of pixels from 0 to 1")
+    return {
         "input_size": side,
-        "resize": "shortest" if keeps_shape else "stretch",
+        "resize": "shortest" if is_cut or keeps_shape else "stretch",
         "crop_pct": _share(side, resized),
         "interpolation": _PIL_FILTERS.get(config.get("resample", 2), "bilinear"),
-        "mean": _three(config.get("image_mean", (0.5,) * 3)),
-        "std": _three(config.get("image_std", (0.5,) * 3)),
+        "mean": mean,
+        "std": std,
     }
-    return Preprocessing(f"the preprocessor_config.json of {name}", values, is_renormalised=True)
+
+
+def _side(size: Any) -> int:
+    """Return the side of a square."""
+    if isinstance(size, int):
+        return size
+    if not isinstance(size, Mapping) or not {"height", "width"} <= size.keys():
+        raise ValueError(f"no height and width in size {size}")
+    if size["height"] != size["width"]:
+        raise ValueError(f"{size['height']} x {size['width']} is no square")
+    return int(size["height"])
 
 
 def open_clip_view(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,4 +183,8 @@ def _known(interpolation: str, default: str = "bilinear") -> str:
 
 
 def _three(values: Any) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
+    """Return a value per channel; one number is that of all."""
+    three = (values,) * 3 if isinstance(values, (int, float)) else tuple(values)
+    if len(three) != 3:
+        raise ValueError(f"{list(three)} for three channels")
+    return tuple(float(value) for value in three)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
-from routing.files.results_folder import MODEL_FILE
+from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
 from routing.files.tensors import DATA, load_weights, read_metadata
+from routing.files.yaml_io import load_file
 from routing.models.nearest_weights import looks_like
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from routing.models.base import VisionModel
 
 Channels: TypeAlias = Sequence[float] | Tensor
+
+LIBRARY_CONFIG = "config.json"
+"""Beside weights of transformers; a folder with it is theirs and no run."""
 
 
 def one_line(error: Exception) -> str:
@@ -45,6 +49,21 @@ def is_run(source: str) -> bool:
     if path.is_dir() or path.suffix != ".safetensors":
         return path.is_dir()
     return path.is_file() and DATA in read_metadata(path)
+
+
+def first_weights(weights: str | None) -> str | None:
+    """Return the weights that a chain of runs started from, None where the first was trained from scratch."""
+    seen: set[Path] = set()
+    while weights is not None and is_run(weights) and not (Path(weights) / LIBRARY_CONFIG).is_file():
+        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+        config = folder / CONFIG_FILE
+        if config in seen or not config.is_file():
+            return None
+        seen.add(config)
+        lent = load_file(config)[0]
+        model = lent.get("model") if isinstance(lent, dict) else None
+        weights = model.get("weights") if isinstance(model, dict) else None
+    return weights
 
 
 def load_pretrained(

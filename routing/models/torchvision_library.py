@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError, choices, nearest
-from routing.files.results_folder import CONFIG_FILE
-from routing.files.yaml_io import load_file
-from routing.models.pretrained import fitting, is_run, keep_own_statistics, one_line
+from routing.models.pretrained import first_weights, fitting, keep_own_statistics, one_line
 from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
 if TYPE_CHECKING:
@@ -113,23 +111,8 @@ def keep_statistics(model: nn.Module, name: str, weights: str | None, info: Data
             as that run was.
         info: of the data, whose statistics its images are normalised by.
     """
-    weights = _first_weights(weights)
+    weights = first_weights(weights)
     keep_own_statistics(model, info, None if weights is None else trained_statistics(name, weights))
-
-
-def _first_weights(weights: str | None) -> str | None:
-    """Return the weights that a chain of runs started from, None where the first was trained from scratch."""
-    seen: set[Path] = set()
-    while weights is not None and is_run(weights):
-        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-        config = folder / CONFIG_FILE
-        if config in seen or not config.is_file():
-            return None
-        seen.add(config)
-        lent = load_file(config)[0]
-        model = lent.get("model") if isinstance(lent, dict) else None
-        weights = model.get("weights") if isinstance(model, dict) else None
-    return weights
 
 
 def trained_statistics(name: str, weights: str) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,17 @@ def test_a_head_for_other_classes_is_said(tiny: dict[str, Any], tmp_path: Path) 
     said: list[str] = []
     run(RunConfig.from_dict({**tiny, **keys}), say=said.append)
     assert "model.weights: no head for these 10 classes is in them; it starts untrained" in said
+
+
+def test_a_windowed_transformer_is_for_the_model_that_takes_it() -> None:
+    state = weights("timm", "swin_tiny_patch4_window7_224")
+    said = looks_like(state, "timm_net", "swin_small_patch4_window7_224", HEADS["timm_net"])
+    assert "model.name timm_vit" not in said
+    said = looks_like(state, "timm_vit", "vit_tiny_patch16_224", HEADS["timm_vit"])
+    assert said.endswith("swin_tiny_patch4_window7_224 (model.name timm_net)")
+
+
+def test_without_timm_wrong_weights_are_named_by_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = weights("timm", "vit_tiny_patch16_224")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    assert looks_like(state, "timm_vit", "vit_small_patch16_224", HEADS["timm_vit"]) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,70 @@ def test_auto_of_a_model_that_timm_does_not_have() -> None:
         auto({"name": "timm_vit", "architecture": "vit_tiny_patch16_225"})
     with pytest.raises(InputError, match=r"dataset.resize: must be 'auto', 'stretch', 'shortest' or 'longest_pad'"):
         auto({"name": "vit"}, resize="fit")
+
+
+def folder_of_transformers(folder: Path, **processor: Any) -> str:
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "vit"}')
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    return str(folder)
+
+
+def test_auto_reads_the_folder_that_weights_come_from(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    asked = folder_of_transformers(tmp_path / "asked", size=224)
+    own = folder_of_transformers(tmp_path / "own", size=96, image_mean=0.25, image_std=[0.2, 0.3, 0.4])
+    model = {"name": "transformers_vit", "architecture": asked}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"model: {{weights: {own}}}\ndataset: {{name: digits}}\n")
+    for weights, size, mean in ((None, 224, 0.5), ("DEFAULT", 224, 0.5), (own, 96, 0.25), (tmp_path / "run", 96, 0.25)):
+        section: Any = auto({**model, "weights": None if weights is None else str(weights)}).dataset
+        assert (section.input_size, section.mean) == (size, (mean,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("processor", "mean", "std"),
+    [
+        ({"do_normalize": False, "image_mean": [0.5] * 3}, 0.0, 1.0),
+        ({"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [51] * 3}, 0.5, 0.2),
+        ({"rescale_factor": 1 / 127.5, "image_mean": 1, "image_std": 1}, 0.5, 0.5),
+    ],
+)
+def test_steps_that_a_processor_leaves_out(processor: dict[str, Any], mean: float, std: float, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    name = folder_of_transformers(tmp_path / "model", **processor)
+    section: Any = auto({"name": "transformers_vit", "architecture": name}).dataset
+    assert section.mean == pytest.approx((mean,) * 3)
+    assert section.std == pytest.approx((std,) * 3)
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {"size": None},
+        {"size": {"longest_edge": 224}},
+        {"size": {"height": 224, "width": 112}},
+        {"do_center_crop": True, "crop_size": {"shortest_edge": 224}},
+        {"do_center_crop": True, "crop_size": 256},
+        {"image_mean": [0.5]},
+        {"image_std": 0},
+        {"do_resize": False},
+    ],
+)
+def test_a_processor_that_cannot_be_followed_names_its_file(processor: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    name = folder_of_transformers(tmp_path / "model", **processor)
+    with pytest.raises(InputError, match=rf"^the preprocessor_config.json of {name} cannot be followed: .*valid: size"):
+        auto({"name": "transformers_vit", "architecture": name})
+
+
+def test_torchvision_weights_of_a_run_from_scratch_say_nothing_on_images(tmp_path: Path) -> None:
+    for name, weights in (("scratch", "null"), ("tuned", "DEFAULT")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"model: {{weights: {weights}}}\ndataset: {{name: digits}}\n")
+    model = {"name": "torchvision_net", "architecture": "resnet18"}
+    scratch = auto({**model, "weights": str(tmp_path / "scratch")})
+    assert preprocessing_line(scratch.model, scratch.dataset) == ""
+    assert getattr(scratch.dataset, "input_size", 0) == 32
+    tuned = auto({**model, "weights": str(tmp_path / "tuned")})
+    assert preprocessing_line(tuned.model, tuned.dataset) == "images: prepared as torchvision's resnet18 (DEFAULT) says"

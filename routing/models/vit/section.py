@@ -187,8 +187,8 @@ class TransformersVitSection(TransformerSection):
     )
 
     def preprocessing(self) -> Preprocessing | None:
-        """That of preprocessor_config.json."""
-        return transformers_preprocessing(self.architecture)
+        """That of preprocessor_config.json beside the weights, else of the architecture."""
+        return transformers_preprocessing(self.architecture, self.weights)
 
 
 class TorchvisionVitSection(TransformerSection):

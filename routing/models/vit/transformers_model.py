@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from routing.data import DataInfo
 from routing.errors import InputError, MissingPackage, choices
 from routing.models.base import CountedPart, PartName
-from routing.models.pretrained import fitting, is_run, keep_own_statistics, load_run, load_state, one_line, renormalised
+from routing.models.pretrained import (
+    LIBRARY_CONFIG,
+    fitting,
+    is_run,
+    keep_own_statistics,
+    load_run,
+    load_state,
+    one_line,
+    renormalised,
+)
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.host import Host
 from routing.models.vit.section import TransformersVitSection
@@ -37,7 +46,7 @@ _CLASSIFIERS = {
 class TransformersVit(TransformerClassifier):
     """An image classifier of transformers; grey images are repeated to three channels.
 
-    Images are normalised by the mean and deviation of its ``preprocessor_config.json``, where it has one.
+    Images are normalised as the ``preprocessor_config.json`` beside its weights says, where there is one.
     """
 
     def __init__(self, section: TransformersVitSection, info: DataInfo) -> None:
@@ -54,7 +63,7 @@ class TransformersVit(TransformerClassifier):
         source = section.weights
         if source is None:
             return
-        if is_run(source) and not (Path(source) / "config.json").is_file():
+        if is_run(source) and not (Path(source) / LIBRARY_CONFIG).is_file():
             load_run(self, source)
             return
         core = self.core
