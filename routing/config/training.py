@@ -81,6 +81,12 @@ class DistilSection(Section):
         "model.weights; null: the model's own dense path, as it is at that step.",
     )
 
+    @model_validator(mode="after")
+    def _a_teacher_has_a_weight(self) -> DistilSection:
+        if self.weights is not None and not self.weight:
+            raise ValueError("training.distil.weights teaches nothing at training.distil.weight 0 (valid: above 0)")
+        return self
+
 
 class TrainingSection(Section):
     """How a model is trained."""

@@ -7,25 +7,29 @@ arXiv:2106.02034), each token normalised first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from routing.config.section import ModelSection
+from routing.config.section import ModelSection, Section
 from routing.config.training import DistilSection, TrainingSection
 from routing.data import DataInfo
 from routing.errors import InputError, choices
-from routing.files.results_folder import MODEL_FILE
+from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
 from routing.files.tensors import load_weights
+from routing.files.yaml_io import load_file
 from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
 
 TERMS = ("distil", "distil_tokens")
+KEY = "training.distil.weights"
+S = TypeVar("S", bound=Section)
 
 
 def distillation_terms(settings: DistilSection) -> tuple[str, ...]:
@@ -40,12 +44,29 @@ def check_distillation(settings: TrainingSection, model: VisionModel) -> None:
         return
     if distil.tokens and model.prunable is None:
         raise InputError(f"training.distil.tokens: {type(model).__name__} has no tokens (valid: false)")
-    skips = model.skips_in_training or settings.reduce_tokens
-    if distil.weights is None and not skips:
+    reduced = model.prunable if settings.reduce_tokens else None
+    pruning = None if reduced is None else reduced.pruning
+    if distil.tokens and reduced and pruning and not (pruning.acting.takes_mask or reduced.host.prefix.count):
+        raise InputError(
+            f"training.distil.tokens: {pruning.method} leaves no token of this model in its place: it has none before "
+            "its patches (valid: false, or a method that keeps tokens as they are, such as importance_diversity)"
+        )
+    if distil.weights is None and not (model.skips_in_training or _skips(settings, model)):
         raise InputError(
             f"training.distil: {type(model).__name__} skips nothing in training: its own dense path has nothing to "
-            "teach it (valid: training.distil.weights, or training.reduce_tokens true)"
+            "teach it (valid: training.distil.weights, or training.reduce_tokens true with a setting that takes tokens "
+            "away)"
         )
+
+
+def _skips(settings: TrainingSection, model: VisionModel) -> bool:
+    """Return whether any batch is trained on fewer tokens."""
+    if not settings.reduce_tokens or model.prunable is None or model.prunable.pruning is None:
+        return False
+    host, pruning = model.prunable.host, model.prunable.pruning
+    if settings.keep_rates is not None:
+        pruning = pruning.with_rate(settings.keep_rates[0], host)
+    return pruning.fewest_tokens(host) < host.num_tokens
 
 
 def build_teacher(
@@ -58,17 +79,40 @@ def build_teacher(
     """
     if not settings.weight or settings.weights is None:
         return None
-    teacher, path = build_model(section, info), Path(settings.weights)
-    if path.is_dir() or "weights" not in type(section).model_fields:
-        load_weights(teacher, path / MODEL_FILE if path.is_dir() else path)
-    else:
-        teacher.initialise(section.model_copy(update={"weights": settings.weights}))
+    path, has_weights = Path(settings.weights), "weights" in type(section).model_fields
+    config = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    lent = load_file(config)[0].get("model") if config.is_file() else None
+    section = _with_weights_of(section, lent) if isinstance(lent, Mapping) else section
+    section = section.model_copy(update={"weights": settings.weights}) if has_weights else section
+    try:
+        teacher = build_model(section, info)
+        if has_weights:
+            teacher.initialise(section)
+        else:
+            load_weights(teacher, path / MODEL_FILE if path.is_dir() else path)
+    except InputError as error:
+        text = str(error).removeprefix("model.weights ").removeprefix(f"{path}: ")
+        text = text.replace("model.weights", KEY)
+        error.args = (text if KEY in text else f"{KEY} {path}: {text}",)
+        raise
     if teacher.untrained_parts:
         raise InputError(
-            f"training.distil.weights {path}: no weights for {choices(teacher.untrained_parts)} of this model (valid: "
+            f"{KEY} {path}: no weights for {choices(teacher.untrained_parts)} of this model (valid: "
             "those of a run that trained it on these classes)"
         )
     return teacher.requires_grad_(False).to(device).eval()
+
+
+def _with_weights_of(section: S, lent: Mapping[str, Any]) -> S:
+    """Return a model's section with the weights that a run started from: images are normalised as those were."""
+    changes: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        own, other = getattr(section, name), lent.get(name)
+        if isinstance(own, Section) and isinstance(other, Mapping):
+            changes[name] = _with_weights_of(own, other)
+        elif name == "weights":
+            changes[name] = other
+    return section.model_copy(update=changes)
 
 
 @dataclass(frozen=True)

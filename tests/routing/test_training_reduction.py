@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 
 from routing.config.run import RunConfig
 from routing.config.training import DistilSection, TrainingSection
 from routing.data import DataInfo
 from routing.errors import InputError
+from routing.files.tensors import save_tensors
 from routing.models import build_model
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.hosts import host_of
+from routing.models.vit.positions import Prefix
 from routing.runner import run
-from routing.training.distillation import Distillation
+from routing.training.distillation import Distillation, build_teacher, check_distillation
 from routing.training.reduction import TokenReduction, check_reduction
 
 VIT = {
@@ -170,7 +174,33 @@ def test_given_weights_teach(tiny: dict[str, Any], folder: Path) -> None:
         ({**REDUCED, "training.keep_rates": [0.01, 0.5]}, "block 1 would leave 1 of 64 patches"),
         ({**VIT, **EVIT, "training.distil.weight": 1.0}, "Vit skips nothing in training"),
         ({"training.distil.weight": 1.0, "training.distil.tokens": True}, "AttentionRouting has no tokens"),
-        ({**REDUCED, "training.distil.weight": 1.0, "training.distil.weights": "nowhere"}, "nowhere"),
+        (
+            {**REDUCED, "training.distil.weight": 1.0, "training.distil.weights": "nowhere"},
+            "^training.distil.weights nowhere: no such file",
+        ),
+        (
+            {"training.distil.weight": 1.0, "training.distil.weights": "nowhere.safetensors"},
+            "^training.distil.weights nowhere.safetensors: no such file",
+        ),
+        ({**REDUCED, "training.distil.weights": "nowhere"}, "teaches nothing at training.distil.weight 0"),
+        ({**REDUCED, "training.distil.weight": 1.0, "training.keep_rates": [1.0, 1.0]}, "Vit skips nothing"),
+        (
+            {
+                "model.aggregator": "score_weighted",
+                "model.router.mode": "post_hoc",
+                "training.distil.weight": 1.0,
+            },
+            "AttentionRouting skips nothing in training",
+        ),
+        (
+            {
+                **VIT,
+                "model.name": "routed_vit",
+                "model.capacity": 1.0,
+                "training.distil.weight": 1.0,
+            },
+            "RoutedVit skips nothing in training",
+        ),
         (
             {**REDUCED, "training.phases": [{"parts": ["head"], "losses": ["distil"]}]},
             r"Vit has no loss term 'distil' \(valid: task\)",
@@ -184,3 +214,53 @@ def test_what_cannot_be_trained(tiny: dict[str, Any], change: dict[str, Any], me
 
 def test_check_reduction_allows_models_that_can() -> None:
     check_reduction(TrainingSection(reduce_tokens=True, keep_rates=(0.1, 1.0)), classifier(**EVIT))
+
+
+def test_a_teacher_sees_images_as_its_own_weights_were_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = torchvision.models.vision_transformer
+    build, small = library._vision_transformer, {"hidden_dim": 48, "mlp_dim": 96}
+    monkeypatch.setattr(library, "_vision_transformer", lambda **given: build(**{**given, **small}))
+    info = DataInfo("classification", 1, 64, 10, (0.5,), (0.5,))
+    named = {"model.name": "torchvision_vit", "model.architecture": "vit_b_32"}
+    inside = {"model.name": "aacn", "model.backbone.name": "resnet18"}
+    for student, weights in ((named, "model.weights"), (inside, "model.backbone.weights")):
+        scratch = RunConfig.from_dict({"dataset.name": "digits", **student})
+        assert build_model(scratch.model, info).scale is None
+        trained = scratch.replace(**{weights: "DEFAULT"})
+        wanted = build_model(trained.model, info)
+        save_tensors(tmp_path / "model.safetensors", wanted.state_dict(), {"data": "{}"})
+        (tmp_path / "config.yaml").write_text(trained.to_yaml())
+        for source in (tmp_path, tmp_path / "model.safetensors"):
+            settings = DistilSection(weight=1.0, weights=str(source))
+            teacher = build_teacher(settings, scratch.model, info, torch.device("cpu"))
+            assert teacher is not None
+            assert torch.equal(teacher.scale, wanted.scale)  # type: ignore[arg-type]
+        settings = DistilSection(weight=1.0, weights=str(tmp_path))
+        (tmp_path / "config.yaml").write_text(scratch.to_yaml())
+        teacher = build_teacher(settings, trained.model, info, torch.device("cpu"))
+        assert teacher is not None
+        assert teacher.scale is None
+
+
+def test_tokens_are_refused_where_no_place_is_left() -> None:
+    settings = TrainingSection(reduce_tokens=True, distil=DistilSection(weight=1.0, tokens=True))
+    for method in ("evit", "tome", "merge", "cls_attention"):
+        model = classifier(**{**EVIT, "model.pruning.method": method})
+        check_distillation(settings, model)
+        host = model.host
+        host.prefix = Prefix(0, has_cls=False)
+        with patch.object(type(model), "host", host):
+            if method == "cls_attention":
+                check_distillation(settings, model)
+                continue
+            with pytest.raises(InputError, match=f"training.distil.tokens: {method} leaves no token of this model"):
+                check_distillation(settings, model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model.router.mode": "top_k", "model.router.budget.unit": "ratio", "model.router.budget.target": 1.0}],
+)
+def test_a_share_of_all_patches_skips_nothing(tiny: dict[str, Any], change: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="AttentionRouting skips nothing in training"):
+        losses({**tiny, **change}, **{"training.distil.weight": 1.0})

@@ -58,6 +58,11 @@ class AttentionRouting(PatchModel):
         return getattr(self.router, "threshold", None)
 
     @property
+    def skips_in_training(self) -> bool:
+        """Where its router acts in training, unless it routes a fixed share that is all of them."""
+        return self.router.routes_in_training and (self.router.trained_by_budget or self.nominal_ratio() < 1)
+
+    @property
     def temperature(self) -> float | None:
         """The router's."""
         return None if self.threshold is None else self.router.temperature

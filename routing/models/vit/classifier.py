@@ -105,11 +105,6 @@ class TransformerClassifier(VisionModel):
         """Predict on all tokens."""
         return self._from_block(self.embed(images), 0, None)
 
-    @property
-    def skips_in_training(self) -> bool:
-        """Where it is trained with fewer tokens."""
-        return self.training_pruning is not None
-
     def chain(self) -> Chain:
         """Every block is a stage, the first behind the patch embedding; the head reads the class token."""
         parts = self.executed_parts({})

@@ -77,6 +77,11 @@ class RoutedVit(VisionModel):
         """Return K: the nearest count of patches, at least one."""
         return max(1, min(self.num_patches, round(capacity * self.num_patches)))
 
+    @property
+    def skips_in_training(self) -> bool:
+        """Where its capacity is below the number of patches."""
+        return self.num_taken(self.capacity) < self.num_patches
+
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict; sparse in training as well."""
         return self.at(images, self.capacity, self.scores)
