@@ -55,9 +55,10 @@ def hypervolume_ratio(one: Group, other: Group, reference: ArrayLike) -> Interva
     """Return the hypervolume of a study as a multiple of another's, with a 95 % interval over repeats of both.
 
     The ratio of geometric means over repeats, Welch's t on their logarithms; without ``FEWEST`` repeats of each, the
-    bounds are NaN. Source: Welch, "The generalization of 'Student's' problem", Biometrika 34 (1947).
+    bounds are NaN. A repeat without a front has hypervolume 0; with a 0 among them it is the ratio of arithmetic means,
+    and the bounds are NaN. Source: Welch, "The generalization of 'Student's' problem", Biometrika 34 (1947).
     """
-    volumes = [[hypervolume(front, reference) for front in group.fronts if len(front)] for group in (one, other)]
+    volumes = [_volumes(group, reference) for group in (one, other)]
     if not all(volume > 0 for own in volumes for volume in own):
         means = [float(np.mean(own)) for own in volumes]
         return Interval(means[0] / means[1] if means[1] > 0 else math.nan, math.nan, math.nan)
@@ -73,12 +74,24 @@ def hypervolume_ratio(one: Group, other: Group, reference: ArrayLike) -> Interva
     return Interval(ratio, ratio / reach, ratio * reach)
 
 
+def _volumes(group: Group, reference: ArrayLike) -> list[float]:
+    return [hypervolume(front, reference) for front in group.fronts]
+
+
 def _ratio_in_words(one: Group, other: Group, reference: ArrayLike) -> str:
     found = hypervolume_ratio(one, other, reference)
     if math.isnan(found.mean):
         return f"No point of {other.name} is better than the reference, so that the hypervolumes have no ratio."
-    counts = [sum(len(front) > 0 for front in group.fronts) for group in (one, other)]
-    if math.isnan(found.low):
+    counts = [len(group.fronts) for group in (one, other)]
+    zeros = {group.name: _volumes(group, reference).count(0.0) for group in (one, other)}
+    if any(zeros.values()):
+        without = " and ".join(
+            f"{zeros[group.name]} of {count} of {group.name}"
+            for group, count in zip((one, other), counts, strict=True)
+            if zeros[group.name]
+        )
+        why = f"no interval: hypervolume 0, no point better than the reference, in {without}"
+    elif math.isnan(found.low):
         why = f"no interval: it takes {FEWEST} repeats of each study, and there are {counts[0]} and {counts[1]}"
     else:
         says = "a clear difference" if not found.low <= 1 <= found.high else "no clear difference"

@@ -43,6 +43,21 @@ def test_the_verdict_says_who_dominates_or_who_is_ahead_where():
     assert verdicts([good, good], OBJECTIVES, CORNER)[0] == "The fronts of good and good are equal."
 
 
+def test_a_repeat_with_hypervolume_0_is_counted_and_named():
+    # one decade of compute times 0.5; a front beyond the reference and no front are both 0
+    good, beyond = [[0.6, 2e5]], [[0.05, 2e5]]
+    other = group("other", *[good] * 5)
+    for nothing in (losses_of(beyond, OBJECTIVES), np.empty((0, 2))):
+        one = Group("one", (*group("one", *[good] * 4).fronts, nothing))
+        found = hypervolume_ratio(one, other, CORNER)
+        assert found.mean == pytest.approx(4 / 5)
+        assert math.isnan(found.low)
+        assert verdicts([one, other], OBJECTIVES, CORNER)[-1] == (
+            "The hypervolume of one is 0.800 times that of other (no interval: hypervolume 0, no point better than the "
+            "reference, in 1 of 5 of one)."
+        )
+
+
 def test_the_interval_of_a_ratio_holds_the_truth_as_often_as_it_says():
     random = np.random.default_rng(0)
     held, times = 0, 2000
