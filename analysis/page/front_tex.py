@@ -21,7 +21,7 @@ def front_tex(summary: Summary, confirmed: pd.DataFrame) -> Table | None:
     """Return model, router, millions of multiply-adds, value with its interval, and share of full_compute's cost.
 
     The rows of confirm.csv, where the study was confirmed, and else the front with the best full_compute; None without
-    a front or without multiply-adds.
+    a front, without multiply-adds, or where no confirmed point has both means.
     """
     if summary.front.empty or "flops" not in summary.front:
         return None
@@ -30,6 +30,8 @@ def front_tex(summary: Summary, confirmed: pd.DataFrame) -> Table | None:
     is_confirmed = f"{metric}{MEAN}" in confirmed and f"flops{MEAN}" in confirmed
     full = _full_cost(summary)
     rows = _confirmed(confirmed, metric) if is_confirmed else _selected(summary, task)
+    if rows.empty:
+        return None
     rows = rows.assign(share=100 * rows["flops"] / full if full else math.nan).sort_values("flops", kind="stable")
     cells = [
         [

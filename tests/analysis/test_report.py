@@ -14,6 +14,7 @@ from analysis.figures.front import draw_front, front_points
 from analysis.findings.series import BLACK, look, looks
 from analysis.findings.summary import summarise
 from analysis.page.chart_data import page_data
+from analysis.page.front_tex import front_tex
 from analysis.page.page import _shrunk, pictured_trials
 from analysis.read.results import read_results
 from analysis.report import analyze
@@ -86,6 +87,12 @@ def test_the_front_is_a_table_of_five_columns_for_a_paper(make_results, only_the
         [pytest.approx(flops / 1e6, abs=6e-4), pytest.approx(100 * accuracy, abs=6e-3)] for flops, accuracy in points
     ]
     assert [row[0] for row in rows if row[4] == "100"] == ["full compute"]
+
+
+def test_a_confirmation_without_a_row_of_both_means_has_no_table_for_a_paper(make_results):
+    summary = summarise(read_results(make_results(trials=7)))
+    means = {"val_accuracy_mean": [0.9, None], "test_accuracy_mean": [0.9, None], "flops_mean": [None, 1e6]}
+    assert front_tex(summary, pd.DataFrame({"trial": [0, 1], "n": [3, 3], **means})) is None
 
 
 def test_unknown_format(make_results):
