@@ -102,9 +102,9 @@ class ScriptSweepStudy(ScriptStudy, SweepStudy):
     """A search of the keys of a script."""
 
     @model_validator(mode="after")
-    def _no_constraint(self) -> ScriptSweepStudy:
+    def _readable_constraints(self) -> ScriptSweepStudy:
         if self.constraints:
-            raise ValueError("constraints: what a script costs is not known before it runs")
+            raise ValueError("constraints are not for studies of a script: what it costs is not known before it runs")
         return self
 
 

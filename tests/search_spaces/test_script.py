@@ -156,7 +156,8 @@ def test_a_class_brings_names_and_ranges_back(schema: str) -> None:
         ({"run": ..., "command": "python x.py {lr}"}, "{out} is missing"),
         ({"scheduler": {"name": "asha"}}, "early stopping needs steps"),
         ({"steps": "epochs"}, "steps: no key 'epochs'"),
-        ({"constraints": ["flops <= 1e6"]}, "what a script costs is not known"),
+        ({"constraints": ["flops <= 1e6"]}, "constraints are not for studies of a script"),
+        ({"constraints": ["error <= 0.5"]}, "constraints are not for studies of a script"),
         ({"config": "a_script:value"}, "neither a pydantic model nor a dataclass"),
         (
             {"objectives": [{"metric": "test_error", "goal": "minimize", "reference": 1}]},
