@@ -33,13 +33,13 @@ from routing.models.base import VisionModel
 from routing.quantities import quantity
 from routing.training.averaging import WeightAverage
 from routing.training.checkpoint import Progress, identity, restore_checkpoint, save_checkpoint
-from routing.training.distillation import build_teacher, check_distillation
+from routing.training.checks import check_settings, check_untrained
+from routing.training.distillation import build_teacher
 from routing.training.events import EventLog
-from routing.training.loop import check_augment, train_epoch
+from routing.training.loop import train_epoch
 from routing.training.optimizer import make_optimizer
 from routing.training.phases import Schedule, make_schedule
 from routing.training.pictures import Pictures
-from routing.training.reduction import check_reduction
 from routing.training.reuse import keep_training, load_training, reusable
 from routing.training.seeding import pick_device, prepare_process
 
@@ -86,21 +86,11 @@ def run(
     model = build_model(config.model, data.info).to(device)
     evaluator = make_evaluator(config, data, "val", device)
     schedule = make_schedule(config.training, model, evaluator.task)
-    check_augment(config.training.augment, model)
-    check_reduction(config.training, model)
-    check_distillation(config.training, model)
+    check_settings(config, model)
     teacher = build_teacher(config.training.distil, config.model, data.info, device)
-    if config.evaluation.knob_value is not None:
-        model.check_knob(config.evaluation.knob_value)
     model.initialise(config.model)
-    if config.training.num_epochs == 0 and model.untrained_parts:
-        raise InputError(
-            f"training.num_epochs 0 evaluates model.weights as they are, but their {choices(model.untrained_parts)} is "
-            f"not for the {data.info.num_outputs} classes of dataset.name '{config.dataset.name}' (valid: 1 or more)"
-        )
-    if say is not None and model.untrained_parts:
-        parts, classes = choices(model.untrained_parts), data.info.num_outputs
-        say(f"model.weights: no {parts} for these {classes} classes is in them; it starts untrained")
+    check_untrained(config, model, data.info, say)
+    pictures = Pictures(out, config, model, evaluator)
     if out is not None:  # only now: bad input must not leave a folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
     for line in (config.dataset.describe(), preprocessing_line(config.model, config.dataset)) if say else ():
@@ -109,8 +99,10 @@ def run(
     best: dict[str, Tensor] = {}
     with reusable(config, data, model, teacher) as kept:
         history = load_training(kept, model)
+        if say is not None and (line := pictures.missing(0 if history else config.training.num_epochs)):
+            say(line)
         if history is None:
-            trained = _train(config, model, data, evaluator, schedule, report, out, teacher, on_step)
+            trained = _train(config, model, data, evaluator, schedule, pictures, report, out, teacher, on_step)
             history, best = trained.history, trained.best
             keep_training(kept, model, history)
     if not history or "flops" not in history[-1]:
@@ -168,6 +160,7 @@ def _train(
     data: ImageData,
     evaluator: Evaluator,
     schedule: Schedule,
+    pictures: Pictures,
     report: Report | None,
     out: Path | None,
     teacher: VisionModel | None,
@@ -185,7 +178,6 @@ def _train(
         progress = Progress(0, [])
     elif report is not None and progress.history:  # again: a caller that was killed may not have received it
         report(progress.history[-1])
-    pictures = Pictures(out, config, model, evaluator)
     train_split = data["train"].to(device)
     with EventLog(out, progress.epoch + 1) as events:
         while (turn := schedule.turn(progress.history)) is not None:

@@ -40,6 +40,12 @@ class Pictures:
             except InputError as error:
                 raise InputError(f"training.pictures_every {self.every}: {error}") from None
 
+    def missing(self, epochs: int) -> str:
+        """Return a line where a training of this many epochs leaves no pictures, though some are asked for; else ""."""
+        if self.folder is None or self.every is None or epochs >= self.every:
+            return ""
+        return f"training.pictures_every {self.every}: no pictures, since {epochs} epochs are trained here"
+
     def take(self, epoch: int, events: EventLog) -> None:
         """Save the pictures of this epoch, and add them to TensorBoard."""
         if self.folder is None or self.every is None or epoch % self.every:

@@ -55,9 +55,37 @@ def test_tensorboard_and_the_figures_of_the_run_show_them(tiny: dict[str, Any], 
     assert "attention_while_training.png" in [path.name for path in draw_run(inspected, tmp_path / "figures")]
 
 
-def test_a_model_without_attention_is_refused_before_it_trains(tiny_quality: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"training\.pictures_every 1: HyperIqa has no attention to look at"):
-        run(RunConfig.from_dict({**tiny_quality, "training.pictures_every": 1}), out=tmp_path)
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"training.pictures_every": 1}, r"training\.pictures_every 1: HyperIqa has no attention to look at"),
+        ({"training.learning_rate_multipliers": {"nose": 2}}, r"multipliers: HyperIqa has no part 'nose'"),
+    ],
+)
+def test_a_model_that_cannot_is_refused_before_anything_is_written(
+    keys: dict[str, Any], said: str, tiny_quality: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        run(RunConfig.from_dict({**tiny_quality, **keys}), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_trains_too_little_says_that_it_takes_no_pictures(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {**tiny, **VIT, "dataset.num_train": 64, "training.num_epochs": 1, "training.pictures_every": 1}
+    keys["evaluation.operating_points"] = False
+    none = "training.pictures_every 1: no pictures, since 0 epochs are trained here"
+    monkeypatch.setenv("ROUTING_CACHE", str(tmp_path / "cache"))
+    for out, further, expected in (
+        ("first", {"training.reuse": True}, False),
+        ("second", {"training.reuse": True}, True),
+        ("frozen", {"training.num_epochs": 0, "model.weights": str(tmp_path / "first")}, True),
+    ):
+        said: list[str] = []
+        run(RunConfig.from_dict({**keys, **further}), out=tmp_path / out, say=said.append)
+        assert (none in said) == expected
+        assert bool(read_pictures(tmp_path / out)) != expected
 
 
 def test_pictures_do_not_make_another_training(tiny: dict[str, Any], tmp_path: Path) -> None:
