@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -36,12 +37,33 @@ def _of_section(section: type[Section], prefix: str, owner: str) -> list[dict[st
         if isinstance(kind, type) and issubclass(kind, Section):
             rows += _of_section(kind, f"{prefix}{name}.", owner)
             continue
-        words = kind.__name__ if isinstance(kind, type) else str(kind).replace("typing.", "")
         limits = [f"{sign} {limit}" for bound, sign in _SIGNS.items() for limit in _limits(field, bound)]
         default = "" if field.is_required() else str(field.get_default(call_default_factory=True))
-        key = {"key": f"{prefix}{name}", "type": ", ".join([words, *limits]), "default": default, "of": owner}
+        key = {
+            "key": f"{prefix}{name}",
+            "type": ", ".join([_type_words(kind), *limits]),
+            "default": default,
+            "of": owner,
+        }
         rows.append({**key, "description": field.description or ""})
     return rows
+
+
+def _type_words(kind: Any) -> str:
+    """Return a type as a person writes its values: ``list of int``, ``float | null``."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _type_words(inside[0])
+    if origin is Literal:
+        return " | ".join(map(str, inside))
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_words, inside))
+    if origin is tuple:
+        count = "" if inside[-1] is Ellipsis else f"{len(inside)} "
+        return f"list of {count}{_type_words(inside[0])}"
+    if origin is dict:
+        return f"mapping of {_type_words(inside[0])} to {_type_words(inside[1])}"
+    return "null" if kind is NoneType else getattr(kind, "__name__", str(kind))
 
 
 def _limits(field: FieldInfo, bound: str) -> list[Any]:

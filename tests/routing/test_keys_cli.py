@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from routing.cli import main
+from routing.commands.keys import key_rows
 
 
 def test_keys_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,6 +20,14 @@ def test_keys_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "int, >= 0" in said
     assert main(["keys", "model.nothing"]) == 2
     assert "no key begins with 'model.nothing'" in capsys.readouterr().err
+
+
+def test_types_are_plain_words() -> None:
+    types = {row["key"]: row["type"] for row in key_rows()}
+    assert types["training.learning_rate_multipliers"] == "mapping of str to float"
+    assert types["training.keep_rates"] == "list of 2 float | null"
+    assert types["training.optimizer"] == "adamw | sgd"
+    assert not [kind for kind in types.values() if "[" in kind or "(" in kind]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
