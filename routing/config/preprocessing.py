@@ -20,7 +20,7 @@ KEYS = ("input_size", "resize", "crop_pct", "interpolation", "mean", "std")
 """Keys of a data set of photographs that say how one becomes pixels."""
 
 WITHOUT_OWN = {"resize": "shortest"}
-"""What ``auto`` is for a model that was not trained elsewhere."""
+"""What ``auto`` is for a model whose library or weights say nothing on images."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,13 @@ def check_phases(phases: Sequence[PhaseSection], alternating: bool, num_epochs: 
 class DistilSection(Section):
     """Distillation: what is trained also learns what a teacher says of the same images."""
 
-    weight: float = Field(default=0.0, ge=0, le=1e4, description="Weight of the divergence from the teacher; 0 is off.")
+    weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1e4,
+        description="Weight of the difference from the teacher: divergence for classes, squared error for a quality; "
+        "0 is off.",
+    )
     temperature: float = Field(
         default=1.0,
         gt=0,

@@ -122,7 +122,7 @@ class ImageFolderSection(FoundImagesSection, FileImagesSection):
         description="stretch: to a square; shortest: the shorter side fits, the centre is cut out; longest_pad: the "
         "longer side fits, the rest is filled with the mean. timm calls them squash, center, border. auto: this and "
         "all of input_size, crop_pct, interpolation, mean, std that are not given, as the model's weights were "
-        "trained; shortest for a model without any.",
+        "trained, or as its library says of its name; shortest where neither says it.",
     )
     crop_pct: float = Field(
         default=1.0, gt=0.1, le=1, description="Side of the centre that is cut out of the resized image, as a share."

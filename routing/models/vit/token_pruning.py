@@ -167,7 +167,7 @@ def pruned(
     Contexts nest: the tokens that the outer one kept are pruned further by the inner one.
 
     Args:
-        model: anything ``transformer_hosts.host_of`` knows; a whole open_clip model is pruned in its vision tower.
+        model: anything ``hosts.host_of`` knows; a whole open_clip model is pruned in its vision tower.
         k_anchors: as in ``select_tokens``, and so are the four that follow.
         top_m: see there.
         alpha: see there.
