@@ -74,7 +74,9 @@ def finish(results: Folder) -> str:
     """
     out = _folder(results)
     if not is_under_way(out, lambda: bool(_running(out))):
-        raise InputError(f"{out}: no sweep runs there now, so there is nothing to finish")
+        raise InputError(
+            f"{out}: no sweep runs there now, so there is nothing to finish (of one on another machine: ask there)"
+        )
     ask(out, FINISH)
     return f"asked: the sweep ends with the trials that run now{_when(out)}"
 
