@@ -22,7 +22,10 @@ def check_reduction(settings: TrainingSection, model: VisionModel) -> None:
     if settings.reduce_tokens:
         reducible, setting = _reducible(model)
         for rate in settings.keep_rates or ():
-            setting.with_rate(rate, reducible.host).on(reducible.host)
+            try:
+                setting.at_rate(rate, reducible.host)
+            except InputError as error:
+                raise InputError(f"training.keep_rates: {error}") from None
 
 
 def _reducible(model: VisionModel) -> tuple[TransformerClassifier, Pruning]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -190,6 +191,33 @@ def test_a_schedule_keeps_shares_of_what_is_there() -> None:
         assert Schedule.of(schedule.text()) == schedule
 
 
+def test_rates_of_a_count_are_what_is_left() -> None:
+    for rate in (0.25, 0.4, 0.5, 0.7, 0.9, 1.0):
+        for blocks, patches in ((12, 16), (12, 64), (3, 64)):
+            schedule = Schedule.of(1).with_rate(rate, patches, blocks)
+            left = [patches, *schedule.left(patches, blocks, first=0).values()]
+            assert left[-1] == patches - round(patches * (1 - rate))
+            taken = [before - after for before, after in itertools.pairwise(left)]
+            assert max(taken) - min(taken) <= 1
+            if rate < 1:
+                assert Schedule.of(schedule.text()) == schedule
+    assert Schedule.of("32/3").left(64, 4) == {1: 53, 2: 43, 3: 32}
+    assert Schedule.of(1).with_rate(1.0, 16, 12).left(16, 12, first=0, fused=1) == dict.fromkeys(range(12), 16)
+
+
+def test_rates_that_a_count_does_not_reach() -> None:
+    with pytest.raises(InputError, match=r"grid.keep_rate: keep rate 0.05: tome leaves 9 of 64 patches"):
+        classifier(method="tome", schedule=8, **{"grid.keep_rate": [0.05]})
+    with pytest.raises(InputError, match=r"grid.keep_rate: keep rate 0.01: .*block 3 would leave 1 of"):
+        classifier(method="evit", schedule={3: 0.5}, **{"grid.keep_rate": [0.5, 0.01]})
+    values = classifier(method="tome", schedule=8, **{"grid.keep_rate": [0.5, 1.0]}).knob_values([])
+    assert values == ["schedule=8", "none"]
+    for key, value in (("top_m", [5]), ("start_layer", [2])):
+        for schedule in ({"schedule": 8}, {"grid.schedule": [8]}):
+            with pytest.raises(InputError, match=f"model.pruning.grid.{key} has no effect on a schedule"):
+                classifier(method="cls_attention", **schedule, **{f"grid.{key}": value})
+
+
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
@@ -209,6 +237,16 @@ def test_a_schedule_keeps_shares_of_what_is_there() -> None:
         ("fast", "is no schedule"),
         ("0.7@1/0.5@1", "is no schedule"),
         ("{4: }", "is no schedule"),
+        ("{1: 0.5", r"is no schedule \(valid: .* as text 0.7@4/0.7@7/0.7@10"),
+        ("{1: 0.5, 1: 0.7}", "is no schedule"),
+        ({"1": 0.5, 1: 0.7}, "is no schedule"),
+        ({1.9: 0.5}, "is no schedule"),
+        ({True: 0.5}, "is no schedule"),
+        ({-1: 0.5}, "is no schedule"),
+        (float("inf"), "is no schedule"),
+        (7.9, "is no schedule"),
+        ("7.9", "is no schedule"),
+        ("1/0", "is no schedule"),
     ],
 )
 def test_schedules_that_cannot_be(schedule: Any, message: str) -> None:
@@ -351,7 +389,7 @@ def test_settings_of_a_schedule() -> None:
     grid = {"grid.schedule": [{1: 0.5}, {2: 0.5}, 8], "grid.keep_rate": [0.5, 0.75]}
     values = classifier(method="importance_diversity", **grid).knob_values([])
     assert values[:2] == [f"schedule={rate}@1,k_anchors=10,alpha=0.5" for rate in (0.5, 0.75)]
-    assert values[4] == "schedule=11,k_anchors=10,alpha=0.5"  # 64 * .5 over blocks 1 to 3
+    assert values[4] == "schedule=32/3,k_anchors=10,alpha=0.5"  # 64 * .5 over blocks 1 to 3
     shares = classifier(**{"grid.keep_rate": [0.5, 0.75]}).knob_values([])
     assert shares == [f"k_anchors={k},top_m={m},alpha=0.5,start_layer=1" for k, m in ((5, 27), (8, 40))] + ["none"]
     one = Pruning(Selection(5, 20), 2, "diversity", Schedule.of(4))

@@ -80,8 +80,7 @@ def units(host: Host, pruning: Pruning | None, num_tokens: int) -> tuple[dict[Pa
             found[key] = found.get(key, 0) + 1
         if step is not None:
             fewest = min(fewest, step.left)
-            comes_back = pruning is not None and getattr(pruning.acting, "come_back", False)
-            tokens = tokens if comes_back else step.left
+            tokens = tokens if pruning is not None and pruning.comes_back else step.left
     return found, tokens, fewest
 
 

@@ -2,19 +2,24 @@
 
 {4: 0.7, 7: 0.7, 10: 0.7}    a block and the share of the patches present that stay, as 0.7@4/0.7@7/0.7@10 in text
 {4: 180, 7: 126}             a block and the number of patches that stay, 180@4/126@7
-16                           this many patches fewer in every block
+16                           this many patches fewer in every block; 32/3: 32 fewer in three blocks, 11, 10 and 11
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from routing.errors import InputError
 
-EXAMPLE = "{4: 0.7, 7: 0.7, 10: 0.7} (block: share or number of patches that stay), or 16 (fewer in every block)"
+EXAMPLE = (
+    "{4: 0.7, 7: 0.7, 10: 0.7} (block: share or number of patches that stay), as text 0.7@4/0.7@7/0.7@10, or 16 (fewer "
+    "in every block)"
+)
 FEWEST = 2
 """Patches that a schedule leaves at least: an anchor and another one."""
 
@@ -27,7 +32,7 @@ class Schedule:
     """``blocks``: pairs of a block and the share (float) or number (int) of patches that stay; or ``fewer`` in each."""
 
     blocks: tuple[tuple[int, int | float], ...] = ()
-    fewer: int = 0
+    fewer: int | Fraction = 0
 
     @classmethod
     def of(cls, value: Any) -> Schedule:
@@ -43,7 +48,7 @@ class Schedule:
                     f"pruning.schedule: block {block} keeps {stay:g} of its patches (valid: a share above 0 and "
                     f"up to 1, or a number of patches from {FEWEST} on)"
                 )
-        if not found.blocks and found.fewer < 1:
+        if not found.blocks and found.fewer <= 0:
             raise InputError(f"pruning.schedule {value!r} takes no token away (valid: {EXAMPLE})")
         return found
 
@@ -52,19 +57,16 @@ class Schedule:
         try:
             if isinstance(value, str) and "@" in value:
                 pairs = [item.strip().split("@") for item in value.split("/")]
-                value = {block: _number(stay) for stay, block in pairs}
-                if len(value) < len(pairs):
-                    raise ValueError
-            elif isinstance(value, str) and value.strip().startswith("{"):
-                given = [item.split(":") for item in value.strip()[1:].removesuffix("}").split(",")]
-                value = {block.strip(" '\""): stay for block, stay in given}
+                return cls(_blocks((block, stay) for stay, block in pairs))
+            if isinstance(value, str) and (inside := re.fullmatch(r"\s*\{(.*)\}\s*", value)):
+                given = [item.split(":") for item in inside[1].split(",")]
+                return cls(_blocks((block.strip(" '\""), stay) for block, stay in given))
             if isinstance(value, Mapping):
-                read = {int(block): _number(stay) for block, stay in value.items()}
-                return cls(tuple(sorted(read.items())))
-            if isinstance(value, bool):
-                raise ValueError
-            return cls(fewer=int(value))
-        except (TypeError, ValueError):
+                return cls(_blocks(value.items()))
+            if isinstance(value, str) and re.fullmatch(r"\s*\d+/\d+\s*", value):
+                return cls(fewer=Fraction(value.strip()))
+            return cls(fewer=_count(value))
+        except (TypeError, ValueError, ZeroDivisionError):
             raise InputError(f"pruning.schedule {value!r} is no schedule (valid: {EXAMPLE})") from None
 
     def text(self) -> str:
@@ -72,10 +74,13 @@ class Schedule:
         return "/".join(f"{stay!r}@{block}" for block, stay in self.blocks) or str(self.fewer)
 
     def with_rate(self, rate: float, num_patches: int, num_blocks: int) -> Schedule:
-        """Return the schedule with another rate: the share that stays in each block, or of all patches in the end."""
+        """Return the schedule with another rate: the share that stays in each block, or of all patches in the end.
+
+        What a count does not divide evenly is spread over the blocks; a rate of 1 takes nothing away.
+        """
         if self.blocks:
             return Schedule(tuple((block, float(rate)) for block, _ in self.blocks))
-        return Schedule(fewer=max(1, round(num_patches * (1 - rate) / num_blocks)))
+        return Schedule(fewer=Fraction(round(num_patches * (1 - rate)), num_blocks))
 
     def left(
         self,
@@ -100,16 +105,19 @@ class Schedule:
         Raises:
             InputError: a block that the model does not have, or fewer than two patches left.
         """
-        blocks = self.blocks or tuple((block, -self.fewer) for block in range(first, depth))
+        blocks = self.blocks or tuple((block, -1) for block in range(first, depth))
         found: dict[int, int] = {}
-        for block, stay in blocks:
+        for place, (block, stay) in enumerate(blocks):
             if not first <= block < depth:
                 raise InputError(
                     f"pruning.schedule: block {block}, but the model has blocks 0 to {depth - 1} "
                     f"(valid: {first} to {depth - 1})"
                 )
             kept = math.ceil(stay * num_patches - _ROUNDING) if isinstance(stay, float) else int(stay)
-            kept = num_patches - min(self.fewer, most(num_patches)) - fused if stay < 0 else kept
+            if stay < 0 and (taken := min(self._taken(place), most(num_patches))):
+                kept = num_patches - taken - fused
+            elif stay < 0:
+                kept = num_patches
             if kept < FEWEST:
                 raise InputError(
                     f"pruning.schedule {self.text()}: block {block} would leave {max(0, int(kept))} of {num_patches} "
@@ -124,10 +132,27 @@ class Schedule:
                 num_patches = int(kept) + fused
         return found
 
+    def _taken(self, place: int) -> int:
+        """Return how many fewer the block at this place of the schedule leaves, counted from 0."""
+        before, after = (math.floor(self.fewer * count + Fraction(1, 2)) for count in (place, place + 1))
+        return after - before
+
+
+def _blocks(pairs: Iterable[tuple[Any, Any]]) -> tuple[tuple[int, int | float], ...]:
+    """Return pairs in the order of their blocks; raises ``ValueError`` for what is no block, or one named twice."""
+    read = [(_count(block), _number(stay)) for block, stay in pairs]
+    if len(dict(read)) < len(read) or any(block < 0 for block, _ in read):
+        raise ValueError
+    return tuple(sorted(read))
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError
+    return value
+
 
 def _number(value: Any) -> int | float:
-    if isinstance(value, bool):
-        raise ValueError
-    if isinstance(value, str):
-        return int(value) if value.strip().isdigit() else float(value)
-    return value if isinstance(value, int) else float(value)
+    return float(value) if isinstance(value, float) or not str(value).strip().isdecimal() else _count(value)

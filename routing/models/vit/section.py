@@ -81,6 +81,16 @@ class PruningSection(Section):
     )
     grid: PruningGridSection = PruningGridSection()
 
+    @model_validator(mode="after")
+    def _a_schedule_says_where_and_how_many(self) -> PruningSection:
+        ignored = [key for key in ("top_m", "start_layer") if getattr(self.grid, key)]
+        if ignored and (self.schedule is not None or self.grid.schedule):
+            raise ValueError(
+                f"model.pruning.grid.{ignored[0]} has no effect on a schedule, which says where and how many (valid: "
+                "grid.schedule, grid.keep_rate, or no schedule)"
+            )
+        return self
+
 
 class TransformerSection(ModelSection):
     """Settings of every vision transformer."""

@@ -64,6 +64,11 @@ class Pruning:
         return self.acting
 
     @property
+    def comes_back(self) -> bool:
+        """Whether tokens that a block does not take are there again after it."""
+        return self.acting.come_back
+
+    @property
     def keeps_places(self) -> bool:
         """Whether every token that is left is one of the image, and in all blocks that follow."""
         return isinstance(self.acting, TokenMethod) and self.acting.takes_mask
@@ -134,6 +139,22 @@ class Pruning:
         share = self.selection.k_anchors / (self.selection.k_anchors + self.selection.top_m)
         anchors = min(count - 1, max(1, round(share * count)))
         return replace(self, selection=replace(self.selection, k_anchors=anchors, top_m=count - anchors))
+
+    def at_rate(self, rate: float, host: Host) -> Pruning:
+        """Return ``with_rate`` for a model.
+
+        Raises:
+            InputError: a rate that the model or the method cannot take, or that a count per block does not reach.
+        """
+        try:
+            setting = self.with_rate(rate, host).on(host)
+            left, patches = setting.fewest_tokens(host) - host.prefix.count, host.num_patches
+            is_count = self.schedule is not None and not self.schedule.blocks and not setting.comes_back
+            if is_count and abs(left - rate * patches) > 1:
+                raise InputError(f"{self.method} leaves {left} of {patches} patches (valid: a higher rate)")
+        except InputError as error:
+            raise InputError(f"keep rate {rate:g}: {error}") from None
+        return setting
 
     def text(self) -> str:
         """Return the setting as a knob value: ``k_anchors=10,top_m=20,alpha=0.5,start_layer=2``.

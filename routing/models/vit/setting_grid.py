@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from routing.errors import InputError
@@ -20,12 +21,8 @@ def schedule_curve(reference: Pruning, host: Host) -> Iterator[Pruning]:
     """Yield the settings of a schedule at every keep rate that the model and the method can take."""
     reference.on(host)
     for rate in KEEP_RATES:
-        setting = reference.with_rate(rate, host)
-        try:
-            setting.on(host)
-        except InputError:  # a small model: too few patches left, or more pairs than can be merged
-            continue
-        yield setting
+        with suppress(InputError):  # a small model: too few patches left, or more pairs than can be merged
+            yield reference.at_rate(rate, host)
 
 
 def declared_grid(reference: Pruning, grid: PruningGridSection, host: Host) -> Iterator[Pruning]:
@@ -41,4 +38,12 @@ def declared_grid(reference: Pruning, grid: PruningGridSection, host: Host) -> I
     ):
         selection = replace(chosen, k_anchors=k_anchors, top_m=top_m, alpha=alpha)
         setting = replace(reference, selection=selection, start_layer=start_layer, schedule=schedule)
-        yield from [setting.with_rate(rate, host) for rate in grid.keep_rate] or [setting]
+        if not grid.keep_rate:
+            yield setting
+        for rate in grid.keep_rate:
+            try:
+                found = setting.at_rate(rate, host)
+            except InputError as error:
+                raise InputError(f"model.pruning.grid.keep_rate: {error}") from None
+            if found.schedule is None or found.steps(host):  # else none, which is evaluated in any case
+                yield found

@@ -53,6 +53,7 @@ class TokenMethod(ABC):
     needs_schedule: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = True
     first_block: ClassVar[int] = 1
+    come_back: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
