@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_studies import ablation_values, sweep_values
 
-from analysis.figures.drawing import new_figure
-from analysis.figures.front import front_points
+from analysis.figures.front import draw_front
 from analysis.findings.boundaries import boundary_warnings
 from analysis.findings.certificates import certificate_table
 from analysis.findings.effects import finished as finished_trials
@@ -195,7 +194,7 @@ def test_any_results_folder(finished: Path, tmp_path_factory: Any, changes: list
             spoil(root, *change)
         summary = summarise(read_results(root))
         render(summary, [], Findings(certificate_table(summary), warnings=tuple(boundary_warnings(summary))))
-        front_points(new_figure(4, 3).add_subplot(), summary)
+        draw_front(summary, [], root)
         trials = as_searched(finished_trials(summary.results), summary.results.study)
         parallel_axes(trials, ["flops"], searched_keys(summary.results.study))
     except InputError as error:

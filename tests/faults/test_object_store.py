@@ -87,8 +87,8 @@ def _make_bucket(port: int) -> None:
     urlopen(Request(f"http://127.0.0.1:{port}/studies", method="PUT", headers={"Authorization": authorization}))
 
 
-def epochs(work: Path) -> list[str]:
-    log = work / "results" / "small" / "runs.log"
+def epochs(results: Path) -> list[str]:
+    log = results / "runs.log"
     return log.read_text().splitlines() if log.exists() else []
 
 
@@ -97,10 +97,10 @@ def test_a_killed_driver_and_a_silent_store(
     tmp_path: Path, store: Store, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = sweep_values(trials=6, base={"training.num_epochs": 4})
-    first, second = tmp_path / "first", tmp_path / "second"
-    for work in (first, second):
-        work.mkdir()
-    monkeypatch.chdir(first)
+    first, second = (tmp_path / name / "results" / "small" for name in ("first", "second"))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "first")
     driver = start_driver(values, OUT, "fake_runs:logged", concurrency=1)
     assert wait_until(lambda: len(epochs(first)) >= 2 or driver.poll() is not None, 120)
     assert driver.poll() is None, driver.communicate()[0]
@@ -115,13 +115,13 @@ def test_a_killed_driver_and_a_silent_store(
     assert wait_until(lambda: not [p for p in tagged(tag).items() if "ray" in p[1]], 30)
 
     Mirror(OUT).pull(tmp_path / "sent")
-    monkeypatch.chdir(second)  # as on another machine
+    monkeypatch.chdir(tmp_path / "second")  # as on another machine
     driver = start_driver(values, OUT, "fake_runs:logged", concurrency=1)
     text, _ = driver.communicate(timeout=180)
     assert driver.returncode == 0, text
-    rows = pd.read_csv(second / "results" / "small" / "trials.csv")
+    rows = pd.read_csv(second / "trials.csv")
     assert rows["state"].value_counts()["COMPLETE"] == 6
-    known = (tmp_path / "sent" / "runs.log").read_text().splitlines()  # the second driver fetches the first one's notes
+    known = epochs(tmp_path / "sent")  # the second driver fetches what the first has sent of its notes
     trained = Counter([*epochs(first), *epochs(second)[len(known) :]])
     assert len(trained) == 6 * 4
     assert sum(trained.values()) - len(trained) <= 1, "only the epoch that had not been sent is trained again"

@@ -111,9 +111,12 @@ def test_kill_9_keeps_what_is_finished_and_goes_on_from_the_scripts_own_checkpoi
     assert f"logged 6 trials of out to {store}" in ended(start("analyze", "out", "--mlflow", store))
     from mlflow.tracking import MlflowClient
 
+    from analysis.exports.mlflow_log import TRIAL
+
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("own")
-    runs = client.search_runs([experiment.experiment_id])
+    runs = [run for run in client.search_runs([experiment.experiment_id]) if TRIAL in run.data.tags]  # not the study's
+    assert len(runs) == 6
     errors = {float(run.data.params["config.lr"]): run.data.metrics["error"] for run in runs}
     assert errors == pytest.approx(dict(zip(rows["config.lr"], rows["error"], strict=True)))
 
