@@ -15,7 +15,8 @@ from routing.models.vit.hosts import host_of
 from routing.models.vit.model import TimmVit
 from routing.models.vit.positions import Prefix
 from routing.models.vit.timm_hosts import TimmHost
-from routing.models.vit.token_pruning import pruned
+from routing.models.vit.token_pruning import Pruning, pruned
+from routing.models.vit.token_selection import Selection
 from tests.routing.literal_selection import attention_seen, literal_choice
 
 timm = pytest.importorskip("timm")
@@ -152,6 +153,8 @@ def test_merged_tokens_have_no_positions(name: str) -> None:
     with pytest.raises(InputError, match=r"'merge' cannot take .* positions inside attention"):
         with pruned(model, 2, 4, method="merge"):
             model(images)
+    with pytest.raises(InputError, match=r"'merge' cannot take .* positions inside attention"):
+        Pruning(Selection(2, 4), method="merge").on(host_of(model))
     assert not any("_get_rel_pos_bias" in module.__dict__ for module in model.modules())
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from routing.errors import InputError
 from routing.models.base import CountedPart, PartKey, PartName
 from routing.models.vit.block_methods import BlockMethod, Step, Stream
 from routing.models.vit.host import Host
@@ -35,7 +34,7 @@ def run_blocks(host: Host, pruning: Pruning | None, tokens_BTD: Tensor, first: i
             stream.tokens = host.run(block, stream.tokens, now)
         else:
             assert pruning is not None
-            check_positions(pruning, now)
+            pruning.check_positions(now)
             run_step(host, pruning, block, step, stream, now)
     return stream
 
@@ -46,15 +45,6 @@ def run_step(host: Host, pruning: Pruning, block: nn.Module, step: Step, stream:
     pruning.acting.run(host, block, step, stream, positions, lambda tokens_BTD, now: host.run(block, tokens_BTD, now))
 
 
-def check_positions(pruning: Pruning, positions: Positions) -> None:
-    """Raise ``InputError`` where attention is given a mask or positions, which the method cannot take."""
-    if not pruning.acting.takes_mask and not positions.are_none:
-        raise InputError(
-            f"pruning.method '{pruning.method}' cannot take an attention mask, nor positions inside attention "
-            "(valid: a method that keeps tokens as they are, such as importance_diversity)"
-        )
-
-
 def reduce_tokens(
     host: Host, block: nn.Module, pruning: Pruning, tokens_BTD: Tensor, positions: Positions
 ) -> tuple[Tensor, Tensor | None]:
@@ -63,7 +53,7 @@ def reduce_tokens(
     Raises:
         InputError: a mask or positions inside attention, which the method cannot take.
     """
-    check_positions(pruning, positions)
+    pruning.check_positions(positions)
     with torch.no_grad():
         source = host.attention_input(block, tokens_BTD, positions)
     return pruning.chooser.reduce(source, tokens_BTD, pruning.selection)

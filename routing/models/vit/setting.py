@@ -14,6 +14,7 @@ from routing.config.registry import SELECTIONS
 from routing.errors import InputError, choices, nearest
 from routing.models.vit.block_methods import BlockMethod, Step
 from routing.models.vit.host import Host
+from routing.models.vit.positions import Positions
 from routing.models.vit.schedule import EXAMPLE, Schedule
 from routing.models.vit.section import PruningSection
 from routing.models.vit.token_methods import BlockSize, TokenMethod
@@ -80,8 +81,18 @@ class Pruning:
             InputError: a setting that the model cannot take.
         """
         fitted = replace(self, selection=replace(self.selection, prefix=host.prefix))
-        fitted.steps(host)
+        if fitted.steps(host) and not self.acting.takes_mask:  # else positions are not asked for, which some compute
+            for positions in host.positions():
+                self.check_positions(positions)
         return fitted
+
+    def check_positions(self, positions: Positions) -> None:
+        """Raise ``InputError`` where attention is given a mask or positions, which the method cannot take."""
+        if not self.acting.takes_mask and not positions.are_none:
+            raise InputError(
+                f"pruning.method '{self.method}' cannot take an attention mask, nor positions inside attention "
+                "(valid: a method that keeps tokens as they are, such as importance_diversity)"
+            )
 
     def steps(self, host: Host, num_tokens: int | None = None) -> dict[int, Step]:
         """Return what is done at which block of a model, for images of ``num_tokens`` tokens (None: its own).

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from routing.models.vit.block_methods import BlockMethod, Step, Stream
 from routing.models.vit.hosts import Host, host_of
 from routing.models.vit.positions import Positions
-from routing.models.vit.reducer import check_positions, reduce_tokens, run_step
+from routing.models.vit.reducer import reduce_tokens, run_step
 from routing.models.vit.schedule import Schedule
 from routing.models.vit.setting import UNPRUNED, Pruning
 from routing.models.vit.token_selection import Direction, Normalize, Selection, select_tokens
@@ -118,7 +118,7 @@ class _Runner:
             self.steps = self.pruning.steps(self.host, tokens_BTD.shape[1])
             self.stream = Stream(tokens_BTD)
         positions = self.host.received(block, args, kwargs)
-        check_positions(self.pruning, positions)
+        self.pruning.check_positions(positions)
         with _as_it_is(block):
             if index not in self.steps:
                 out: Tensor = block(*args, **kwargs)
