@@ -311,6 +311,18 @@ def test_choices_of_a_schedule_are_nested() -> None:
     assert torch.equal(record.kept_at(2), first.kept)  # type: ignore[arg-type]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("method", ["tome", "cls_attention"])
+def test_no_reduction_begins_inside_one_that_acts_inside_blocks(method: str) -> None:
+    model, batch = own(), images()
+    with reduced(model, "tome", 4):
+        wanted = model(batch)
+        with pytest.raises(InputError, match="first leave the context of reduced"), reduced(model, method, 2):
+            pass
+        assert torch.equal(model(batch), wanted)
+    assert not any("forward" in block.__dict__ or block._forward_pre_hooks for block in model.blocks)
+
+
 # -- as a model --------------------------------------------------------------------------------------------------------
 
 SMALL = {

@@ -17,6 +17,7 @@ Shapes: B images, T tokens (those before the patches first), K kept, D width.
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from routing.errors import InputError
 from routing.models.vit.block_methods import BlockMethod, Step, Stream
 from routing.models.vit.hosts import Host, host_of
 from routing.models.vit.positions import Positions
@@ -56,14 +58,23 @@ class PruningRecord:
 
 
 @dataclass
-class _Pruner:
-    """The hooks of one context, of a method that chooses before blocks."""
+class _Acting(ABC):
+    """What acts on the blocks of one context, from block ``first`` on."""
 
     host: Host
     pruning: Pruning
     steps: dict[int, Step]
     first: int
     record: PruningRecord = field(default_factory=PruningRecord)
+
+    @abstractmethod
+    def enter(self, hooks: ExitStack) -> None:
+        """Act on every block from the first step on, until ``hooks`` is closed."""
+
+
+@dataclass
+class _Pruner(_Acting):
+    """The hooks of one context, of a method that chooses before blocks."""
 
     def before(self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Choose and gather tokens before a block with a step; gather mask and positions before every block."""
@@ -88,7 +99,7 @@ class _Pruner:
         return positions.of(record.kept, self.host.prefix.count, record.tokens_before)
 
     def enter(self, hooks: ExitStack) -> None:
-        """Hook every block from the first choice on, until ``hooks`` is closed."""
+        """Hook them."""
         for index, block in enumerate(self.host.blocks[self.first :], self.first):
             hook = partial(self.before, index)
             hooks.callback(block.register_forward_pre_hook(hook, with_kwargs=True).remove)
@@ -100,14 +111,9 @@ class _Pruner:
 
 
 @dataclass
-class _Runner:
+class _Runner(_Acting):
     """What runs in place of the blocks of one context, of a method that acts inside them."""
 
-    host: Host
-    pruning: Pruning
-    steps: dict[int, Step]
-    first: int
-    record: PruningRecord = field(default_factory=PruningRecord)
     stream: Stream | None = None
 
     def forward(self, index: int, block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -128,7 +134,7 @@ class _Runner:
         return self.host.tokens_out(self.stream.tokens)
 
     def enter(self, hooks: ExitStack) -> None:
-        """Take the place of every block from the first step on, until ``hooks`` is closed."""
+        """Take their place."""
         for index, block in enumerate(self.host.blocks[self.first :], self.first):
             hooks.callback(_restore, block, block.__dict__.get("forward"))
             block.__dict__["forward"] = partial(self.forward, index, block)
@@ -142,6 +148,12 @@ def _as_it_is(block: nn.Module) -> Iterator[None]:
         yield
     finally:
         block.__dict__["forward"] = replaced
+
+
+def _is_replaced(block: nn.Module) -> bool:
+    """Return whether a method that acts inside blocks runs in place of this one."""
+    forward = block.__dict__.get("forward")
+    return isinstance(forward, partial) and isinstance(getattr(forward.func, "__self__", None), _Runner)
 
 
 def _restore(block: nn.Module, forward: Any) -> None:
@@ -204,7 +216,8 @@ def reduced(
         A record of the latest forward pass: which tokens were kept, where they are still tokens of the image.
 
     Raises:
-        InputError: a schedule that the model or the method cannot take.
+        InputError: a schedule that the model or the method cannot take; or inside the context of a method that acts
+            inside blocks.
     """
     pruning = Pruning(Selection(k_anchors, 1, alpha), method=method, schedule=Schedule.of(schedule))
     with pruned_by(model, pruning) as record:
@@ -223,6 +236,11 @@ def pruned_by(model: nn.Module, pruning: Pruning | None) -> Iterator[PruningReco
     if not steps:
         yield PruningRecord()
         return
+    if any(map(_is_replaced, host.blocks)):
+        raise InputError(
+            "tokens of this model are being reduced inside its blocks; another reduction of it cannot begin (valid: "
+            "first leave the context of reduced)"
+        )
     kind = _Runner if isinstance(fitted.acting, BlockMethod) else _Pruner
     acting = kind(host, fitted, steps, min(steps))
     with ExitStack() as hooks:
