@@ -33,16 +33,6 @@ class SelfAttention(nn.Module):
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, count, width))
         return out
 
-    def with_rows(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend without the fused kernel; return (B, T, D) and the attention (B, H, T, T) that it used."""
-        batch, count, width = tokens_BTD.shape
-        qkv = self.in_proj(tokens_BTD).view(batch, count, 3, self.heads, width // self.heads)
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        rows_BHTT = attention_rows(queries, keys)
-        used_BHTT = F.dropout(rows_BHTT, self.dropout, self.training).to(values.dtype)
-        out: Tensor = self.out_proj((used_BHTT @ values).transpose(1, 2).reshape(batch, count, width))
-        return out, rows_BHTT
-
 
 def attention_rows(queries_BHRE: Tensor, keys_BHTE: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return softmax(q k^T / sqrt(E) + bias) (B, H, R, T), in float32 at least: the rows that SDPA would use."""

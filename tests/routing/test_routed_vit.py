@@ -12,7 +12,10 @@ from torch import Tensor
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.evaluation.compute import measure
+from routing.models.vit.hosts import OwnHost
 from routing.models.vit.network import Block
+from routing.models.vit.opened import run_received
+from routing.models.vit.positions import Positions
 from routing.models.vit.routed import RoutedVit
 from routing.runner import run
 from tests.routing.photographs import built, draw_photographs, exported
@@ -38,11 +41,11 @@ def test_at_full_capacity_it_is_the_plain_transformer() -> None:
 
 
 def test_the_attention_received_is_the_mean_of_the_attention_used() -> None:
-    block = routed().core.blocks[0]
-    assert isinstance(block, Block)
+    core = routed().core
+    block = core.blocks[0]
     tokens = torch.randn(2, 17, 32)
     with torch.no_grad():
-        out, received_BT = block.with_received(tokens)
+        out, received_BT = run_received(OwnHost(core), block, tokens, Positions())
         torch.testing.assert_close(out, block(tokens))
     # rows sum to 1, so what all tokens receive adds up to 1
     torch.testing.assert_close(received_BT.sum(dim=1), torch.ones(2))

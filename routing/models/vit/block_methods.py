@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from routing.errors import InputError
 from routing.models.vit.host import Host
-from routing.models.vit.opened import attend, feed
+from routing.models.vit.opened import attend, feed, run_received
 from routing.models.vit.positions import Positions
 from routing.models.vit.schedule import FEWEST
 from routing.models.vit.token_merging import merge_once, merged_pairs, most_merges
@@ -217,9 +217,8 @@ class Amod(BlockMethod):
         """Note the attention that tokens receive; or gather the best, run the block, and put them back."""
         first, tokens_BTD = host.prefix.count, stream.tokens
         if step.kind == "scored":
-            seen = attend(host, block, tokens_BTD, positions, with_rows=True)
-            stream.scores = seen.reader_BT(has_cls=False).detach()
-            stream.tokens = feed(host, block, seen.tokens)
+            stream.tokens, received_BT = run_received(host, block, tokens_BTD, positions)
+            stream.scores = received_BT.detach()
             return
         assert stream.scores is not None
         check_finite({"attention that a token receives": stream.scores}, stream.tokens.requires_grad)

@@ -35,12 +35,6 @@ class Block(nn.Module):
         out: Tensor = tokens_BTD + self.mlp(self.norm_2(tokens_BTD))
         return out
 
-    def with_received(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return tokens (B, T, D), and the attention (B, T) that each received here, mean over heads and queries."""
-        mixed_BTD, rows_BHTT = self.attention.with_rows(self.norm_1(tokens_BTD))
-        tokens_BTD = tokens_BTD + self.dropout(mixed_BTD)
-        return tokens_BTD + self.mlp(self.norm_2(tokens_BTD)), rows_BHTT.mean(dim=(1, 2))
-
 
 class PatchEmbedding(nn.Module):
     """Patches as tokens: (B, C, S, S) -> (B, (S / P)^2, D)."""

@@ -86,6 +86,12 @@ def attend(
     return Attended(tokens_BTD + out_BTD, queries, keys, bias, rows_BHTT)
 
 
+def run_received(host: Host, block: nn.Module, tokens_BTD: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
+    """Run a block; return tokens (B, T, D), and the attention (B, T) each received, mean over heads and queries."""
+    seen = attend(host, block, tokens_BTD, positions, with_rows=True)
+    return feed(host, block, seen.tokens), seen.reader_BT(has_cls=False)
+
+
 def feed(host: Host, block: nn.Module, tokens_BTD: Tensor) -> Tensor:
     """Run the MLP of a block and its shortcut."""
     return tokens_BTD + branch(block, host.branches(block)[1], tokens_BTD)

@@ -22,8 +22,11 @@ from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.hosts import OwnHost
 from routing.models.vit.model import own_transformer
 from routing.models.vit.network import Block
+from routing.models.vit.opened import run_received
+from routing.models.vit.positions import Positions
 from routing.models.vit.section import RoutedVitSection
 
 CURVE_CAPACITIES = (0.06, 0.12, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0)
@@ -89,7 +92,7 @@ class RoutedVit(VisionModel):
     def at(self, images: Tensor, capacity: float, scores: str) -> ModelOutput:
         """Predict at a capacity with tokens chosen by these scores."""
         taken, tokens_BTD = self.num_taken(capacity), self.core.embed(images)
-        received_BT = tokens_BTD.new_zeros(tokens_BTD.shape[:2])
+        received_BT, host = tokens_BTD.new_zeros(tokens_BTD.shape[:2]), OwnHost(self.core)
         for index, block in enumerate(self.core.blocks):
             assert isinstance(block, Block)
             if index in self.routed_blocks:
@@ -98,7 +101,7 @@ class RoutedVit(VisionModel):
                     continue
                 tokens_BTD = self._whole(block, index, tokens_BTD)
             elif index + 1 in self.routed_blocks:
-                tokens_BTD, received_BT = block.with_received(tokens_BTD)
+                tokens_BTD, received_BT = run_received(host, block, tokens_BTD, Positions())
             else:
                 tokens_BTD = block(tokens_BTD)
         return self._output(self.core.classify(tokens_BTD).float(), taken)
