@@ -89,7 +89,7 @@ def part(host: Host, key: PartName) -> CountedPart:
     """Return what a key of ``units`` stands for."""
     inputs = (torch.zeros(1, key.tokens, host.width),)
     if key.setting is None:
-        return CountedPart(_whole_block(host), inputs, block_multiply_adds(host, key.tokens), None)
+        return CountedPart(KeptBlock(host, host.depth - 1), inputs, block_multiply_adds(host, key.tokens), None)
     if isinstance(key.setting, Pruning):
         choice = Choice(host, host.blocks[key.setting.start_layer], key.setting)
         return CountedPart(choice, inputs, key.setting.multiply_adds(host, key.tokens), None)
@@ -100,12 +100,6 @@ def part(host: Host, key: PartName) -> CountedPart:
 def block_multiply_adds(host: Host, num_tokens: int) -> int:
     """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
     return num_tokens * (host.projection_multiply_adds + host.mlp_multiply_adds) + 2 * num_tokens**2 * host.width
-
-
-def _whole_block(host: Host) -> nn.Module:
-    """Return the last block; where attention is given positions, with those of its first tokens."""
-    has_positions = not host.positions()[-1].are_none
-    return KeptBlock(host, host.depth - 1) if has_positions else host.blocks[-1]
 
 
 class Choice(nn.Module):
@@ -122,7 +116,7 @@ class Choice(nn.Module):
 
 
 class KeptBlock(nn.Module):
-    """A block on its first K tokens as a module of its own, for the compute ledger to trace."""
+    """A block on its first K tokens, with what its host hands it, as a module of its own for the compute ledger."""
 
     def __init__(self, host: Host, index: int) -> None:
         super().__init__()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 
 from routing.data import DataInfo
 from routing.errors import InputError, MissingPackage, choices
-from routing.models.base import CountedPart, PartName
 from routing.models.pretrained import (
     LIBRARY_CONFIG,
     fitting,
@@ -103,15 +101,6 @@ class TransformersVit(TransformerClassifier):
         assert isinstance(head, nn.Linear)
         return patches, OfTwo(head) if head.in_features == 2 * self.host.width else head
 
-    def executed_parts(self, units_executed: Mapping[PartName, object]) -> dict[PartName, CountedPart]:
-        """As of every transformer; a block of transformers is called with a mask, None here."""
-        parts = super().executed_parts(units_executed)
-        block = Run(self.host, self.host.depth - 1)
-        return {
-            key: replace(part, module=block) if getattr(key, "kind", None) == "block" else part
-            for key, part in parts.items()
-        }
-
 
 class OfTwo(nn.Module):
     """A classifier that reads two vectors of one width."""
@@ -124,18 +113,6 @@ class OfTwo(nn.Module):
         """Return logits (B, classes)."""
         logits: Tensor = self.head(torch.cat([features_BD, features_BD], dim=1))
         return logits
-
-
-class Run(nn.Module):
-    """A block on tokens alone, for the compute ledger to trace."""
-
-    def __init__(self, host: Host, index: int) -> None:
-        super().__init__()
-        self.host, self.block, self.index = host, host.blocks[index], index
-
-    def forward(self, tokens_BTD: Tensor) -> Tensor:
-        """Return what leaves the block (B, T, D)."""
-        return self.host.run(self.block, tokens_BTD, self.host.positions()[self.index])
 
 
 def _classifier(name: str, info: DataInfo) -> Any:
