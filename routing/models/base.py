@@ -193,9 +193,12 @@ class VisionModel(nn.Module, ABC):
             raise InputError(f"evaluation.knob_value {value}: {type(self).__name__} has no compute knob")
 
     def set_knob(self, value: KnobValue) -> None:
-        """Make ``value`` the default operating point; a value the knob cannot have is an ``InputError``."""
+        """Make ``value`` the default operating point; a value the knob cannot have is an ``InputError``.
+
+        A model with a ``knob`` overrides it; one without has no value that could be set.
+        """
         self.check_knob(value)
-        raise NotImplementedError(f"{type(self).__name__}.set_knob")
+        raise InputError(f"evaluation.knob_value {value}: {type(self).__name__} cannot set its knob '{self.knob}'")
 
     def parts(self) -> dict[str, list[nn.Module | nn.Parameter]]:
         """Return the named parts that a training schedule can freeze; together they hold every parameter."""

@@ -91,13 +91,16 @@ def load_backbone(
 
 
 def network_on_meta(architecture: str) -> nn.Module:
-    """Return torchvision's network of a name, its parameters without memory where it can be built so."""
+    """Return torchvision's network of a name, its parameters without memory where it can be built so.
+
+    RegNets cannot: they compute their widths with tensors and read the values, which tensors on ``meta`` do not have.
+    """
     from torchvision.models import get_model
 
     try:
         with torch.device("meta"):
             network: nn.Module = get_model(architecture, weights=None)
-    except NotImplementedError:  # RegNets compute their widths with tensors
+    except NotImplementedError:  # torch's error for a value read on meta
         network = get_model(architecture, weights=None)
     return network
 
