@@ -128,6 +128,12 @@ def load_state(model: VisionModel, core: nn.Module, state: dict[str, Tensor], he
         raise ValueError(f"'{odd[0]}' is not in both")
 
 
+def check_channels(info: DataInfo) -> None:
+    """Raise ``InputError`` for images that cannot be given to the three channels of a library's model."""
+    if info.channels not in (1, 3):
+        raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
+
+
 def keep_own_statistics(model: nn.Module, info: DataInfo, own: tuple[Channels, Channels] | None) -> None:
     """Let ``renormalised`` give images to a model by its own mean and deviation, None: as they are."""
     scale = shift = None

@@ -17,6 +17,7 @@ from routing.models.conv.cutting import cut
 from routing.models.conv.section import TimmNetSection, TorchvisionNetSection
 from routing.models.formula import multiply_adds
 from routing.models.pretrained import (
+    check_channels,
     keep_own_statistics,
     load_pretrained,
     one_line,
@@ -36,8 +37,7 @@ class NamedNet(Classifier):
     """
 
     def __init__(self, network: nn.Module, architecture: str, resolutions: tuple[int, ...], info: DataInfo) -> None:
-        if info.channels not in (1, 3):
-            raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
+        check_channels(info)
         super().__init__(info, *knob_of(resolutions, info))
         self.network, self.architecture = network, architecture
         self.costs = [self._cost(self.side_at(setting)) for setting in range(len(self.settings))]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models.pretrained import (
+    check_channels,
     keep_own_statistics,
     load_pretrained,
     load_run,
@@ -69,8 +70,8 @@ class TorchvisionVit(TransformerClassifier):
         from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
         side = int(section.architecture.rsplit("_", 1)[1])
-        _check_patches(section.architecture, side, info.input_size, "; pretrained weights are for 224")
-        _check_channels(info)
+        check_patches(section.architecture, side, info.input_size, "; pretrained weights are for 224")
+        check_channels(info)
         core = get_model(section.architecture, image_size=info.input_size, num_classes=info.num_outputs)
         assert isinstance(core, TorchvisionTransformer)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
@@ -111,7 +112,7 @@ class TimmVit(TransformerClassifier):
     """
 
     def __init__(self, section: TimmVitSection, info: DataInfo) -> None:
-        _check_channels(info)
+        check_channels(info)
         core = _timm_model(section.architecture, num_classes=info.num_outputs, img_size=info.input_size)
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
         keep_own_statistics(self, info, (core.pretrained_cfg["mean"], core.pretrained_cfg["std"]))
@@ -180,16 +181,11 @@ def _timm_model(name: str, **settings: Any) -> nn.Module:
         raise InputError(f"model.architecture {name}: {one_line(error)}") from None
     if not isinstance(core.patch_embed, PatchEmbed):
         raise InputError(f"model.architecture {name}: patches of another kind (valid: {_TIMM_NAMES})")
-    _check_patches(name, int(core.patch_embed.patch_size[0]), settings["img_size"])
+    check_patches(name, int(core.patch_embed.patch_size[0]), settings["img_size"])
     return core
 
 
-def _check_channels(info: DataInfo) -> None:
-    if info.channels not in (1, 3):
-        raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
-
-
-def _check_patches(architecture: str, side: int, image_size: int, further: str = "") -> None:
+def check_patches(architecture: str, side: int, image_size: int, further: str = "") -> None:
     """Raise ``InputError`` where patches of ``side`` pixels do not divide the image."""
     if image_size % side:
         raise InputError(

@@ -18,6 +18,7 @@ from routing.data import DataInfo
 from routing.errors import InputError, MissingPackage, choices
 from routing.models.pretrained import (
     LIBRARY_CONFIG,
+    check_channels,
     fitting,
     is_run,
     keep_own_statistics,
@@ -28,6 +29,7 @@ from routing.models.pretrained import (
 )
 from routing.models.vit.classifier import TransformerClassifier
 from routing.models.vit.host import Host
+from routing.models.vit.model import check_patches
 from routing.models.vit.section import TransformersVitSection
 from routing.models.weight_files import FILE_TYPES, is_weights_file, read_state
 
@@ -48,8 +50,7 @@ class TransformersVit(TransformerClassifier):
     """
 
     def __init__(self, section: TransformersVitSection, info: DataInfo) -> None:
-        if info.channels not in (1, 3):
-            raise InputError(f"these data have {info.channels} channels; the model takes 1 or 3")
+        check_channels(info)
         core = _classifier(section.architecture, info)
         self.kind = core.config.model_type
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
@@ -143,11 +144,7 @@ def _classifier(name: str, info: DataInfo) -> Any:
         config = transformers.CLIPConfig(vision_config=config.to_dict())
     vision = config.vision_config if config.model_type == "clip" else config
     side = vision.patch_size if isinstance(vision.patch_size, int) else vision.patch_size[0]
-    if info.input_size % side:
-        raise InputError(
-            f"model.architecture {name}: its patches of {side} pixels do not divide dataset.input_size "
-            f"{info.input_size} (valid: multiples of {side})"
-        )
+    check_patches(name, side, info.input_size)
     vision.image_size, config.num_labels = info.input_size, info.num_outputs
     return getattr(transformers, _CLASSIFIERS[config.model_type])(config)
 
