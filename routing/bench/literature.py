@@ -3,6 +3,7 @@
 Each method is written where and how its paper has it, for the plain ViT with a class token in inference, with PyTorch's
 fused attention wherever the method allows it. They are controls of speed alone: what a method has to learn
 (DynamicViT's predictor) has random weights, since which tokens go does not change the time.
+ToMe and EViT are those of ``block_methods`` written a second time, for one library alone; a test compares them.
 
 Shapes: B images, T tokens (CLS is token 0), K kept, H heads, E width of a head, D width.
 """

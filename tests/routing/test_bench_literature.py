@@ -1,4 +1,4 @@
-"""Methods of the literature on timm's ViT: counted by hand, and the model itself where they drop nothing."""
+"""Methods of the literature on timm's ViT: counted by hand, the model where they drop nothing, and as ours are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.bench import literature as bench
+from routing.models.vit.token_pruning import reduced
 
 
 def timm_vit(**sizes: int) -> Any:
@@ -107,3 +108,21 @@ def test_evit_fuses_what_cls_does_not_attend_to() -> None:
         torch.testing.assert_close(seen["after"][image, -1], fused, rtol=1e-4, atol=1e-5)
         kept = tokens[image, 1 + order[image, :98]]
         torch.testing.assert_close(seen["after"][image, 1:-1], kept, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("peer", "method", "schedule"),
+    [(bench.tome, "tome", 16), (bench.evit, "evit", dict.fromkeys(bench.STAGES, 0.5))],
+)
+def test_peers_and_registered_methods_are_two_ways_to_the_same_logits(
+    peer: bench.Peer, method: str, schedule: Any
+) -> None:
+    model = timm_vit(embed_dim=32, num_heads=2)
+    for parameter in model.parameters():  # larger than at the start of a training: attention that differs
+        nn.init.normal_(parameter, std=0.2)
+    model, images = model.double(), torch.randn(2, 3, 224, 224, dtype=torch.float64)
+    plain, wanted = model(images), peer(model, images)
+    with reduced(model, method, schedule):
+        torch.testing.assert_close(model(images), wanted)
+    assert not torch.allclose(plain, wanted, rtol=0.01)
