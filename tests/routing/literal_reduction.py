@@ -9,6 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+METHODS = (
+    "importance_diversity",
+    "cls_attention",
+    "mean_attention",
+    "diversity",
+    "random",
+    "merge",
+    "tome",
+    "evit",
+    "amod",
+)
+"""Of ``SELECTIONS``, all."""
+
 
 def literal_attention(block: Any, tokens: Tensor, sizes: list[float] | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens after attention (T, D), attention (H, T, T) and keys (H, T, E) of one image."""
