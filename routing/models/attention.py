@@ -41,6 +41,11 @@ def attention_rows(queries_BHRE: Tensor, keys_BHTE: Tensor, bias: Tensor | None 
     return (logits_BHRT if bias is None else logits_BHRT + bias).softmax(dim=-1)
 
 
+def rows_at(tokens_BTD: Tensor, index_BK: Tensor) -> Tensor:
+    """Return the tokens (B, K, D) at an index."""
+    return tokens_BTD.gather(1, index_BK[..., None].expand(-1, -1, tokens_BTD.shape[2]))
+
+
 def wide(values: Tensor) -> Tensor:
     """Return half precision as float32; a rounded score would change decisions."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -25,6 +25,7 @@ from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
 from routing.files.tensors import load_weights
 from routing.files.yaml_io import load_file
 from routing.models import build_model
+from routing.models.attention import rows_at
 from routing.models.base import ModelOutput, VisionModel
 
 TERMS = ("distil", "distil_tokens")
@@ -149,7 +150,7 @@ def _tokens_apart(output: ModelOutput, taught_BTD: Tensor) -> Tensor:
     assert output.tokens is not None
     width = taught_BTD.shape[2]
     if output.kept is not None:
-        taught_BTD = taught_BTD.gather(1, output.kept[..., None].expand(-1, -1, width))
+        taught_BTD = rows_at(taught_BTD, output.kept)
     said, wanted = (F.layer_norm(tokens.float(), (width,)) for tokens in (output.tokens, taught_BTD))
     return F.mse_loss(said, wanted)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.errors import InputError
+from routing.models.attention import rows_at
 from routing.models.vit.host import Host
 from routing.models.vit.opened import attend, feed, run_received
 from routing.models.vit.positions import Positions
@@ -233,8 +234,3 @@ class Amod(BlockMethod):
     def multiply_adds(self, step: Step, host: Host) -> int:
         """A block on the tokens it takes; the attention that decides is its own."""
         return attention_cost(host, step.left) + step.left * host.mlp_multiply_adds
-
-
-def rows_at(tokens_BTD: Tensor, index_BK: Tensor) -> Tensor:
-    """Return the tokens (B, K, D) at an index."""
-    return tokens_BTD.gather(1, index_BK[..., None].expand(-1, -1, tokens_BTD.shape[2]))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from routing.models.attention import rows_at
 from routing.models.vit.positions import Positions, Prefix
 from routing.models.vit.token_selection import AttentionInput
 
@@ -147,8 +148,7 @@ class Host(ABC):
             return self.normed_head(attention, out.unflatten(2, (heads, -1)).transpose(1, 2), index)
 
         def queries(rows_BR: Tensor) -> Tensor:
-            width = normed_BTD.shape[2]
-            rows_BHRE = project(normed_BTD.gather(1, rows_BR[..., None].expand(-1, -1, width)), 0)
+            rows_BHRE = project(rows_at(normed_BTD, rows_BR), 0)
             return self.rotated(attention, rows_BHRE, positions, rows_BR)
 
         def keys() -> Tensor:

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from routing.models.attention import rows_at
 from routing.models.vit import token_selection
 from routing.models.vit.token_merging import merge_tokens, merged_pairs
 from routing.models.vit.token_selection import AttentionInput, Selection
@@ -72,7 +73,7 @@ class TokenMethod(ABC):
         """Return the tokens (B, K, D) that stay, in their own order, and their indices (None: they were merged)."""
         with torch.no_grad():
             kept_BK = self.choose(source, selection).sort(dim=1).values
-        return tokens_BTD.gather(1, kept_BK[..., None].expand(-1, -1, tokens_BTD.shape[2])), kept_BK
+        return rows_at(tokens_BTD, kept_BK), kept_BK
 
 
 class ImportanceDiversity(TokenMethod):

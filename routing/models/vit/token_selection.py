@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from routing.errors import InputError, choices, nearest
-from routing.models.attention import attention_rows, wide
+from routing.models.attention import attention_rows, rows_at, wide
 from routing.models.vit.positions import Prefix
 
 Direction = Literal["anchor_to_token", "token_to_anchor"]
@@ -255,7 +255,7 @@ def _importance(source: AttentionInput, keys_BHTE: Tensor, anchors_BK: Tensor, d
 def _diversity(tokens_BTD: Tensor, anchors_BK: Tensor) -> Tensor:
     """Return D (B, T): 1 - the highest cosine to an anchor; a zero token has cosine 0 to everything."""
     norms_BT = wide(torch.linalg.vector_norm(tokens_BTD, dim=2)).clamp(min=1e-12)
-    anchors_BKD = tokens_BTD.gather(1, anchors_BK[..., None].expand(-1, -1, tokens_BTD.shape[2]))
+    anchors_BKD = rows_at(tokens_BTD, anchors_BK)
     dots_BKT = wide(anchors_BKD @ tokens_BTD.transpose(1, 2))
     cosine_BKT = dots_BKT / norms_BT.gather(1, anchors_BK)[..., None]
     return 1 - cosine_BKT.amax(dim=1) / norms_BT
