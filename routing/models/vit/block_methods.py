@@ -84,14 +84,19 @@ class BlockMethod(ABC):
     ) -> None:
         """Run a block that has a step, in place; ``plain(tokens, positions)`` is the block itself."""
 
-    @abstractmethod
     def multiply_adds(self, step: Step, host: Host) -> int:
-        """Return what the block with its step costs for one image."""
+        """Return what the block with its step costs for one image; by default what it costs on the tokens left."""
+        return block_multiply_adds(host, step.left)
 
 
 def attention_cost(host: Host, tokens: int) -> int:
-    """Return the multiply-adds of a block's attention: its projections, and twice T^2 D."""
+    """Return the multiply-adds of a block's attention: projections 4 T D^2, and 2 T^2 D."""
     return tokens * host.projection_multiply_adds + 2 * tokens**2 * host.width
+
+
+def block_multiply_adds(host: Host, tokens: int) -> int:
+    """Return the closed form of one block: its attention, and the MLP 2 T D M."""
+    return attention_cost(host, tokens) + tokens * host.mlp_multiply_adds
 
 
 class Tome(BlockMethod):
@@ -230,7 +235,3 @@ class Amod(BlockMethod):
         after_BKD = plain(rows_at(tokens_BTD, taken_BK), positions.of(taken_BK, first, step.tokens))
         places = taken_BK[..., None].expand(-1, -1, tokens_BTD.shape[2])
         stream.tokens = tokens_BTD.scatter(1, places, after_BKD.to(tokens_BTD.dtype))
-
-    def multiply_adds(self, step: Step, host: Host) -> int:
-        """A block on the tokens it takes; the attention that decides is its own."""
-        return attention_cost(host, step.left) + step.left * host.mlp_multiply_adds

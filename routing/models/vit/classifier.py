@@ -22,9 +22,9 @@ from routing.models.base import CountedPart, KnobValue, ModelOutput, PartKey, Pa
 from routing.models.chain import Chain, Stage
 from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
-from routing.models.vit.block_methods import BlockMethod
+from routing.models.vit.block_methods import BlockMethod, block_multiply_adds
 from routing.models.vit.hosts import Host, host_of
-from routing.models.vit.reducer import block_multiply_adds, part, run_blocks, units
+from routing.models.vit.reducer import part, run_blocks, units
 from routing.models.vit.section import PruningGridSection, PruningSection
 from routing.models.vit.setting import UNPRUNED, Pruning
 from routing.models.vit.setting_grid import declared_grid, schedule_curve

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.models.base import CountedPart, PartKey, PartName
-from routing.models.vit.block_methods import BlockMethod, Step, Stream
+from routing.models.vit.block_methods import BlockMethod, Step, Stream, block_multiply_adds
 from routing.models.vit.host import Host
 from routing.models.vit.positions import Positions
 from routing.models.vit.setting import Pruning
@@ -95,11 +95,6 @@ def part(host: Host, key: PartName) -> CountedPart:
         return CountedPart(choice, inputs, key.setting.multiply_adds(host, key.tokens), None)
     method, step = key.setting[0](), key.setting[1]
     return CountedPart(SteppedBlock(host, method, step), inputs, method.multiply_adds(step, host), None)
-
-
-def block_multiply_adds(host: Host, num_tokens: int) -> int:
-    """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
-    return num_tokens * (host.projection_multiply_adds + host.mlp_multiply_adds) + 2 * num_tokens**2 * host.width
 
 
 class Choice(nn.Module):

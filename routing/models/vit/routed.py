@@ -22,6 +22,7 @@ from routing.errors import InputError
 from routing.models.base import CountedPart, KnobValue, ModelOutput, VisionModel
 from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
+from routing.models.vit.block_methods import block_multiply_adds
 from routing.models.vit.hosts import OwnHost
 from routing.models.vit.model import own_transformer
 from routing.models.vit.network import Block
@@ -43,7 +44,7 @@ class RoutedVit(VisionModel):
         super().__init__()
         self.core = own_transformer(section, info)
         self.image_shape = (info.channels, info.input_size, info.input_size)
-        self.width, self.mlp = section.width, section.mlp
+        self.width = section.width
         self.every, self.scores = section.every, section.scores
         self.not_shipped = NOT_SHIPPED.get(self.scores)
         if self.scores == "learned":
@@ -170,7 +171,7 @@ class RoutedVit(VisionModel):
         """Return patch embedding, routers, head, and ``block@T`` for every number T of tokens a block runs on."""
         tokens, width = self.core.num_tokens, self.width
         channels, side, _ = self.image_shape
-        head = self.core.head
+        head, host = self.core.head, OwnHost(self.core)
         parts = {
             "embedding": CountedPart(
                 self.core.embedding, (torch.zeros(1, *self.image_shape),), channels * side * side * width
@@ -183,12 +184,8 @@ class RoutedVit(VisionModel):
         for name in units_executed:
             count = int(name.partition("@")[2])
             block, inputs = self.core.blocks[0], (torch.zeros(1, count, width),)
-            parts[name] = CountedPart(block, inputs, self._block_multiply_adds(count), None)
+            parts[name] = CountedPart(block, inputs, block_multiply_adds(host, count), None)
         return parts
-
-    def _block_multiply_adds(self, tokens: int) -> int:
-        """Return the closed form of one block: projections 4 T D^2, MLP 2 T D M, attention 2 T^2 D."""
-        return tokens * (4 * self.width**2 + 2 * self.width * self.mlp) + 2 * tokens**2 * self.width
 
     def counted_parts(self) -> dict[str, CountedPart]:
         """The parts at the default capacity."""
