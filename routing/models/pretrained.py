@@ -53,17 +53,21 @@ def is_run(source: str) -> bool:
 
 def first_weights(weights: str | None) -> str | None:
     """Return the weights that a chain of runs started from, None where the first was trained from scratch."""
-    seen: set[Path] = set()
+    seen: set[str] = set()
     while weights is not None and is_run(weights) and not (Path(weights) / LIBRARY_CONFIG).is_file():
-        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
-        config = folder / CONFIG_FILE
-        if config in seen or not config.is_file():
+        if weights in seen:
             return None
-        seen.add(config)
-        lent = load_file(config)[0]
-        model = lent.get("model") if isinstance(lent, dict) else None
-        weights = model.get("weights") if isinstance(model, dict) else None
+        seen.add(weights)
+        weights = model_beside(Path(weights)).get("weights")
     return weights
+
+
+def model_beside(weights: Path) -> dict[str, Any]:
+    """Return ``model`` of the run that a folder or a file of weights is of, as its file has it; {} without one."""
+    config = (weights if weights.is_dir() else weights.parent) / CONFIG_FILE
+    run = load_file(config)[0] if config.is_file() else None
+    model = run.get("model") if isinstance(run, dict) else None
+    return model if isinstance(model, dict) else {}
 
 
 def load_pretrained(

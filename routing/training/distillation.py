@@ -21,12 +21,12 @@ from routing.config.section import ModelSection, Section
 from routing.config.training import DistilSection, TrainingSection
 from routing.data import DataInfo
 from routing.errors import InputError, choices
-from routing.files.results_folder import CONFIG_FILE, MODEL_FILE
+from routing.files.results_folder import MODEL_FILE
 from routing.files.tensors import load_weights
-from routing.files.yaml_io import load_file
 from routing.models import build_model
 from routing.models.attention import rows_at
 from routing.models.base import ModelOutput, VisionModel
+from routing.models.pretrained import model_beside
 
 TERMS = ("distil", "distil_tokens")
 KEY = "training.distil.weights"
@@ -81,9 +81,8 @@ def build_teacher(
     if not settings.weight or settings.weights is None:
         return None
     path, has_weights = Path(settings.weights), "weights" in type(section).model_fields
-    config = (path if path.is_dir() else path.parent) / CONFIG_FILE
-    lent = load_file(config)[0].get("model") if config.is_file() else None
-    section = _with_weights_of(section, lent) if isinstance(lent, Mapping) else section
+    lent = model_beside(path)
+    section = _with_weights_of(section, lent) if lent else section
     section = section.model_copy(update={"weights": settings.weights}) if has_weights else section
     try:
         teacher = build_model(section, info)

@@ -12,7 +12,7 @@ from torchvision.models import densenet121
 from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
-from routing.models.pretrained import renormalised
+from routing.models.pretrained import model_beside, renormalised
 from routing.models.torchvision_library import keep_statistics, torchvision_state, trained_statistics
 
 
@@ -56,3 +56,9 @@ def test_a_torchvision_backbone_sees_them() -> None:
     assert torch.equal(seen[0], torch.zeros(1, 3, 32, 32))
     expected = (torch.tensor(config.dataset.info().mean).view(3, 1, 1) - mean) / std
     torch.testing.assert_close(seen[1], expected.expand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("text", ["- model\n", "model: resnet18\n", "", "seed: 1\n"])
+def test_a_config_beside_weights_that_is_of_no_run_lends_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    assert model_beside(tmp_path) == model_beside(tmp_path / "weights.pth") == {}
