@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from routing.data import SPLITS, DataInfo, ImageData
 from routing.data.files import Files, list_images
 from routing.data.layout import ALL, Layout, assign, read_layout
+from routing.data.quality_sections import Koniq10kSection
 from routing.data.reading import read_store
 from routing.data.sections import BoxedImagesSection, ImageFolderSection
 from routing.data.splitting import cut_by_class, cut_by_seed
@@ -58,7 +59,7 @@ def load(section: ImageFolderSection, view: View | None = None) -> ImageData:
     return load_files(section, _info(section, layout), store, found.files, found.rows, found.labels)
 
 
-def view_of(section: ImageFolderSection | BoxedImagesSection) -> View:
+def view_of(section: ImageFolderSection | BoxedImagesSection | Koniq10kSection) -> View:
     """Return how the section's files become pixels."""
     depth = None if section.bit_depth == "auto" else section.bit_depth
     side, crop_pct, mean = section.input_size, 1.0, MEAN

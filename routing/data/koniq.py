@@ -11,14 +11,14 @@ import csv
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from routing.data import SPLITS, DataInfo, ImageData
+from routing.data import SPLITS, DataInfo, ImageData, image_folder
 from routing.data.files import stat_files
-from routing.data.image_folder import MEAN, STD, padding
+from routing.data.image_folder import MEAN, STD
 from routing.data.quality_sections import Koniq10kSection, ScoredFolder, ScoreSplit
 from routing.data.reading import read_store
 from routing.data.splitting import Indices, cut_by_seed
@@ -56,16 +56,7 @@ def info(section: Koniq10kSection) -> DataInfo:
 
 def view_of(section: Koniq10kSection) -> View:
     """Return how the section's files become pixels."""
-    depth = None if section.bit_depth == "auto" else section.bit_depth
-    return View(
-        section.input_size,
-        section.input_width,
-        section.background_rgb,
-        depth,
-        resize=section.resize,
-        interpolation=section.interpolation,
-        fill=padding(MEAN) if section.resize == "longest_pad" else (0, 0, 0),
-    )
+    return replace(image_folder.view_of(section), width=section.input_width)
 
 
 def load(section: Koniq10kSection) -> ImageData:

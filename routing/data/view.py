@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -52,8 +52,7 @@ class View:
     def key(self) -> dict[str, Any]:
         """Return a key that distinguishes its pixels from those of other views."""
         since = ("resize", "crop_pct", "interpolation", "fill")  # left out at their defaults: older caches stay valid
-        plain = {field.name for field in fields(self) if field.name in since}
-        same = {name for name in plain if getattr(self, name) == getattr(View(1, 1), name)}
+        same = {name for name in since if getattr(self, name) == getattr(View, name)}
         return {"version": VERSION, **{name: value for name, value in asdict(self).items() if name not in same}}
 
     def settings(self) -> dict[str, Any]:
