@@ -93,8 +93,8 @@ def run(
     pictures = Pictures(out, config, model, evaluator)
     if out is not None:  # only now: bad input must not leave a folder behind that blocks the corrected command
         write_text(out / CONFIG_FILE, config.to_yaml())
-    for line in (config.dataset.describe(), preprocessing_line(config.model, config.dataset)) if say else ():
-        if say is not None and line:
+    if say is not None:
+        for line in filter(None, (config.dataset.describe(), preprocessing_line(config.model, config.dataset))):
             say(line)
     best: dict[str, Tensor] = {}
     with reusable(config, data, model, teacher) as kept:
