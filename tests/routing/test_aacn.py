@@ -24,6 +24,7 @@ from routing.models.aacn.model import (
     num_kept,
 )
 from routing.models.backbones import TorchvisionBackbone
+from routing.models.base import VisionModel
 from routing.runner import run
 
 IMAGE = (4, 1, 40, 40)
@@ -355,3 +356,10 @@ def test_a_knob_value_the_model_cannot_have(enabled: bool, value: float | str, m
     assert config.evaluation.knob_value is not None
     with pytest.raises(InputError, match=message):
         built(**{"attention.enabled": enabled}).set_knob(config.evaluation.knob_value)
+
+
+def test_a_knob_that_a_model_does_not_set_is_said() -> None:
+    model = built(**{"attention.enabled": False})
+    model.knob = "width"
+    with pytest.raises(InputError, match=r"knob_value 0\.5: AttentionAugmentedNet cannot set its knob 'width'"):
+        VisionModel.set_knob(model, 0.5)
