@@ -32,13 +32,13 @@ class Classifier(VisionModel):
         settings: values of the knob, ascending; the last is the default.
     """
 
+    network: nn.Module
+
     def __init__(self, info: DataInfo, knob: str | None, settings: Sequence[float]) -> None:
         super().__init__()
         self.image_shape, self.num_outputs = (info.channels, info.input_size, info.input_size), info.num_outputs
         self.knob, self.settings = knob, tuple(settings)
         self.setting = len(self.settings) - 1
-
-    network: nn.Module
 
     @abstractmethod
     def logits(self, images: Tensor, setting: int) -> Tensor:
