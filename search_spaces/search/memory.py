@@ -115,7 +115,10 @@ class Memory:
         if violations and state == TrialState.COMPLETE:
             trial.set_user_attr(_VIOLATIONS, list(violations))
             # where Optuna's samplers look; the sampler is left alone, another thread may be asking it
-            trial.storage.set_trial_system_attr(trial._trial_id, _FOR_OPTUNA, list(violations))
+            storage = trial.storage
+            study = storage.get_study_id_from_name(self._study.study_name)
+            trial_id = storage.get_trial_id_from_study_id_trial_number(study, handle)
+            storage.set_trial_system_attr(trial_id, _FOR_OPTUNA, list(violations))
         self._study.tell(handle, list(values) if state == TrialState.COMPLETE and values is not None else None, state)
 
     def drop(self, handle: int, state: TrialState) -> None:
