@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,12 @@ class Results:
         """The study's name; the folder's where the study has none."""
         return str(self.study.get("name") or self.folder.resolve().name)
 
-    @property
+    @cached_property
     def allowed(self) -> pd.Series:
         """Which rows of ``points`` keep to the study's constraints."""
         return allowed(self.points, self.study.get("constraints"))
 
-    @property
+    @cached_property
     def candidates(self) -> pd.DataFrame:
         """The rows of ``points`` that keep to the study's constraints: what is chosen, ranked and compared."""
         return self.points[self.allowed]
