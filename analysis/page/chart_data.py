@@ -130,9 +130,11 @@ def _with_confirmed(points: pd.DataFrame, confirmed: pd.DataFrame, bars: pd.Data
     metric = bars["metric"].iloc[0]
     if metric in points:
         return points
-    rows = [confirmed_row(confirmed, point) for _, point in points.iterrows()]
+    trained_again = points[points["trial"].isin(confirmed.get("trial", ()))]  # few; the others have no such row
+    rows = {index: confirmed_row(confirmed, point) for index, point in trained_again.iterrows()}
     points = points.copy()
-    points[metric] = [None if row is None else row.get(f"{metric}{MEAN}") for row in rows]
+    found = [rows.get(index) for index in points.index]
+    points[metric] = [None if row is None else row.get(f"{metric}{MEAN}") for row in found]
     return points
 
 
