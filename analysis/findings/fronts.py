@@ -5,9 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.findings.baselines import is_baseline
-from analysis.findings.summary import Summary
+from analysis.findings.summary import Summary, front_of
 from analysis.read.objectives import losses
-from routing.pareto import front_order
 
 MARGIN = 0.06
 """Room beyond the fronts, as a share of their range."""
@@ -17,11 +16,7 @@ def dense_front(summary: Summary) -> pd.DataFrame:
     """Return the rows of points.csv on the front of the dense baselines alone, ordered by cost."""
     results = summary.results
     dense = results.candidates[is_baseline(results.candidates)]
-    if dense.empty:
-        return dense
-    costs = [index for index, objective in enumerate(results.objectives) if objective.is_cost]
-    by = next((index for index in costs if index), len(results.objectives) - 1)
-    return dense.iloc[front_order(losses(dense, results.objectives), by=by)]
+    return front_of(dense, results.objectives)
 
 
 def span(summary: Summary, further: pd.Series | None = None) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from analysis.findings.hypervolume import hypervolume_history
 from analysis.findings.knee import knee_index
 from analysis.read.objectives import declares_scales, losses, reference_losses
 from analysis.read.results import Results
-from routing.objectives import scales_in_words
+from routing.objectives import Objective, scales_in_words
 from routing.pareto import front_order, hypervolume
 
 
@@ -71,15 +72,20 @@ class Summary:
         return self.front.iloc[int(losses(self.front, self.results.objectives)[:, 0].argmin())]
 
 
+def front_of(points: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
+    """Return the rows on the front of these points alone, ordered by cost, equal points once."""
+    costs = [index for index, objective in enumerate(objectives) if objective.is_cost]
+    by = next((index for index in costs if index), len(objectives) - 1)
+    return points.iloc[front_order(losses(points, objectives), by=by)]
+
+
 def summarise(results: Results) -> Summary:
     """Compute front, knee, baselines and hypervolume of a results folder."""
     points = results.candidates
     vectors = losses(points, results.objectives)
     reference = reference_losses(vectors, results.objectives)
-    costs = [index for index, objective in enumerate(results.objectives) if objective.is_cost]
-    rows = front_order(vectors, by=next((index for index in costs if index), len(results.objectives) - 1))
-    front = points.iloc[rows]
-    knee = int(front.index[knee_index(vectors[rows])]) if len(rows) else None
+    front = front_of(points, results.objectives)
+    knee = int(front.index[knee_index(losses(front, results.objectives))]) if len(front) else None
     return Summary(
         results=results,
         front=front,
