@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.read.objectives import losses
+from analysis.read.objectives import best_first
 from analysis.read.results import Results
 from routing.config import names
 
@@ -21,6 +21,4 @@ def best_baselines(results: Results) -> pd.DataFrame:
     points = results.candidates[is_baseline(results.candidates)]
     if points.empty:
         return points
-    vectors = losses(points, results.objectives)
-    order = pd.DataFrame(vectors, index=points.index).sort_values(list(range(vectors.shape[1])), kind="stable").index
-    return points.loc[order].drop_duplicates("model.name")
+    return best_first(points, results.objectives).drop_duplicates("model.name")

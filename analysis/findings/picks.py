@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.findings.summary import Summary
 from analysis.read.configs import knob_value
-from analysis.read.objectives import losses
+from analysis.read.objectives import best_first
 from analysis.read.results import Results, default_points
 from routing.errors import InputError, choices, nearest
 from routing.objectives import Objective
@@ -63,12 +63,6 @@ def _number(pick: str, text: str) -> float:
     return number
 
 
-def _best_first(points: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """Return points ordered by the first objective, then by the next ones."""
-    vectors = losses(points, results.objectives)
-    return points.iloc[pd.DataFrame(vectors).sort_values(list(range(vectors.shape[1])), kind="stable").index]
-
-
 def _limits(results: Results) -> dict[str, Objective]:
     """Return the objectives by the names that a pick may use: ``val_accuracy`` and ``accuracy``."""
     objectives = results.objectives
@@ -97,14 +91,13 @@ def within(results: Results, key: str, limit: float) -> pd.Series:
         what = "allowed point" if len(points) < len(results.points) else "point"
         raise InputError(f"{results.folder}: no {what} has {key} {'>=' if sign < 0 else '<='} {limit:.6g}{there}")
     others = [one for one in results.objectives if one.metric != column]
-    order = pd.DataFrame(losses(fits, [*others, objective])).sort_values([*range(len(others) + 1)], kind="stable")
-    return fits.iloc[order.index[0]]
+    return best_first(fits, [*others, objective]).iloc[0]
 
 
 def _within_latency(summary: Summary, limit: float, latency_ms: Measure) -> pd.Series:
     """Return the best point of the front that is fast enough, measuring from the best one down."""
     fastest = math.inf
-    for _, row in _best_first(summary.front, summary.results).iterrows():
+    for _, row in best_first(summary.front, summary.results.objectives).iterrows():
         measured = latency_ms(row)
         if measured <= limit:
             return row

@@ -83,6 +83,12 @@ def losses(table: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.f
     return losses_of(table[[objective.metric for objective in objectives]].to_numpy(dtype=float), objectives)
 
 
+def best_first(table: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
+    """Return the rows ordered by the first objective, where equal by the next ones."""
+    vectors = losses(table, objectives)
+    return table.iloc[pd.DataFrame(vectors).sort_values(list(range(vectors.shape[1])), kind="stable").index]
+
+
 def metrics(loss_vectors: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """Return loss vectors (N, M) or one of them (M,), as metric values again: the inverse of ``losses``."""
     return values_of(loss_vectors, objectives)
