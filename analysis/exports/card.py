@@ -15,7 +15,7 @@ from analysis.exports.usage import usage
 from analysis.findings.certificates import WORDS
 from analysis.findings.confirmed import NO_SEEDS, confirmed_row, reached
 from analysis.findings.summary import Summary
-from analysis.words.words import at_knob, axis_label, name, shown
+from analysis.words.words import axis_label, name, shown, who
 from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
@@ -73,13 +73,10 @@ def write_card(card: Card, folder: Path) -> None:
 
 def in_one_line(card: Card) -> str:
     """Return which point it is, its values, its cost and its time: ``knee: trial 5 vit, 93.10 % ...``."""
-    row = card.row
-    models = (row.get(key) for key in ("model.name", "model.router.mode"))
-    who = " ".join([f"trial {int(row['trial'])}", *(word for word in models if isinstance(word, str) and word)])
     objectives = card.summary.results.objectives
-    values = [f"{name(o.metric)} {shown(o.metric, row[o.metric])}" for o in objectives]
+    values = [f"{name(o.metric)} {shown(o.metric, card.row[o.metric])}" for o in objectives]
     values += [card.latency.words()] if card.latency else []
-    return f"{card.pick}: {who}{at_knob(row.to_dict())}: {', '.join(values)}"
+    return f"{card.pick}: {who(card.row.to_dict())}: {', '.join(values)}"
 
 
 def _facts(card: Card) -> list[tuple[str, str]]:

@@ -62,9 +62,14 @@ def front_tex(summary: Summary, confirmed: pd.DataFrame) -> Table | None:
     return table(caption, [*headings, Column("% of full", True)], cells)
 
 
-def _full_cost(summary: Summary) -> float | None:
+def _full(summary: Summary) -> pd.DataFrame:
+    """Return the best full_compute, no row without one."""
     baselines = summary.baselines
-    full = baselines[baselines["model.name"] == FULL_COMPUTE] if "model.name" in baselines else baselines[:0]
+    return baselines[baselines["model.name"] == FULL_COMPUTE] if "model.name" in baselines else baselines[:0]
+
+
+def _full_cost(summary: Summary) -> float | None:
+    full = _full(summary)
     return float(full["flops"].iloc[0]) if len(full) else None
 
 
@@ -78,8 +83,7 @@ def _confirmed(confirmed: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _selected(summary: Summary, task: str) -> pd.DataFrame:
-    baselines = summary.baselines
-    full = baselines[(baselines["model.name"] == FULL_COMPUTE)] if len(baselines) else baselines
+    full = _full(summary)
     points = pd.concat([summary.front, full[~full.index.isin(summary.front.index)]])
     known = find(task)
     texts = [known.shown(float(value)) if known is not None else f"{value:.4g}" for value in points[task]]

@@ -11,7 +11,8 @@ from analysis.findings.confirmed import against_baseline, confirmed_row, reached
 from analysis.findings.dense_match import dense_matches
 from analysis.findings.families import ownership
 from analysis.findings.summary import Summary
-from analysis.words.words import at_knob, name, scale, shown, state_in_words
+from analysis.read.objectives import metrics
+from analysis.words.words import name, scale, shown, state_in_words, who
 from routing.claim import claim_of
 from routing.config.names import FULL_COMPUTE
 from routing.files.results_folder import WARM_START
@@ -39,7 +40,7 @@ def cards(summary: Summary) -> list[KeyNumber]:
     for label, row in (("Best", summary.best_row), ("Knee: more cost pays less beyond", summary.knee_row)):
         if row is not None:
             first, *rest = (_value(o, row) for o in objectives)
-            found.append(KeyNumber(label, first, "; ".join([*rest, _who(row)])))
+            found.append(KeyNumber(label, first, "; ".join([*rest, who(row.to_dict())])))
     if match is None:
         found.append(
             KeyNumber("Hypervolume", f"{summary.hypervolume:.4g}", f"{summary.scale}; against {_reference(summary)}")
@@ -135,9 +136,9 @@ def verdict(summary: Summary, confirmed: pd.DataFrame | None = None) -> str:
     found = None if confirmed is None else confirmed_row(confirmed, match.row)
     said = "" if found is None or confirmed is None else against_baseline(found, confirmed, summary.results)
     if said:
-        return f"{said} ({_who(match.row)})"
+        return f"{said} ({who(match.row.to_dict())})"
     value, full = (_value(objectives[0], row) for row in (match.row, match.full))
-    return f"{value} against {full} of full_compute at {match.share:.0%} of its compute ({_who(match.row)})"
+    return f"{value} against {full} of full_compute at {match.share:.0%} of its compute ({who(match.row.to_dict())})"
 
 
 def chart_label(summary: Summary) -> str:
@@ -173,13 +174,6 @@ def _as_good_as_full(summary: Summary) -> _Match | None:
     return None if found is None else _Match(rows.iloc[found.point], rows.iloc[found.dense], found.share)
 
 
-def _who(row: pd.Series) -> str:
-    model = row.get("model.name")
-    mode = row.get("model.router.mode")
-    words = [f"trial {int(row['trial'])}", *(word for word in (model, mode) if isinstance(word, str) and word)]
-    return " ".join(words) + at_knob(row.to_dict())
-
-
 def _value(objective: Objective, row: pd.Series) -> str:
     """Return a value with its unit, and with its name where it has none: ``95.80 %``, ``944 k multiply-adds``."""
     text = shown(objective.metric, row[objective.metric])
@@ -191,12 +185,10 @@ def _value(objective: Objective, row: pd.Series) -> str:
 
 
 def _point(row: pd.Series, objectives: tuple[Objective, ...]) -> str:
-    return f"{' at '.join(_value(o, row) for o in objectives)} ({_who(row)})"
+    return f"{' at '.join(_value(o, row) for o in objectives)} ({who(row.to_dict())})"
 
 
 def _reference(summary: Summary) -> str:
-    from analysis.read.objectives import metrics
-
     values = metrics(summary.reference, summary.results.objectives)
     return ", ".join(
         f"{name(o.metric)} {shown(o.metric, v)}" for o, v in zip(summary.results.objectives, values, strict=True)

@@ -63,6 +63,13 @@ def at_knob(row: Mapping[Any, Any]) -> str:
     return f", {knob} {number:.4g}"
 
 
+def who(row: Mapping[Any, Any]) -> str:
+    """Return which point a row of points.csv is: ``trial 5 aacn top_k, threshold 0.5``."""
+    models = (row.get(key) for key in ("model.name", "model.router.mode"))
+    words = [f"trial {int(row['trial'])}", *(word for word in models if isinstance(word, str) and word)]
+    return " ".join(words) + at_knob(row)
+
+
 def _number_in(text: str) -> float | None:
     try:
         return float(text)
