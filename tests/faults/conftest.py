@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import uuid
@@ -44,7 +46,12 @@ def tag(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     value = uuid.uuid4().hex
     monkeypatch.setenv(TAG, value)
     yield value
-    assert wait_until(lambda: not tagged(value), 20), f"left: {tagged(value)}"
+    wait_until(lambda: not tagged(value), 20)
+    left = tagged(value)
+    for pid in left:  # not to disturb the tests that follow
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 @pytest.fixture

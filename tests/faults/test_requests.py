@@ -38,24 +38,27 @@ def state(out: Path, number: int) -> str:
 
 @pytest.mark.slow
 def test_requests_are_met_within_seconds_and_survive_a_kill(tmp_path: Path, tag: str) -> None:
-    out, values = tmp_path / "out", sweep_values(trials=50, base={"training.num_epochs": 8})
-    driver = start_driver(values, out, "fake_runs:sleepy", concurrency=1)
+    out, values = tmp_path / "out", sweep_values(trials=50)
+    driver = start_driver(values, out, "fake_runs:held", concurrency=1)
     assert wait_until(lambda: state(out, 0) == "RUNNING", 90), "nothing runs"
     assert search_spaces.stop(out, 0) == "asked: trial 0 stops (within seconds)"
-    assert wait_until(lambda: state(out, 0) == "PRUNED", 10)
+    assert wait_until(lambda: state(out, 0) == "PRUNED", 20)
     assert rows(out)[0]["reason"].startswith("stopped by ")
-    assert wait_until(lambda: state(out, 1) == "RUNNING", 20)
+    assert wait_until(lambda: state(out, 1) == "RUNNING", 60)
     assert search_spaces.enqueue(out, [f"{KEY}=1.5"]) == f"asked: {KEY}=1.5 is run next (within seconds)"
-    assert wait_until(lambda: state(out, 2) == "WAITING", 10)
+    assert wait_until(lambda: any(row[KEY] == 1.5 for row in rows(out).values()), 20)
     search_spaces.stop(out, 1)
     os.killpg(driver.pid, signal.SIGKILL)  # before or after it has seen that
     driver.communicate()
     assert wait_until(lambda: not [p for p in tagged(tag).items() if "ray" in p[1]], 30)
 
-    driver = start_driver(values, out, "fake_runs:sleepy", concurrency=1)
+    driver = start_driver(values, out, "fake_runs:held", concurrency=1)
     asked = next(number for number, row in rows(out).items() if row[KEY] == 1.5)
     assert wait_until(lambda: state(out, asked) == "RUNNING" or driver.poll() is not None, 90)
     assert "ends with the trials that run now (within seconds)" in search_spaces.finish(out)
+    assert driver.stdout is not None
+    assert any("ends the sweep" in line for line in driver.stdout)
+    (out / "go").touch()
     text, _ = driver.communicate(timeout=60)
     assert driver.returncode == 0, text
     assert "asked for it" in text

@@ -21,7 +21,7 @@ from processes import wait_until
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "docs" / "cluster" / "slurm.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "openssl")
-TRIALS, NODES = 60, ("n1", "n2")
+TRIALS, NODES = 40, ("n1", "n2")
 
 CONFIG = """
 ClusterName=test
@@ -53,7 +53,7 @@ def train(config, report, out):
     steps = out / "steps"  # a line for each step that is over, also the mark to go on from
     done = len(steps.read_text().splitlines()) if steps.exists() else 0
     for step in range(done + 1, 7):
-        time.sleep(0.5)
+        time.sleep(float(os.environ["STEP_SECONDS"]))
         with steps.open("a") as file:
             file.write(f"{step} {os.environ['SLURMD_NODENAME']}\\n")
         report(step, error=config["x"] / step)
@@ -137,8 +137,8 @@ def logs(folder: Path) -> str:
 
 
 @pytest.fixture
-def submitted(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], dict[str, Any]]:
-    """Submits the script with a time limit in minutes; returns how the job ended, and what it wrote."""
+def submitted(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, float], dict[str, Any]]:
+    """Submits with a time limit in minutes and the seconds of a step; returns how the job ended, what it wrote."""
     programs = tmp_path / "venv" / "bin"
     programs.mkdir(parents=True)
     for name, module in {"ray": "ray.scripts.scripts", "routing": "routing"}.items():
@@ -150,7 +150,8 @@ def submitted(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     monkeypatch.setenv("VENV", str(programs.parent))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
 
-    def submit(minutes: int) -> dict[str, Any]:
+    def submit(minutes: int, step_seconds: float) -> dict[str, Any]:
+        monkeypatch.setenv("STEP_SECONDS", str(step_seconds))
         output = tmp_path / f"limit{minutes}.txt"
         limits = ["--nodes=2", "--cpus-per-task=1", f"--time={minutes}", "--signal=B:TERM@1", f"--output={output}"]
         job = asked("sbatch", "--parsable", *limits, str(SCRIPT), str(tmp_path / "slow.yaml"), str(tmp_path / "out"))
@@ -165,14 +166,14 @@ def submitted(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
 
 @pytest.mark.slow
 def test_a_job_killed_at_its_time_limit_goes_on_in_the_next(
-    tmp_path: Path, submitted: Callable[[int], dict[str, Any]]
+    tmp_path: Path, submitted: Callable[[int, float], dict[str, Any]]
 ) -> None:
-    first = submitted(2)
+    first = submitted(2, 1.5)  # 40 trials of 9 s on two CPUs: more than the limit
     assert "JobState=COMPLETED" not in first["shown"], first["text"]
     assert "finished trials are kept in" in first["text"], first["text"]
     finished = {path: path.read_bytes() for path in tmp_path.glob("out/trials/*/metrics.json")}
     assert 0 < len(finished) < TRIALS
-    second = submitted(6)
+    second = submitted(6, 0.1)
     assert "JobState=COMPLETED" in second["shown"], second["text"]
     rows = pd.read_csv(tmp_path / "out" / "trials.csv")
     assert rows["state"].value_counts()["COMPLETE"] == TRIALS

@@ -95,6 +95,13 @@ def sleepy(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
     return trivial(config, slow, out)
 
 
+def held(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
+    """Go on until there is a file ``go`` beside the trials."""
+    while not (out.parent.parent / "go").exists():
+        time.sleep(0.05)
+    return trivial(config, report, out)
+
+
 def troubled(config: RunConfig, report: Report | None, out: Path) -> TrialRecord:
     """Go wrong in a way that depends on the seed: raise, diverge, lose the worker (often), hang; or finish."""
     trouble = config.seed
