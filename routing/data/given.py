@@ -15,8 +15,8 @@ from torch import Tensor
 
 from routing.config.section import DatasetSection
 from routing.data import DataInfo
-from routing.data.decode import FORMATS, DamagedImage, open_image
-from routing.errors import InputError, choices
+from routing.data.decode import DamagedImage, open_image
+from routing.errors import InputError
 
 _VALID = "a path, a PIL image, a uint8 array (H, W, C), a list of them, or a uint8 tensor (B, C, H, W)"
 
@@ -50,7 +50,8 @@ def _shape(info: DataInfo) -> tuple[int, int, int]:
 
 def _checked_tensor(images: Tensor, info: DataInfo) -> Tensor:
     if images.dtype != torch.uint8:
-        raise InputError(f"predict: a tensor of {_dtype(images.dtype)}; {_pixels('(images * 255).round().byte()')}")
+        how = "(images * 255).round().byte()" if images.is_floating_point() else ""
+        raise InputError(f"predict: a tensor of {_dtype(images.dtype)}; {_pixels(how)}")
     if images.ndim != 4 or tuple(images.shape[1:]) != _shape(info):
         wanted = ", ".join(map(str, _shape(info)))
         raise InputError(
@@ -71,7 +72,7 @@ def _one(image: Any, info: DataInfo, section: DatasetSection, what: str) -> Tens
                 with open_image(os.path.expanduser(what)) as opened:
                     return _of_image(opened, info, section, what)
         except DamagedImage as error:
-            raise InputError(f"predict: {what}: not a readable image ({choices(FORMATS)}): {error}") from None
+            raise InputError(f"predict: {what}: not a readable image: {error}") from None
         return torch.from_numpy(fitted)
     if isinstance(image, np.ndarray):
         image = _of_array(image, info, what)
@@ -82,9 +83,8 @@ def _one(image: Any, info: DataInfo, section: DatasetSection, what: str) -> Tens
 
 def _of_array(array: np.ndarray[Any, Any], info: DataInfo, what: str) -> Image.Image:
     if array.dtype != np.uint8:
-        raise InputError(
-            f"predict: {what} is an array of {array.dtype}; {_pixels('(image * 255).round().astype(numpy.uint8)')}"
-        )
+        how = "(image * 255).round().astype(numpy.uint8)" if array.dtype.kind == "f" else ""
+        raise InputError(f"predict: {what} is an array of {array.dtype}; {_pixels(how)}")
     shape = array.shape
     if info.channels == 1 and (array.ndim == 2 or shape[2:] == (1,)):
         return Image.fromarray(array.reshape(shape[:2]))
@@ -136,4 +136,4 @@ def _dtype(dtype: torch.dtype) -> str:
 
 
 def _pixels(how: str) -> str:
-    return f"this model takes uint8 pixels from 0 to 255 (of values from 0 to 1: {how})"
+    return "this model takes uint8 pixels from 0 to 255" + (f" (of values from 0 to 1: {how})" if how else "")
