@@ -1,4 +1,4 @@
-"""The names in a results folder are defined once, and states are Optuna's."""
+"""The names in a results folder are defined once, and states are Optuna's; how a file is written there."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from optuna.trial import TrialState
 
 from routing.files import results_folder
+from routing.files.atomic import write_text
 from routing.files.results_folder import COMPLETE, FAIL, PRUNED, RUNNING, WAITING
 
 ROOT = Path(__file__).parents[2]
@@ -48,3 +50,11 @@ def test_a_study_file_alone_is_no_results_folder(tmp_path: Path) -> None:
     assert not results_folder.is_results_folder(tmp_path)
     (tmp_path / "trials").mkdir()
     assert results_folder.is_results_folder(tmp_path)
+
+
+def test_an_error_of_writing_names_the_file_that_was_meant(tmp_path: Path) -> None:
+    (tmp_path / "front.csv").mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write_text(tmp_path / "front.csv", "x")
+    assert raised.value.filename == str(tmp_path / "front.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["front.csv"]
