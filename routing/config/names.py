@@ -1,9 +1,11 @@
-"""Names of models and router modes that several packages use: defaults of a comparison, and the full-compute model.
+"""Names that several packages use: of models and router modes, and of the keys that a training script is named by.
 
 Here, because tables and figures read them as well, which import no model.
 """
 
 from __future__ import annotations
+
+from collections.abc import Container
 
 from routing.config.registry import MODELS
 
@@ -24,3 +26,12 @@ POST_HOC = "post_hoc"
 def is_baseline(model_name: object) -> bool:
     """Return whether a model of this name is a dense baseline; one of a plugin that is not imported is unknown."""
     return model_name in MODELS and MODELS.get(str(model_name)).is_baseline
+
+
+SCRIPT_HEADS = ("run", "command")
+"""Keys of which a run or a study of a training script has exactly one; other runs and studies have neither."""
+
+
+def is_of_script(values: Container[str]) -> bool:
+    """Return whether the content of a file is a run or a study of a training script, whose own keys are free."""
+    return any(head in values for head in SCRIPT_HEADS)

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from routing.config.explain import explain_run
+from routing.config.names import is_of_script
 from routing.config.overrides import parse_overrides, split_overrides, switch_names
 from routing.config.plugins import import_plugins
 from routing.config.preprocessing import resolve_auto
@@ -168,7 +169,7 @@ class RunConfig(Section):
         if path is not None:
             if not isinstance(values, dict):
                 raise InputError(f"{path}: a run is a mapping of keys to values, not {type(values).__name__}")
-            if "run" in values or "command" in values:
+            if is_of_script(values):
                 raise InputError(f"{path}: a run of a training script, which only sweep, confirm and analyze know")
             if values.get("kind") in ("sweep", "ablation"):
                 raise InputError(f"{path}: this is a study, not a run; write routing sweep {path}")

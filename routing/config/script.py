@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from routing.config.names import is_of_script
 from routing.config.plugins import import_plugins
 from routing.config.run import RunConfig
 from routing.config.section import Section, dotted, nested
@@ -108,14 +109,14 @@ AnyRun = RunConfig | ScriptRun
 def read_run(path: Path) -> AnyRun:
     """Read the config.yaml of a run of either kind; see ``RunConfig.from_yaml``."""
     values = load_file(path)[0]
-    if isinstance(values, dict) and ("run" in values or "command" in values):
+    if isinstance(values, dict) and is_of_script(values):
         return ScriptRun.from_dict(values, str(path))
     return RunConfig.from_loaded(path, values)
 
 
 def run_from_dict(values: dict[str, Any]) -> AnyRun:
     """Return a run of either kind; see ``RunConfig.from_dict``."""
-    return ScriptRun.from_dict(values) if "run" in values or "command" in values else RunConfig.from_dict(values)
+    return ScriptRun.from_dict(values) if is_of_script(values) else RunConfig.from_dict(values)
 
 
 def imported(path: str, what: str, source: Path | None = None) -> Any:

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 from pydantic import Discriminator, TypeAdapter
 
+from routing.config.names import SCRIPT_HEADS
 from search_spaces.study.registry import SAMPLERS
 from search_spaces.study.schema import AblationStudy, SamplerSection, SweepStudy
 from search_spaces.study.script import ScriptAblationStudy, ScriptSweepStudy
 
 _OF_RUNS = Annotated[SweepStudy | AblationStudy, Discriminator("kind")]
 _OF_SCRIPTS = Annotated[ScriptSweepStudy | ScriptAblationStudy, Discriminator("kind")]
-_SCRIPTS = [{"required": ["run"]}, {"required": ["command"]}]
-"""What tells a study of a training script from one of runs; it has exactly one of both."""
+_SCRIPTS = [{"required": [head]} for head in SCRIPT_HEADS]
 
 
 def json_schema() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from routing.config.names import is_of_script
 from routing.config.plugins import import_plugins
 from routing.config.registry import METRICS
 from routing.config.run import RunConfig, is_key, valid_keys
@@ -100,7 +101,7 @@ def parse_study(values: Any, where: str = "study", lines: Lines | None = None, s
     if not isinstance(kind, str) or kind not in KINDS:
         hint = nearest(str(kind), KINDS) if kind is not None else "; the key is missing"
         raise InputError(f"{place('kind')}: unknown kind {kind!r}{hint} (valid: {choices(KINDS)})")
-    declared = (SCRIPT_KINDS if {"run", "command"} & set(values) else KINDS)[kind]
+    declared = (SCRIPT_KINDS if is_of_script(values) else KINDS)[kind]
     try:
         study: Study = declared.model_validate(values)
     except ValidationError as error:

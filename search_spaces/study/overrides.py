@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from routing.config.names import is_of_script
 from routing.config.overrides import parse_overrides, split_overrides, switch_names
 from routing.config.run import RunConfig
 from routing.config.section import dotted, merge, nested
@@ -12,8 +13,6 @@ from routing.errors import InputError
 from routing.files.yaml_io import parse_scalar
 
 BASE = "base"
-SCRIPT_HEADS = ("run", "command")
-"""Keys that make a study one of a training script, whose own keys are free."""
 
 
 def with_base(values: dict[str, Any], overrides: Sequence[str], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +30,7 @@ def with_base(values: dict[str, Any], overrides: Sequence[str], changes: Mapping
     base = values.get(BASE) or {}
     if not isinstance(base, dict):
         return values  # what is wrong with it is said where the study is checked
-    is_script = any(head in values for head in SCRIPT_HEADS)
+    is_script = is_of_script(values)
     tree = nested(base)
     changed = {**_read(overrides, tree, is_script), **dotted(nested(dict(changes)))}
     searched = values.get("space")

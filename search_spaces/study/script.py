@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from routing.config.names import SCRIPT_HEADS
 from routing.config.script import CONFIG, AnyRun, ScriptRun
 from routing.config.section import dotted, nested
 from routing.objectives import Objective
@@ -16,7 +17,7 @@ from routing.quantities import declare_measured, quantity, split_of
 from search_spaces.study.schema import AblationStudy, Parameter, SchedulerSection, StudyBase, SweepStudy, levels
 from search_spaces.study.space import Space
 
-SCRIPT_KEYS = {"run", "command", "result", "evaluate", "config", "steps"}
+SCRIPT_KEYS = {*SCRIPT_HEADS, "result", "evaluate", "config", "steps"}
 """What a study of a script has that others do not."""
 
 
