@@ -179,7 +179,7 @@ def test_report_numbers_are_the_measured_ones(vit_run: Path, tmp_path: Path) -> 
     by_layer = table.groupby("layer")["entropy"].mean()
     assert f"Attention is most focused in {by_layer.idxmin()} (entropy {by_layer.min():.3f})" in text
     assert f"least in {by_layer.idxmax()} ({by_layer.max():.3f})" in text
-    assert "by lot" not in text
+    assert "(at random: " in text
     assert "With 50 % of the patches hidden" in text  # 32 of 64
     assert "token pruning" not in text
 
