@@ -6,7 +6,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import PAGES, ROOT
@@ -49,3 +51,19 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?(https?:[^\"'>\s]+)", page.read_text())
         assert [address for address in loaded if "squidfunk" not in address] == [], page
+
+
+@pytest.mark.slow
+def test_from_disk_without_a_network_diagrams_are_drawn_and_the_search_finds(site: Path, browser: Any) -> None:
+    if not (site / "assets/javascripts/mermaid.js").is_file():
+        pytest.skip("npm, which fetches the scripts of the site, is not to be had")
+    browser.get_log("browser")
+    for page, diagrams in (("index.html", 2), ("index.zh.html", 2), ("contributing.html", 1), ("faq.html?q=knee", 0)):
+        browser.get(f"{site.as_uri()}/{page}")
+        drawn = "return document.querySelectorAll('div.mermaid').length"
+        found = "return document.querySelectorAll('.md-search-result__item').length"
+        end = time.monotonic() + 20
+        while (browser.execute_script(drawn), browser.execute_script(found) > 0) != (diagrams, "?" in page):
+            assert time.monotonic() < end, page
+            time.sleep(0.1)
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
