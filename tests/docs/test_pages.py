@@ -26,6 +26,7 @@ STUDY: dict[str, Any] = {
     "objectives": [{"metric": "flops", "goal": "minimize", "reference": 1e7}],
     "trials": 1,
 }
+READMES = ("README.md", "README.zh-CN.md")
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 
@@ -124,14 +125,22 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 
 def test_the_chinese_readme_shows_the_same_commands() -> None:
-    commands = {
-        name: [words for block in blocks(ROOT / name, *SHELL) for words in command_lines(block.text)]
-        for name in ("README.md", "README.zh-CN.md")
-    }
+    commands = {name: [words for block in blocks(ROOT / name, *SHELL) for words in command_lines(block.text)] for name in READMES}
     assert commands["README.zh-CN.md"] == commands["README.md"]
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_chinese_readme_has_the_same_sections_rows_and_links() -> None:
+    """Rows by how many links and pieces of code they have, which no translation changes."""
+    shapes = []
+    for name in READMES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        rows = [line for line in text.splitlines() if line.startswith("| ")]
+        pages = [link.text for link in links(ROOT / name) if not link.text.startswith(("#", "README"))]
+        shapes.append((text.count("\n## "), [(row.count("]("), row.count("`")) for row in rows], sorted(pages)))
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name", READMES)
 def test_a_readme_lists_every_command(name: str) -> None:
     rows = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("| `routing ")]
     listed = {word for row in rows for word in re.findall(r"`routing (\w+)", row.split(" | ")[0])}
@@ -141,5 +150,6 @@ def test_a_readme_lists_every_command(name: str) -> None:
 def test_the_citation_names_this_version() -> None:
     citation = load_text((ROOT / "CITATION.cff").read_text(), "CITATION.cff")[0]
     assert citation["version"] == routing.__version__
-    assert f"version = {{{routing.__version__}}}" in (ROOT / "README.md").read_text()
-    assert citation["title"] in (ROOT / "README.md").read_text()
+    for name in READMES:
+        assert f"version = {{{routing.__version__}}}" in (ROOT / name).read_text()
+        assert citation["title"] in (ROOT / name).read_text()
