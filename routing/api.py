@@ -70,13 +70,18 @@ def sweep(
 
 
 def confirm(
-    results: AnyPath | Results, seeds: int = 5, *, concurrency: int | None = None, address: str | None = None
+    results: AnyPath | Results,
+    seeds: int = 5,
+    *,
+    adaptive: bool = False,
+    concurrency: int | None = None,
+    address: str | None = None,
 ) -> Results:
     """Train the front again under fresh seeds and read the test split once: ``routing confirm``."""
     import search_spaces
 
     folder = _folder(results)
-    search_spaces.confirm(folder, seeds, concurrency=concurrency, address=address)
+    search_spaces.confirm(folder, seeds, adaptive=adaptive, concurrency=concurrency, address=address)
     return analyze(folder)
 
 

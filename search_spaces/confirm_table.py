@@ -100,9 +100,7 @@ def write_confirmed(
         arms: trial on the front -> the trial of the same configuration that was trained again.
         baseline: the point that the others are compared with; its row comes last where it is not on the front.
     """
-    chosen_points = [row for _, row in front.iterrows()]
-    if baseline is not None and not any(_is_same(row, baseline) for row in chosen_points):
-        chosen_points.append(baseline)
+    chosen_points = compared_points(front, baseline)
     found = [seeds_of(chosen, points, arms) for chosen in chosen_points]
     rows = [_summary(chosen, own, objectives) for chosen, own in zip(chosen_points, found, strict=True)]
     _add_membership(out, rows, found, objectives)
@@ -113,6 +111,14 @@ def write_confirmed(
             if not _is_same(chosen, baseline):
                 row |= _paired(own, against, objectives)
     write_table(out / CONFIRM_FILE, rows)
+
+
+def compared_points(front: pd.DataFrame, baseline: pd.Series | None) -> list[pd.Series]:
+    """Return the points of a front, and last the baseline where it is not one of them."""
+    chosen = [row for _, row in front.iterrows()]
+    if baseline is not None and not any(_is_same(row, baseline) for row in chosen):
+        chosen.append(baseline)
+    return chosen
 
 
 def seeds_of(chosen: pd.Series, points: pd.DataFrame, arms: dict[int, int]) -> pd.DataFrame:
@@ -138,10 +144,15 @@ def _add_membership(
     write_json(out / HYPERVOLUME_FILE, {**result.hypervolume._asdict(), "scale": scales_in_words(objectives)})
 
 
-def _repeats(out: Path, own: pd.DataFrame, objectives: Sequence[Objective]) -> Repeats:
+def seed_losses(own: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Return the losses (S, M) of a point's trainings, on the test split where it was read; see ``seeds_of``."""
     columns = [compared_metric(objective, own) for objective in objectives]
-    losses = losses_of(own[columns].astype(float).to_numpy(), objectives)
-    known = find(columns[0])
+    return losses_of(own[columns].astype(float).to_numpy(), objectives)
+
+
+def _repeats(out: Path, own: pd.DataFrame, objectives: Sequence[Objective]) -> Repeats:
+    losses = seed_losses(own, objectives)
+    known = find(compared_metric(objectives[0], own))
     correct = [_correct(out, row) for _, row in own.iterrows()] if known is not None else []
     is_share = known is not None and known.name == "accuracy" and not objectives[0].in_logs
     counts = is_share and all(one is not None for one in correct)

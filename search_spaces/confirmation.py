@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,27 @@ from routing.files.results_folder import (
     TRIALS_FILE,
     trial_folder,
 )
-from search_spaces.confirm_table import CORRECT, baseline_of, pack, write_confirmed
+from search_spaces.confirm_table import (
+    CORRECT,
+    baseline_of,
+    compared_points,
+    pack,
+    seed_losses,
+    seeds_of,
+    write_confirmed,
+)
+from search_spaces.racing import FEWEST, race
 from search_spaces.signals import GO_ON
+from search_spaces.study.ablation import declared_arms
 from search_spaces.study.load import load_study, parse_study
-from search_spaces.study.schema import MAX_NAME, Study
+from search_spaces.study.schema import MAX_NAME, AblationStudy, Study
 from search_spaces.study.script import SCRIPT_KEYS, ScriptStudy
 from search_spaces.tune import sweep
 
 RUN = "search_spaces.confirmation:train_and_test"
 _SUFFIX = "-confirm"
+_MOST = 4
+"""Of an adaptive confirmation: a configuration gets at most this many times the seeds of the average one."""
 _TEXTS = {"knob_value": str}
 """Read as text: a threshold has 17 digits, and two points may differ in the last one only."""
 
@@ -51,6 +64,7 @@ def confirm(
     results: str | os.PathLike[str],
     seeds: int = 5,
     *,
+    adaptive: bool = False,
     concurrency: int | None = None,
     address: str | None = None,
     time_budget: float | str | None = None,
@@ -63,44 +77,75 @@ def confirm(
     Args:
         results: results folder of a sweep with its front.csv (``routing analyze`` writes it).
         seeds: trainings per configuration, under seeds the study has not used.
-        concurrency, address, time_budget, run: as in ``sweep``.
+        adaptive: ``seeds`` is an average: after three of each, further ones only where a place on the front is open.
+        concurrency, address, time_budget (not if adaptive), run: as in ``sweep``.
 
     Raises:
-        InputError: no front there, no test split, or fewer than two seeds.
+        InputError: no front there, no test split, or fewer than two seeds (four if adaptive).
     """
     folder = Path(results)
-    if seeds < 2:
-        raise InputError(f"seeds must be at least 2, not {seeds}: one training has no interval")
+    _check_seeds(seeds, adaptive, time_budget)
     study = load_study(_study_file(folder))
     check_links(folder)
     front = _read_front(folder, study)
     baseline = baseline_of(_read_points(folder), study.objectives)
     trials = [*front["trial"], *([] if baseline is None else [baseline["trial"]])]
     arms = distinct_configurations(folder, trials)
-    declared = confirmation_study(folder, study, arms, seeds)
-    if run == RUN:  # before hours of training: is there a test split at all?
-        runs = [_config(folder, number) for number in arms]
-        datasets = {run.dataset.model_dump_json(): run.dataset for run in runs if isinstance(run, RunConfig)}
-        for dataset in datasets.values():
-            dataset.load()["test"]
+    declared = confirmation_study(folder, study, arms, _MOST * seeds if adaptive else seeds)
+    if run == RUN:  # before hours of training
+        _check_test_split(folder, arms)
     out = folder / CONFIRM_FOLDER
-    try:
-        sweep(  # the front has been checked: what is wrong with it must not show after hours of training
-            declared,
-            out,
-            resume=True,
-            concurrency=concurrency,
-            address=address,
-            time_budget=time_budget,
-            run=run,
-            force=True,
-            keep_going=True,  # seeds of one configuration may well fail alike
-        )
+
+    def train(declared: AblationStudy) -> pd.DataFrame:
+        _sweep(declared, out, concurrency=concurrency, address=address, time_budget=time_budget, run=run)
+        return pd.read_csv(out / POINTS_FILE, dtype=_TEXTS)
+
+    def train_more(counts: dict[str, int]) -> list[tuple[str, NDArray[np.float64]]]:
+        points = train(declared.model_copy(update={"seeds_per_arm": counts}))
+        compared = [(arms[int(one["trial"])], one) for one in compared_points(front, baseline)]
+        found = [(str(arm), seeds_of(one, points, arms)) for arm, one in compared]
+        return [(arm, seed_losses(own, study.objectives)) for arm, own in found if len(own) > 1]
+
+    if adaptive:
+        counts = _counts(out, declared)
+        race(counts, seeds * len(counts), len(declared.seeds), train_more, partial(print, flush=True))
+    points = pd.read_csv(out / POINTS_FILE, dtype=_TEXTS) if adaptive else train(declared)
+    write_confirmed(out, front, points, study.objectives, arms, baseline)
+    return out
+
+
+def _check_seeds(seeds: int, adaptive: bool, time_budget: float | str | None) -> None:
+    if seeds < 2:
+        raise InputError(f"seeds must be at least 2, not {seeds}: one training has no interval")
+    if adaptive and seeds <= FEWEST:
+        raise InputError(f"seeds must be above {FEWEST}, not {seeds}, to be adaptive: every configuration has {FEWEST}")
+    if adaptive and time_budget is not None:
+        raise InputError("time_budget: an adaptive confirmation has a budget of trainings, seeds times configurations")
+
+
+def _check_test_split(folder: Path, trials: Iterable[int]) -> None:
+    runs = [_config(folder, number) for number in trials]
+    datasets = {run.dataset.model_dump_json(): run.dataset for run in runs if isinstance(run, RunConfig)}
+    for dataset in datasets.values():
+        dataset.load()["test"]
+
+
+def _sweep(declared: AblationStudy, out: Path, **options: Any) -> None:
+    """Run what is missing of a study; the front has been checked, so that no fault of it shows after hours."""
+    try:  # seeds of one configuration may well fail alike
+        sweep(declared, out, resume=True, force=True, keep_going=True, **options)
     except RoutingError as error:
         error.args = (str(error).replace(GO_ON, "the same command goes on"),)
         raise
-    write_confirmed(out, front, pd.read_csv(out / POINTS_FILE, dtype=_TEXTS), study.objectives, arms, baseline)
-    return out
+
+
+def _counts(out: Path, declared: AblationStudy) -> dict[str, int]:
+    """Return under how many seeds every arm is trained at first: those of an earlier call, at least the fewest."""
+    before = load_study(out / STUDY_FILE) if (out / STUDY_FILE).is_file() else declared
+    assert isinstance(before, AblationStudy)
+    each, all_seeds = before.seeds_per_arm, len(before.seeds) if before is not declared else FEWEST
+    names = [arm.name for arm in declared_arms(declared)]
+    return {name: min(max(FEWEST, each.get(name, all_seeds)), len(declared.seeds)) for name in names}
 
 
 def distinct_configurations(folder: Path, trials: Iterable[float]) -> dict[int, int]:
@@ -112,7 +157,7 @@ def distinct_configurations(folder: Path, trials: Iterable[float]) -> dict[int, 
     return arms
 
 
-def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: int) -> Study:
+def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: int) -> AblationStudy:
     """Return the ablation whose arms are the distinct configurations, named after their trials."""
     first = max(_seeds_used(folder, list(arms))) + 1
     values = {
@@ -128,7 +173,9 @@ def confirmation_study(folder: Path, study: Study, arms: dict[int, int], seeds: 
     }
     if isinstance(study, ScriptStudy):
         values |= study.model_dump(mode="json", include=SCRIPT_KEYS, exclude_none=True)
-    return parse_study(values, f"{folder}: front")
+    declared = parse_study(values, f"{folder}: front")
+    assert isinstance(declared, AblationStudy)
+    return declared
 
 
 def _settings(folder: Path, number: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from routing.constraints import Constraint
 from routing.errors import InputError
 from routing.files.results_folder import ARM
 from search_spaces.search.rules import rule_of
-from search_spaces.study.ablation import declared_arms, planned_trials
+from search_spaces.study.ablation import declared_arms, planned_arms, planned_trials
 from search_spaces.study.parameters import at_quantile, extremes
 from search_spaces.study.schema import Parameter, SamplerSection, Study, SweepStudy, constraints_of
 from search_spaces.study.script import ScriptStudy, space_of
@@ -57,7 +57,7 @@ def blueprint(study: Study, trials: int | None = None) -> Blueprint:
         return Blueprint(space, _placed(space.config, study), enqueued, study.trials, study.sampler, keys=keys)
     declared = {arm.name: arm for arm in declared_arms(study)}
     table = Space({ARM: Parameter(choice=tuple(declared)), "seed": Parameter(choice=study.seeds)}, {})
-    every = [{ARM: name, "seed": seed} for seed in study.seeds for name in declared][:trials]
+    every = [{ARM: arm.name, "seed": seed} for arm, seed in planned_arms(study)][:trials]
 
     def configure(values: dict[str, Any]) -> AnyRun:
         if values[ARM] not in declared:
@@ -110,7 +110,8 @@ def dry_run(study: Study, trials: int | None = None) -> str:
             lines.append("first of all:")
             lines += [f"  {', '.join(f'{k} = {v}' for k, v in setting.items())}" for setting in study.enqueue]
     else:
-        lines.append(f"design: {study.design}, seeds {', '.join(map(str, study.seeds))}")
+        fewer = "".join(f"; {name}: the first {count}" for name, count in study.seeds_per_arm.items())
+        lines.append(f"design: {study.design}, seeds {', '.join(map(str, study.seeds))}{fewer}")
         lines.append("arms:")
         for arm in declared_arms(study):
             changed = ", ".join(f"{key} = {value}" for key, value in arm.changes.items())

@@ -73,6 +73,9 @@ def sweep(
 @click.option(
     "--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Fresh seeds per configuration."
 )
+@click.option(
+    "--adaptive", is_flag=True, help="SEEDS is an average: more of them where a place on the front is in doubt."
+)
 @click.option("--concurrency", type=click.IntRange(min=1), help="Trials at once; default: as the CPUs allow.")
 @click.option("--address", help="A running Ray cluster; default: start one on this machine.")
 def confirm(results: Path, seeds: int, **options: Any) -> None:

@@ -45,7 +45,7 @@ from search_spaces.study.schema import AblationStudy, Study, SweepStudy
 
 _PACKAGES = ("routing-sweeps", "torch", "ray", "optuna", "numpy", "pandas", "scikit-learn", "pydantic")
 _LEFTOVER = re.compile(r"\.\w+\.(?:yaml|json|csv|txt|safetensors|journal)\.[a-z0-9_]{8}")
-_FREE_TO_CHANGE = {"trials", "stop", "question", "cost", "resources", "trial_timeout", "keep_models"}
+_FREE_TO_CHANGE = {"trials", "stop", "question", "cost", "resources", "trial_timeout", "keep_models", "seeds_per_arm"}
 
 
 def holds_run(folder: Path, config: AnyRun) -> bool:

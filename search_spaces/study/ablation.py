@@ -8,7 +8,7 @@ from typing import Any
 
 from routing.config.run import RunConfig
 from routing.config.section import dotted, nested
-from routing.errors import InputError
+from routing.errors import InputError, choices, nearest
 from routing.files.results_folder import BASELINE_ARM
 from search_spaces.study.schema import AblationStudy, Study, SweepStudy
 from search_spaces.study.script import space_of
@@ -32,7 +32,8 @@ def declared_arms(study: AblationStudy) -> list[Arm]:
     """Return the arms of a study, the baseline first.
 
     Raises:
-        InputError: two arms have the same name, an arm changes the seed, or a factor does not fit the design.
+        InputError: two arms have the same name, an arm changes the seed, a factor does not fit the design, or
+            ``seeds_per_arm`` names no arm or more seeds than there are.
     """
     declared = {
         "one_at_a_time": _one_at_a_time,
@@ -41,7 +42,19 @@ def declared_arms(study: AblationStudy) -> list[Arm]:
         "arms": _arms,
     }[study.design](study.factors)
     _check_names(declared)
+    for name, count in study.seeds_per_arm.items():
+        if name not in (names := [arm.name for arm in declared]):
+            raise InputError(f"seeds_per_arm: no arm '{name}'{nearest(name, names)} (valid: {choices(names)})")
+        if count > len(study.seeds):
+            raise InputError(f"seeds_per_arm.{name}: {count} of {len(study.seeds)} seeds (valid: at most as many)")
     return declared
+
+
+def planned_arms(study: AblationStudy) -> list[tuple[Arm, int]]:
+    """Return every trial as its arm and its seed, in order: all arms under the first seed before the next one."""
+    declared = declared_arms(study)
+    count = {arm.name: study.seeds_per_arm.get(arm.name, len(study.seeds)) for arm in declared}
+    return [(arm, seed) for n, seed in enumerate(study.seeds) for arm in declared if n < count[arm.name]]
 
 
 def _one_at_a_time(factors: dict[str, dict[str, dict[str, Any]]]) -> list[Arm]:
@@ -102,7 +115,7 @@ def planned_trials(study: Study, trials: int | None = None) -> int:
     Raises:
         InputError: fewer than one, or more than an ablation has.
     """
-    declared = study.trials if isinstance(study, SweepStudy) else len(declared_arms(study)) * len(study.seeds)
+    declared = study.trials if isinstance(study, SweepStudy) else len(planned_arms(study))
     if trials is None:
         return declared
     if trials < 1:

@@ -335,6 +335,9 @@ class AblationStudy(StudyBase):
         description="Every arm is trained once under each of these seeds; dataset.split.repeats: N in the base is "
         "short for N of them and split_by_seed.",
     )
+    seeds_per_arm: dict[str, Annotated[int, Field(ge=1, strict=True)]] = Field(
+        default={}, description="arm -> it is trained under that many of the seeds, the first ones, instead of all."
+    )
     split_by_seed: bool = Field(
         default=False,
         description="Each seed also cuts the data anew: dataset.seed is the seed, the same for every arm.",

@@ -119,6 +119,8 @@ def test_bad_input(tmp_path: Path) -> None:
         confirm(folder)
     with pytest.raises(InputError, match="seeds must be at least 2"):
         confirm(folder, seeds=1)
+    with pytest.raises(InputError, match="seeds must be above 3, not 3, to be adaptive"):
+        confirm(folder, seeds=3, adaptive=True)
     (folder / "front.csv").write_text("trial,flops\n0,1\n")
     with pytest.raises(InputError, match=r"front.csv: no column knob, knob_value, is_default, val_accuracy; `routing"):
         confirm(folder)
@@ -165,3 +167,8 @@ def test_confirm_trains_again_and_reads_the_test_split(tmp_path: Path) -> None:
     confirm(out, seeds=3, concurrency=2)  # one more seed is added to what is there
     assert pd.read_csv(out / "confirm" / "confirm.csv")["n"].tolist() == [3] * len(found)
     assert len(pd.read_csv(out / "confirm" / "trials.csv")) == 3
+    confirm(out, seeds=4, adaptive=True, concurrency=2)  # keeps the three, and spends at most one more
+    assert load_study(out / "confirm" / "study.yaml").seeds_per_arm.keys() == {"0"}  # type: ignore[union-attr]
+    trained = len(pd.read_csv(out / "confirm" / "trials.csv"))
+    assert pd.read_csv(out / "confirm" / "confirm.csv")["n"].tolist() == [trained] * len(found)
+    assert trained in (3, 4)
