@@ -35,8 +35,21 @@ def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim
     ]
     if settings.optimizer == "sgd":
         momentum = settings.momentum
-        return torch.optim.SGD(described, settings.learning_rate, momentum, nesterov=momentum > 0, fused=True)
+        sgd = torch.optim.SGD(described, settings.learning_rate, momentum, nesterov=momentum > 0, fused=True)
+        if momentum > 0:
+            _start_momentum(sgd)
+        return sgd
     return torch.optim.AdamW(described, lr=settings.learning_rate, fused=True)
+
+
+def _start_momentum(sgd: torch.optim.SGD) -> None:
+    """Start every momentum at 0, so that the first step is as without.
+
+    torch's fused step fails where only some parameters have a momentum, as when a part first learns at a later step.
+    """
+    for group in sgd.param_groups:
+        for parameter in group["params"]:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

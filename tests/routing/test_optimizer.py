@@ -51,6 +51,21 @@ def test_sgd_takes_nesterov_steps_and_decays_matrices_only() -> None:
     torch.testing.assert_close(model.head.bias.detach(), bias)
 
 
+def test_a_part_may_learn_from_a_later_step_on() -> None:
+    model = Line()
+    settings = TrainingSection(optimizer="sgd", momentum=0.9, weight_decay=0.0, learning_rate=0.5)
+    optimizer, bias = make_optimizer(model, settings), model.head.bias.detach().clone()
+    inputs = torch.tensor([[1.0, 2.0]])
+    model.head.bias.requires_grad_(False)
+    model(inputs).prediction.sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    model.head.bias.requires_grad_(True)
+    model(inputs).prediction.sum().backward()
+    optimizer.step()  # its first: gradient 1, the look ahead of Nesterov adds 0.9
+    torch.testing.assert_close(model.head.bias.detach(), bias - 0.5 * 1.9)
+
+
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
