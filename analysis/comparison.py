@@ -87,18 +87,14 @@ def _told_apart(results: Sequence[Results]) -> tuple[list[Results], list[str]]:
 
 
 def _surface(group: Group, objectives: tuple[Objective, ...]) -> Surface:
-    """Return the front that most repeats of a group reach, with a band from the best to the worst of them.
-
-    A repeat that has no point yet is none.
-    """
-    fronts = [front for front in group.fronts if len(front)]
+    """Return the front that most repeats of a group reach, with a band from the best to the worst of them."""
 
     def values(share: float) -> pd.DataFrame:
-        surface = attainment(fronts, share)
+        surface = attainment(group.fronts, share)
         shown_values = metrics(surface, objectives) if len(surface) else np.empty((0, 2))
         return pd.DataFrame(shown_values, columns=[o.metric for o in objectives])
 
-    repeats = len(fronts)
+    repeats = len(group.fronts)
     if repeats <= 1:
         return Surface(group.name, repeats, values(1.0), None, None)
     return Surface(group.name, repeats, values((repeats // 2 + 1) / repeats), values(1 / repeats), values(1.0))

@@ -55,6 +55,8 @@ def draw_overlay(
     with paper_style():
         figure = new_figure(WIDTHS[width], 3.6 if width == "double" else 4.2)
         axes = figure.add_subplot()
+        # a line may be empty: most repeats reached nothing that may be chosen
+        axes.update_datalim(everything[[cost.metric, task.metric]].to_numpy() * [1.0, factor])
         for index, surface in enumerate(surfaces):
             style = look(index)
             repeats = f" (by most of {surface.repeats})" if surface.repeats > 1 else ""
@@ -67,7 +69,7 @@ def draw_overlay(
                 color=style.colour,
                 label=as_text(surface.name + repeats),
             )
-            if surface.best is not None and surface.worst is not None:
+            if surface.best is not None and surface.worst is not None and len(surface.worst):
                 upper, lower = _staircase(surface.best, cost, right), _staircase(surface.worst, cost, right)
                 x = sorted({*upper[cost.metric], *lower[cost.metric]})
                 high = upper.set_index(cost.metric)[task.metric].reindex(x).ffill() * factor

@@ -36,6 +36,9 @@ class Group:
 def group_studies(results: Sequence[Results]) -> list[Group]:
     """Return results folders grouped into repeats: folders of one study name are repeats of one study.
 
+    A folder without an operating point has only begun and is no repeat yet; one whose points all break a constraint is
+    a repeat with an empty front, of hypervolume 0.
+
     Raises:
         InputError: the studies have different objectives and cannot be compared.
     """
@@ -48,6 +51,8 @@ def group_studies(results: Sequence[Results]) -> list[Group]:
                 f"{one.folder}: its objectives ({_words(found)}) differ from those of {results[0].folder} "
                 f"({_words(wanted)}): their fronts cannot be compared"
             )
+        if one.points.empty:
+            continue
         vectors = losses(one.candidates, one.objectives)
         fronts.setdefault(one.name, []).append(vectors[is_on_front(vectors)])
     return [Group(name, tuple(repeats)) for name, repeats in fronts.items()]
@@ -97,12 +102,11 @@ def compare_groups(groups: Sequence[Group], reference: ArrayLike) -> pd.DataFram
     best = everything[is_on_front(everything)]
     rows = []
     for group in groups:
-        fronts = [front for front in group.fronts if len(front)]  # a repeat that has no point yet is none
-        volume = mean_interval([hypervolume(front, reference) for front in fronts])
+        volume = mean_interval([hypervolume(front, reference) for front in group.fronts])
         rows.append(
             {
                 "study": group.name,
-                "n": len(fronts),
+                "n": len(group.fronts),
                 "hypervolume_mean": volume.mean,
                 "hypervolume_low": volume.low,
                 "hypervolume_high": volume.high,

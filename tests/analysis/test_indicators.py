@@ -9,12 +9,23 @@ import pandas as pd
 import pytest
 
 from analysis.comparison import _surface
-from analysis.findings.indicators import Group, attainment, compare_groups, epsilon, same_seeds
+from analysis.figures.overlay import draw_overlay
+from analysis.findings.indicators import (
+    Group,
+    attainment,
+    compare_groups,
+    epsilon,
+    group_studies,
+    joint_reference,
+    same_seeds,
+)
+from analysis.findings.versus import hypervolume_ratio
 from analysis.read.results import read_results
 from analysis.report import analyze
 from routing.errors import InputError
 from routing.files.yaml_io import dump, load_file
 from routing.objectives import Objective
+from routing.pareto import hypervolume
 
 pytestmark = pytest.mark.usefixtures("only_the_front")  # what is tested stands in tables and pages
 
@@ -79,12 +90,28 @@ def test_studies_are_compared_with_repeats(make_results):
     assert len(pd.read_csv(folder / "hypervolume.csv")) == 2
 
 
-def test_a_repeat_without_a_point_yet_does_not_count():
-    front = np.array([[-0.9, 1.0]])
-    alone, begun = Group("a", (front, front)), Group("b", (front, front, np.empty((0, 2))))
-    table = compare_groups([alone, begun], [0.0, 2.0])
-    assert table["n"].tolist() == [2, 2]
-    assert table["hypervolume_mean"].tolist() == pytest.approx([0.9, 0.9])
+def test_a_repeat_without_a_point_yet_does_not_count_and_one_without_an_allowed_point_counts_0(make_results):
+    def results(place, trials=7, **study):
+        one = read_results(make_results(place, trials=trials, name="study", unfinished=False))
+        one.study.update(study)
+        return one
+
+    whole, begun = results("a"), results("b", trials=0)
+    broken = results("c", constraints=["val_accuracy >= 1"])
+    assert not broken.points.empty
+    (group,) = group_studies([whole, begun, broken])
+    reference = joint_reference([whole])
+    full = hypervolume(group.fronts[0], reference)
+    table = compare_groups([group], reference)
+    assert table["n"].tolist() == [2]
+    assert table["hypervolume_mean"].tolist() == pytest.approx([full / 2])
+    other = Group("other", (group.fronts[0],))
+    assert hypervolume_ratio(group, other, reference).mean == pytest.approx(0.5)  # the table's ratio
+    assert group_studies([begun]) == []
+    surface = _surface(group, whole.objectives)
+    assert surface.worst is not None
+    assert surface.worst.empty
+    assert all(path.exists() for path in draw_overlay([surface], whole.objectives, ["png"], whole.folder))
 
 
 def test_a_folder_given_twice_is_no_repeat(make_results, monkeypatch):
