@@ -61,9 +61,19 @@ for _kind in (_Loader, _Dumper):
     )
 
 
+_HINTS = {
+    "could not find expected ':'": "a key and its value need a colon and a space between them",
+    "found character '\\t' that cannot start any token": "a tab; lines are indented with spaces",
+}
+"""What two messages of the parser mean for the one who wrote the file."""
+
+
 def _one_line(error: yaml.YAMLError, where: str) -> str:
     mark = getattr(error, "problem_mark", None)
     what = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if what in _HINTS:
+        what = _HINTS[what]
+        mark = getattr(error, "context_mark", None) or mark  # the key itself, not the line after it
     place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark is not None else where
     return f"{place}: not valid YAML: {what}"
 

@@ -44,6 +44,8 @@ def found(path: str | os.PathLike[str]) -> Path:
         if not (file / STUDY_FILE).is_file():
             raise InputError(f"{path}: a folder without {STUDY_FILE}; give a study file or the name of a shipped study")
         return file / STUDY_FILE
+    if file.name == str(path) and file.stem in known and not file.is_file():
+        raise InputError(f"{path}: no such file; the shipped study is called '{file.stem}'")
     if file.is_file() or file.suffix in (".yaml", ".yml") or len(file.parts) > 1:
         return file
     raise _no_such_study(str(path))

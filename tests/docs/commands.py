@@ -51,6 +51,7 @@ def inline_commands(text: str) -> list[list[str]]:
 def check(words: list[str], *, mentioned: bool = False) -> None:
     """Assert that a command exists and takes these words; one that is only mentioned may lack its arguments."""
     program, *arguments = words
+    program = program.removeprefix(".venv/bin/")  # which need not be where the tests run
     if program in ("python", "python3") and arguments[:2] == ["-m", "routing"]:
         program, arguments = "routing", arguments[2:]
     if program == "routing":
@@ -164,7 +165,6 @@ def _anything(arguments: list[str]) -> None:
 PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "make": _make,
     "pip": _pip,
-    ".venv/bin/pip": _pip,
     "pytest": _pytest,
     "python": _python,
     **dict.fromkeys(

@@ -72,6 +72,8 @@ def test_overrides_win_over_the_file_and_switching_the_model_drops_the_keys_of_t
     [
         ("seed: 1\nseed: 2\n", r"run\.yaml:2: key 'seed' is given twice"),
         ("model: {name: [}\n", r"run\.yaml:1:\d+: not valid YAML"),
+        ("seed: 0\ndevice:cpu\nprecision: fp32\n", r"run\.yaml:2:1: not valid YAML: .* need a colon and a space"),
+        ("model:\n  name: vit\n\twidth: 3\n", r"run\.yaml:3:1: not valid YAML: a tab; lines are indented with spaces"),
         ("- 1\n", r"a run is a mapping of keys to values, not list"),
         ("3: 4\n", r"key 3 is not a string"),
         ("a: !!python/object/apply:os.system ['true']\n", r"not valid YAML"),

@@ -187,6 +187,8 @@ def test_unknown_study_names_the_nearest(tmp_path: Path, monkeypatch: pytest.Mon
     for path in ("none.yaml", "studies/none"):
         with pytest.raises(InputError, match=f"{path}: no such file$"):
             load_study(path)
+    with pytest.raises(InputError, match=r"digits.yml: no such file; the shipped study is called 'digits'"):
+        load_study("digits.yml")
     with pytest.raises(InputError, match="digitz: no such study; did you mean 'digits'"):
         load_study("digitz")
     with pytest.raises(InputError, match="folder without study"):

@@ -1,6 +1,8 @@
 """``make versions``: the fast tests on every Python, with the lowest and the newest versions of what is installed.
 
-    python tests/versions/matrix.py [CELL ...]     a cell is 3.10-lowest, 3.13-newest, ...; without any, all of them
+    python tests/versions/matrix.py [CELL ...] [FOLDER ...]
+
+A cell is 3.10-lowest, 3.13-newest, ...; without any, all of them. A folder is one of tests; without any, all of it.
 
 Pythons are found as ``python3.12`` on the path or below ~/.pyenv/versions. Each cell is an environment of its own in
 build/versions, 7 GB, which is deleted afterwards; the result is added to build/versions.csv.
@@ -48,53 +50,66 @@ def lowest() -> list[str]:
     return found
 
 
-def run(cell: str) -> dict[str, str]:
+def run(cell: str, tests: list[str]) -> dict[str, str]:
     """Install and test one cell; return its row."""
-    version, which = cell.split("-")
     folder, started = FOLDER / cell, time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    subprocess.run([python_of(version), "-m", "venv", folder], check=True)
     try:
-        return {"cell": cell, **_tested(folder, which), "seconds": f"{time.monotonic() - started:.0f}"}
+        why_not = install(folder, *cell.split("-"))
+        found = {"result": why_not} if why_not else {**test(folder, tests), "tests": " ".join(tests)}
+        return {"cell": cell, **found, "seconds": f"{time.monotonic() - started:.0f}"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tested(folder: Path, which: str) -> dict[str, str]:
+def install(folder: Path, version: str, which: str) -> str:
+    """Make the environment of a cell; return why that cannot be, or nothing."""
+    shutil.rmtree(folder, ignore_errors=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    subprocess.run([python_of(version), "-m", "venv", folder], check=True)
     constraints = folder / "lowest.txt"
     constraints.write_text("\n".join(lowest() if which == "lowest" else []) + "\n")
-    pip = [folder / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
     wanted = ["--constraint", constraints, "--only-binary", ",".join(VARIED), "--editable", f"{ROOT}[dev]"]
     for words in (["--upgrade", "pip"], wanted):
-        done = subprocess.run([*pip, "install", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run([*_pip(folder), "install", *words], capture_output=True, text=True, check=False)
         if done.returncode:
-            why = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            return {"result": f"cannot be installed: {why[0] if why else done.stderr.strip()[-200:]}"}
-    tests = [folder / "bin" / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    done = subprocess.run(tests, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
+            why = [line for line in done.stderr.splitlines() if re.match("ERROR: (?!Ignored)", line)]
+            return f"cannot be installed: {why[0] if why else done.stderr.strip()[-200:]}"
+    return ""
+
+
+def test(folder: Path, tests: list[str]) -> dict[str, str]:
+    """Run the fast tests in an environment; return the last line and the versions that it has."""
+    command = [folder / "bin" / "python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     (FOLDER / f"{folder.name}.log").write_text(done.stdout + done.stderr)
-    listed = subprocess.run([*pip, "list", "--format=freeze"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        [*_pip(folder), "list", "--format=freeze"], capture_output=True, text=True, check=True
+    ).stdout
     versions = dict(line.split("==") for line in listed.split() if "==" in line)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
     return {"result": last, **{name: versions.get(name, "") for name in VARIED}}
 
 
+def _pip(folder: Path) -> list[str]:
+    return [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
+
 def main() -> None:
     """Run the cells that are asked for."""
     known = [f"{version}-{which}" for version in PYTHONS for which in WHICH]
-    cells = sys.argv[1:] or known
+    tests = [word for word in sys.argv[1:] if (ROOT / word).exists()]
+    cells = [word for word in sys.argv[1:] if word not in tests] or known
     for cell in cells:
         if cell not in known:
             raise SystemExit(f"no cell '{cell}' (valid: {', '.join(known)})")
     failed = False
     for cell in cells:
-        row = run(cell)
+        row = run(cell, tests)
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         failed |= " passed" not in row["result"] or " failed" in row["result"]
         is_new = not TABLE.exists()
         with TABLE.open("a", newline="") as file:
-            writer = csv.DictWriter(file, ["cell", "result", "seconds", *VARIED])
+            writer = csv.DictWriter(file, ["cell", "result", "tests", "seconds", *VARIED])
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
