@@ -42,7 +42,12 @@ class StudyCommand(click.Command):
             if "=" not in word and words:
                 found.append(words.pop(0))
         ctx.params["overrides"] = tuple(found)
-        return super().parse_args(ctx, rest)
+        try:
+            return super().parse_args(ctx, rest)
+        except click.NoSuchOption as error:
+            if "." in error.option_name:  # a key, as a run takes it
+                error.possibilities = [f"--{_BASE}{error.option_name.lstrip('-')}"]
+            raise
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Add keys of the base to the options, and the values of a key."""

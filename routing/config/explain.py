@@ -50,7 +50,7 @@ def how_to_write(problem: ErrorDetails) -> str | None:
         return f"a list is needed, not {shown(found)}; write '[{inside[:80]}]'"
     if problem["type"] in ("model_type", "model_attributes_type", "dict_type") and isinstance(found, str):
         last = problem["loc"][-1] if problem["loc"] else ""
-        return f"must be a valid dictionary, not {shown(found)}; write {last}: {{name: {found[:60]}}}"
+        return f"must be a valid dictionary, not {shown(found)}; write {last}: {{name: {found[:60]}}}, or {last}.name"
     return None
 
 

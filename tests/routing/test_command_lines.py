@@ -72,7 +72,10 @@ def test_home_is_expanded_from_the_command_line_and_from_a_file(
         (["--model.experts.big", "64,64"], "model.experts.big: a list is needed, not '64,64'; write '[64, 64]'"),
         (["--model.experts.big", "64"], "model.experts.big: a list is needed, not 64; write '[64]'"),
         (["--data", "mnist"], "unknown key 'data'; did you mean 'dataset.name mnist'?"),
-        (["--dataset", "mnist"], "dataset: must be a valid dictionary, not 'mnist'; write dataset: {name: mnist}"),
+        (
+            ["--dataset", "mnist"],
+            "dataset: must be a valid dictionary, not 'mnist'; write dataset: {name: mnist}, or dataset.name",
+        ),
         (["--Seed", "3"], "unknown key 'Seed'; did you mean 'seed'?"),
         (["--model.name", "VIT"], "unknown model 'VIT'; did you mean 'vit'?"),
         (["--dataset.root", ""], "dataset.root: "),

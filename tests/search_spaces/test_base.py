@@ -79,3 +79,8 @@ def test_they_stand_anywhere_on_the_line(file: Path, capsys: pytest.CaptureFixtu
 def test_what_is_not_below_base_is_refused(file: Path) -> None:
     with pytest.raises(InputError, match=r"--seed: not below base; write --base\.KEY"):
         load_study(file, ["--seed", "1"])
+
+
+def test_a_key_as_a_run_takes_it_is_answered_with_that_of_the_base(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "digits", "--training.num_epochs", "1"]) == 2
+    assert "Did you mean '--base.training.num_epochs'?" in capsys.readouterr().err
