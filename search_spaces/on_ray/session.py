@@ -227,9 +227,13 @@ class _WithoutCurrentFolder(list[str]):
 
 
 def worker_environment(python: str) -> dict[str, str] | None:
-    """Return what Ray must be told of this interpreter's path: workers never start from one that bash would split."""
-    quoted = shlex.quote(python)  # Ray hands the path to bash as it is
-    return None if quoted == python else {"py_executable": quoted}
+    """Return what a private Ray must be told of this interpreter's path, None where ``plain_workers`` can do its work.
+
+    Without that, Ray hands the path to bash as it is, and workers never start from one that bash would split.
+    """
+    quoted = shlex.quote(python)
+    are_plain = None not in (private.DEFAULT_VARIABLES.get(), private.PASSED_VARIABLES.get())
+    return None if are_plain or quoted == python else {"py_executable": quoted}
 
 
 def cluster_concurrency(resources: ResourcesSection) -> int:

@@ -10,9 +10,14 @@ from search_spaces.on_ray.session import worker_environment
 from search_spaces.on_ray.start import _SERVES_NO_SWEEP
 
 
-def test_an_interpreter_whose_path_bash_would_split_is_quoted() -> None:
+def test_an_interpreter_whose_path_bash_would_split_is_quoted_where_bash_gets_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spaced = "/home/a user/.venv/bin/python"
+    assert worker_environment(spaced) is None  # workers that Ray starts beforehand are started without bash
+    monkeypatch.delattr("ray.tune.execution.class_cache.DEFAULT_ENV_VARS")
     assert worker_environment("/usr/bin/python3") is None
-    assert worker_environment("/home/a user/.venv/bin/python") == {"py_executable": "'/home/a user/.venv/bin/python'"}
+    assert worker_environment(spaced) == {"py_executable": "'/home/a user/.venv/bin/python'"}
 
 
 @pytest.mark.slow
