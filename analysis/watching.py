@@ -16,7 +16,7 @@ def watch(
     results: Sequence[Path],
     every: int,
     say: Callable[[str], None],
-    log: Callable[[Path], object] | None = None,
+    logs: Sequence[Callable[[Path], object]] = (),
     out: Path | None = None,
 ) -> None:
     """Write the reports of running studies, again whenever something has changed, until every driver has ended.
@@ -27,7 +27,7 @@ def watch(
 
     Args:
         every: seconds between two looks, and between two loads of the page.
-        log: is given each folder after its report was written, to tell other programs.
+        logs: each is given every folder after its report was written, to tell other programs.
         say: is told of each report how far the study is.
         out: as of ``analyze``.
 
@@ -41,7 +41,7 @@ def watch(
             found = analyze(results, refresh=every, out=out)
             before = now
             for one in (found, *found.others):
-                if log is not None:
+                for log in logs:
                     log(one.folder)
                 say(f"{time.strftime('%H:%M:%S')}  {one.progress}  {one.verdict}; report: {one.report}")
         if not any(is_under_way(one.folder, partial(_has_unfinished, one)) for one in (found, *found.others)):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.exports.logged import (
+    elapsed,
+    ended_trials,
+    epochs,
+    files_of_study,
+    is_over,
+    numbers,
+    place_of,
+    settings,
+)
 from analysis.findings.summary import Summary, summarise
-from analysis.read.configs import config_keys, yaml_value
+from analysis.read.configs import config_keys
 from analysis.read.results import Results, read_results
 from analysis.read.times import Span, trial_times
 from routing.errors import InputError, RoutingError
-from routing.files.results_folder import (
-    COMPLETE,
-    CONFIG_FILE,
-    FAIL,
-    FIGURES_FOLDER,
-    FRONT_FILE,
-    HISTORY_FILE,
-    POINTS_FILE,
-    PRUNED,
-    REPORT_FILE,
-    RUNNING,
-    TRIALS_FILE,
-    WAITING,
-)
+from routing.files.results_folder import COMPLETE, CONFIG_FILE, FAIL, PRUNED
 
 BATCH = 100  # parameters and tags a tracking server takes at once
 STATUS = {COMPLETE: "FINISHED", FAIL: "FAILED", PRUNED: "KILLED"}
@@ -69,7 +65,7 @@ def _log(results: Results, client: Any) -> int:
     experiment = client.get_experiment_by_name(results.name)
     number = experiment.experiment_id if experiment is not None else client.create_experiment(results.name)
     known = _known(client, number, results)
-    ended = results.trials[results.trials["state"].isin(STATUS) & ~results.warm_started]
+    ended = ended_trials(results)
     new = ended[~ended["number"].isin(known)]
     times = trial_times(results) if len(new) else {}
     for _, row in new.iterrows():
@@ -82,10 +78,8 @@ def _log(results: Results, client: Any) -> int:
 
 def _tag_front(client: Any, runs: dict[int, Any], summary: Summary) -> None:
     """Say of every trial whether it has a point on the front, and the knee; only what has changed is written."""
-    knee = None if summary.knee_row is None else int(summary.knee_row["trial"])
-    front = set(summary.front["trial"])
     for number, run in runs.items():
-        for tag, value in ((FRONT, number in front), (KNEE, number == knee)):
+        for tag, value in zip((FRONT, KNEE), place_of(summary, number), strict=True):
             if run.data.tags.get(tag) != str(value).lower():
                 client.set_tag(run.info.run_id, tag, str(value).lower())
 
@@ -97,10 +91,9 @@ def _log_study(client: Any, experiment: str, summary: Summary) -> None:
     tags = {KIND: "study", STUDY: _address(results)}
     run = found[0] if found else client.create_run(experiment, run_name=f"{results.name} (study)", tags=tags)
     client.log_metric(run.info.run_id, "hypervolume", summary.hypervolume, step=len(results.trials))
-    for name in (REPORT_FILE, POINTS_FILE, TRIALS_FILE, FRONT_FILE, f"{FIGURES_FOLDER}/front.png"):
-        if (results.folder / name).is_file():
-            client.log_artifact(run.info.run_id, str(results.folder / name))
-    if not set(results.trials["state"]) & {RUNNING, WAITING}:
+    for path in files_of_study(results):
+        client.log_artifact(run.info.run_id, str(path))
+    if is_over(results):
         client.set_terminated(run.info.run_id)
 
 
@@ -133,20 +126,19 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series, s
     run = client.create_run(experiment, run_name=f"{results.name}-{number}", start_time=start)
     run_id = run.info.run_id
     keys = set(config_keys(results.trials))
-    texts = {key: yaml_value(row[key]) for key in row.index if key in keys}
-    params = [Param(key, text) for key, text in texts.items() if text is not None]
+    params = [Param(key, text) for key, text in settings(row, keys).items()]
     tags = [RunTag(TRIAL, str(number)), RunTag(STUDY, _address(results)), RunTag("routing.state", str(row["state"]))]
     tags += [RunTag("routing.reason", row["reason"])] if isinstance(row["reason"], str) and row["reason"] else []
     last = run.info.start_time if end is None else end
-    metrics = [Metric(name, value, last, 0) for name, value in _numbers(row, keys | {"number"}).items()]
-    history = _history(results, number)
-    shares = _elapsed(history)
+    metrics = [Metric(name, value, last, 0) for name, value in numbers(row, keys | {"number"}).items()]
+    history = epochs(results, number)
+    shares = elapsed(history)
     metrics += [
         Metric(
             f"epoch/{name}", value, int(run.info.start_time + share * (last - run.info.start_time)), int(epoch["epoch"])
         )
         for share, (_, epoch) in zip(shares, history.iterrows(), strict=True)
-        for name, value in _numbers(epoch, {"epoch"}).items()
+        for name, value in numbers(epoch, {"epoch"}).items()
     ]
     for start in range(0, len(params), BATCH):
         client.log_batch(run_id, params=params[start : start + BATCH])
@@ -158,32 +150,3 @@ def _log_trial(client: Any, experiment: str, results: Results, row: pd.Series, s
     client.log_batch(run_id, tags=tags)  # last: a run without them was interrupted and is logged again
     client.set_terminated(run_id, status=STATUS[str(row["state"])], end_time=end)
     return run
-
-
-def _elapsed(history: pd.DataFrame) -> list[float]:
-    """Return the share of the training after which each epoch ended; evenly spread where no seconds were kept."""
-    count = len(history)
-    seconds = (
-        pd.to_numeric(history["train_seconds"], errors="coerce")
-        if "train_seconds" in history
-        else pd.Series(dtype=float)
-    )
-    if len(seconds) and seconds.notna().all() and seconds.iloc[-1] > 0:
-        return [float(value) for value in seconds / seconds.iloc[-1]]
-    return [(place + 1) / count for place in range(count)]
-
-
-def _numbers(row: pd.Series, without: set[str]) -> dict[str, float]:
-    """Return the finite numbers of a row, configuration columns left out."""
-    values = {str(key): value for key, value in row.items() if key not in without and not isinstance(value, bool)}
-    numbers = {key: float(value) for key, value in values.items() if isinstance(value, (int, float))}
-    return {key: value for key, value in numbers.items() if math.isfinite(value)}
-
-
-def _history(results: Results, number: int) -> pd.DataFrame:
-    """Return the epochs of a trial, empty where its history is missing or damaged."""
-    try:
-        history = pd.read_csv(results.trial_folder(number) / HISTORY_FILE)
-    except (OSError, ValueError):
-        return pd.DataFrame()
-    return history if "epoch" in history else pd.DataFrame()

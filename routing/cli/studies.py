@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
     help="single: figures for one column of a paper as well, in paper/, without titles.",
 )
 @click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
+@click.option("--wandb", "wandb_project", help="Likewise to a project of Weights & Biases (extra `wandb`).")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Of a comparison; default RESULTS/comparison of the first."
 )
@@ -109,31 +111,39 @@ def analyze(
     formats: tuple[str, ...],
     column: str,
     mlflow_uri: str | None,
+    wandb_project: str | None,
     out: Path | None,
     watch: bool,
     every: int,
 ) -> None:
     """Tables, figures and report.html; several results folders are compared."""
+    from routing.commands.console import say
     from routing.commands.findings import show_headline
 
+    logs = _logs(mlflow_uri, wandb_project)
     if watch:
         from analysis.watching import watch as watch_results
-        from routing.commands.console import say
 
-        log = None
-        if mlflow_uri is not None:
-            from analysis.exports.mlflow_log import log_to_mlflow
-
-            log = partial(log_to_mlflow, uri=mlflow_uri)
-        watch_results(results, every, say, log, out)
+        watch_results(results, every, say, [log for _, log in logs], out)
     found = _analyze(results, formats=formats, width=column, out=out)
+    for folder in results:
+        for where, log in logs:
+            say(f"logged {log(folder)} trials of {folder} to {where}")
+    show_headline(found)
+
+
+def _logs(mlflow_uri: str | None, wandb_project: str | None) -> list[tuple[str, Callable[[Path], int]]]:
+    """Return the tracking services that are asked for, each with what logs a results folder there."""
+    logs: list[tuple[str, Callable[[Path], int]]] = []
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow
-        from routing.commands.console import say
 
-        for folder in results:
-            say(f"logged {log_to_mlflow(folder, mlflow_uri)} trials of {folder} to {mlflow_uri}")
-    show_headline(found)
+        logs.append((mlflow_uri, partial(log_to_mlflow, uri=mlflow_uri)))
+    if wandb_project is not None:
+        from analysis.exports.wandb_log import log_to_wandb
+
+        logs.append((wandb_project, partial(log_to_wandb, project=wandb_project)))
+    return logs
 
 
 def _analyze(results: Any, of_confirm: bool = False, **how: Any) -> Any:
