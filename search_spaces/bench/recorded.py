@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from routing.config.run import RunConfig
 from routing.errors import InputError
@@ -27,8 +27,10 @@ from search_spaces.study.load import load_study
 from search_spaces.study.schema import SweepStudy
 from search_spaces.study.space import Space
 
-DIGITS = Path(__file__).parent / "recorded" / "digits.csv"
-_OWN = ("trial", "epoch", EXPECTED_FLOPS)
+RECORDED = Path(__file__).parent / "recorded"
+DIGITS = RECORDED / "digits.csv"
+CPU_SECONDS = "cpu_seconds"
+_OWN = ("trial", "epoch", CPU_SECONDS, EXPECTED_FLOPS, *OPERATING_POINT)
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,41 @@ class Recorded:
     curve: list[dict[str, float]]
 
 
+@dataclass(frozen=True)
+class RecordedPoints:
+    """One trial: its setting as the ledger stores it, values of its default and of every operating point."""
+
+    setting: dict[str, Any]
+    default: list[float]
+    points: list[list[float]]
+
+
 def read_recorded(path: Path, metrics: list[str]) -> list[Recorded]:
     """Return the trials of a recording, in the order they ran."""
+    return [
+        Recorded(
+            setting=_setting(own[0], metrics),
+            expected_flops=float(own[0][EXPECTED_FLOPS]),
+            curve=[{key: float(row[key]) for key in ("epoch", *metrics)} for row in own],
+        )
+        for own in _trials(path)
+    ]
+
+
+def read_points(path: Path, metrics: list[str]) -> list[RecordedPoints]:
+    """Return the trials of a recording with points, in the order they ran."""
+    return [
+        RecordedPoints(
+            setting=_setting(own[0], metrics),
+            default=next(_values(row, metrics) for row in own if row["is_default"] == "True"),
+            points=[_values(row, metrics) for row in own],
+        )
+        for own in _trials(path)
+    ]
+
+
+def _trials(path: Path) -> list[list[dict[str, str]]]:
+    """Return the rows of every trial."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -50,14 +85,15 @@ def read_recorded(path: Path, metrics: list[str]) -> list[Recorded]:
     trials: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         trials.setdefault(row["trial"], []).append(row)
-    return [
-        Recorded(
-            setting={k: json.loads(v) for k, v in own[0].items() if v and k not in _OWN and k not in metrics},
-            expected_flops=float(own[0][EXPECTED_FLOPS]),
-            curve=[{key: float(row[key]) for key in ("epoch", *metrics)} for row in own],
-        )
-        for own in trials.values()
-    ]
+    return [*trials.values()]
+
+
+def _setting(row: dict[str, str], metrics: list[str]) -> dict[str, Any]:
+    return {key: json.loads(text) for key, text in row.items() if text and key not in _OWN and key not in metrics}
+
+
+def _values(row: dict[str, str], metrics: list[str]) -> list[float]:
+    return [float(row[metric]) for metric in metrics]
 
 
 def record(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
@@ -69,7 +105,7 @@ def record(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
     metrics = [objective.metric for objective in study.objectives]
     rows: list[dict[str, Any]] = []
     found = list(_finished(folders, study))
-    for count, (files, shared) in enumerate(found):
+    for count, (files, _, shared) in enumerate(found):
         with (files / HISTORY_FILE).open(encoding="utf-8", newline="") as file:
             for epoch in csv.DictReader(file):
                 shown = {metric: f"{float(epoch[metric]):.7g}" for metric in metrics}
@@ -79,23 +115,25 @@ def record(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
 
 
 def record_points(folders: Sequence[Path], path: Path, study: SweepStudy) -> int:
-    """Write every operating point of the finished trials, with the seconds of their training; else as ``record``."""
+    """Write every operating point of the finished trials, with their CPU seconds; else as ``record``."""
     metrics = [objective.metric for objective in study.objectives]
     rows: list[dict[str, Any]] = []
     found = list(_finished(folders, study))
-    for count, (files, shared) in enumerate(found):
+    for count, (files, trial, shared) in enumerate(found):
         content = read_metrics(files)
-        seconds = f"{content['metrics']['train_seconds']:.4g}"
+        seconds = f"{trial.user_attrs[CPU_SECONDS]:.4g}"
         for point in content["points"]:
             shown = {metric: f"{float(point[metric]):.7g}" for metric in metrics}
             knob = {column: point[column] for column in OPERATING_POINT}
-            rows.append({"trial": count, **knob, **shown, "train_seconds": seconds, **shared})
-    write_table(path, rows, first=("trial", *OPERATING_POINT, *metrics, "train_seconds", EXPECTED_FLOPS, *study.space))
+            if isinstance(point["knob_value"], float):
+                knob["knob_value"] = f"{point['knob_value']:.7g}"
+            rows.append({"trial": count, **knob, **shown, CPU_SECONDS: seconds, **shared})
+    write_table(path, rows, first=("trial", *OPERATING_POINT, *metrics, CPU_SECONDS, EXPECTED_FLOPS, *study.space))
     return len(found)
 
 
-def _finished(folders: Sequence[Path], study: SweepStudy) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield the folder of every finished trial, with its expected FLOPs and its searched keys."""
+def _finished(folders: Sequence[Path], study: SweepStudy) -> Iterator[tuple[Path, FrozenTrial, dict[str, Any]]]:
+    """Yield every finished trial with its folder, and its expected FLOPs and searched keys."""
     space = Space(study.space, study.base)
     for folder in folders:
         own = load_study(folder)
@@ -107,7 +145,7 @@ def _finished(folders: Sequence[Path], study: SweepStudy) -> Iterator[tuple[Path
             run = RunConfig.from_yaml(files / CONFIG_FILE).dotted()
             setting = space.decide(lambda name, _, run=run: run[name])  # type: ignore[misc]
             own_keys = {key: json.dumps(value) for key, value in space.labels(setting).items()}
-            yield files, {EXPECTED_FLOPS: f"{trial.user_attrs[EXPECTED_FLOPS]:.7g}", **own_keys}
+            yield files, trial, {EXPECTED_FLOPS: f"{trial.user_attrs[EXPECTED_FLOPS]:.7g}", **own_keys}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """How good a front each search finds for a number of trials, ours and those of other libraries.
 
 Every search runs under the same seeds, two trials at a time, each answered by the task; nothing is enqueued and nothing
-stopped early. ``python -m search_spaces.bench.searching FILE [--tasks ..] [--searchers ..] [--seeds N]`` adds one line
-per search to FILE, leaves out those it holds, and prints the tables of what it holds: it can be stopped at any time.
+stopped early. Searches learn the default operating point of a training; the hypervolume is that of all its points.
+``python -m search_spaces.bench.searching FILE [--tasks ..] [--searchers ..] [--seeds N]`` adds one line per search to
+FILE, leaves out those it holds, and prints the tables of what it holds: it can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -48,21 +49,23 @@ def bench(quick: bool = False) -> list[BenchTable]:
 def search(name: str, task: Task, seed: int, trials: int) -> Piece:
     """Run one search; ``ask_100`` is the mean CPU time of the proposals around the 100th, None before."""
     searcher = searcher_of(name, task, seed, trials)
-    running: list[tuple[Any, list[float]]] = []
+    running: list[tuple[Any, list[list[float]]]] = []
     points: list[list[float]] = []
+    ended = 0
     asking: list[float] = []
     volumes: dict[str, float] = {}
-    while len(points) < trials:
+    while ended < trials:
         while len(running) < WORKERS and len(asking) < trials:
             begun = time.process_time()
             handle, setting = searcher.ask()
             asking.append(time.process_time() - begun)
-            running.append((handle, task.measure(setting)))
-        handle, values = running.pop(0)
-        searcher.tell(handle, values)
-        points.append(values)
-        if len(points) in BUDGETS:
-            volumes[str(len(points))] = volume_of(points, task.objectives)
+            running.append((handle, task.points(setting)))
+        handle, found = running.pop(0)
+        searcher.tell(handle, found[0])
+        points += found
+        ended += 1
+        if ended in BUDGETS:
+            volumes[str(ended)] = volume_of(points, task.objectives)
     late = asking[ASKED - 10 : ASKED + 10] if len(asking) >= ASKED else []
     ask = {"ask": float(np.mean(asking)), "ask_100": float(np.mean(late)) if late else None}
     return {"task": task.name, "searcher": name, "seed": seed, "volumes": volumes, **ask}

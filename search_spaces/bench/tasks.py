@@ -4,6 +4,7 @@
 * ``conditional``: three families of networks, 12 parameters of which seven or eight exist in a trial, costs over three
   decades; accuracy saturates with capacity, falls beside a learning rate that depends on the network, and is noisy.
 * ``digits``: the recording of the default study, between whose trials a regression answers.
+* ``photographs``, ``digits_points``: recordings of short trainings with all their operating points; likewise.
 """
 
 from __future__ import annotations
@@ -16,14 +17,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from routing.objectives import Objective
-from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded
+from routing.objectives import Objective, losses_of
+from search_spaces.bench.recorded import DIGITS, RECORDED, Recorded, RecordedPoints, read_points, read_recorded
+from search_spaces.search.memory import key_of
 from search_spaces.study.load import load_study
 from search_spaces.study.parameters import is_constant
 from search_spaces.study.schema import Parameter, SweepStudy
 from search_spaces.study.space import Space
 
+Array = NDArray[np.float64]
+_PLACES = 9
 _NOISE = 0.003
 """Standard deviation of an accuracy of ``conditional``, that of a validation split of 10,000 images."""
 
@@ -36,6 +41,12 @@ class Task:
     space: Space
     objectives: tuple[Objective, ...]
     measure: Callable[[dict[str, Any]], list[float]]
+    curve: Callable[[dict[str, Any]], list[list[float]]] | None = None
+    """What every operating point of a training measures; None where it has but the default one."""
+
+    def points(self, setting: dict[str, Any]) -> list[list[float]]:
+        """Return what a training of a setting measures at its operating points, the default one first."""
+        return [self.measure(setting)] if self.curve is None else self.curve(setting)
 
 
 def zdt(name: str) -> Task:
@@ -121,11 +132,21 @@ def digits() -> Task:
     return Task("digits", model.space, study.objectives, model)
 
 
+def of_points(name: str) -> Task:
+    """Return the task of a recording with points, which lies beside its study."""
+    study = load_study(RECORDED / f"{name}.yaml")
+    assert isinstance(study, SweepStudy)
+    model = CurveRegression(read_points(RECORDED / f"{name}.csv", [o.metric for o in study.objectives]), study)
+    return Task(name, model.space, study.objectives, model, model.points)
+
+
 TASKS: dict[str, Callable[[], Task]] = {
     "conditional": conditional,
     "zdt1": lambda: zdt("zdt1"),
     "zdt2": lambda: zdt("zdt2"),
     "digits": digits,
+    "photographs": lambda: of_points("photographs"),
+    "digits_points": lambda: of_points("digits_points"),
 }
 
 
@@ -136,7 +157,7 @@ class Regression:
         from sklearn.ensemble import ExtraTreesRegressor
 
         self.space, self.objectives = Space(study.space, study.base), study.objectives
-        self.features = np.array([self._encode(trial.setting) for trial in trials])
+        self.features = np.array([encode(self.space, trial.setting) for trial in trials])
         last = [[trial.curve[-1][objective.metric] for objective in self.objectives] for trial in trials]
         self.targets = np.stack(
             [o.loss(column) for o, column in zip(self.objectives, np.transpose(last), strict=True)], 1
@@ -154,19 +175,58 @@ class Regression:
 
     def __call__(self, values: dict[str, Any]) -> list[float]:
         """Return the objectives of a setting."""
-        found = self._trees.predict([self._encode(self.space.labels(values))])[0]
+        found = self._trees.predict([encode(self.space, self.space.labels(values))])[0]
         return [float(o.value(loss)) for o, loss in zip(self.objectives, found, strict=True)]
 
-    def _encode(self, labels: dict[str, Any]) -> list[float]:
-        """Return choices one-hot, ranges as numbers (in logs where the space says so); inactive ones are -1."""
-        row: list[float] = []
-        for name, parameter in self.space.parameters.items():
-            if is_constant(parameter):
-                continue
-            if parameter.choice is not None:
-                row += [float(labels.get(name) == label) for label in parameter.choice]
-            elif name not in labels:
-                row.append(-1.0)
-            else:
-                row.append(float(np.log(labels[name]) + 10) if parameter.log else float(labels[name]))
-        return row
+
+class CurveRegression:
+    """Answers any setting from a recording with points: the default operating point, and the curve of all of them.
+
+    A curve is learned at ``_PLACES`` places along its order by cost.
+    """
+
+    def __init__(self, trials: Sequence[RecordedPoints], study: SweepStudy) -> None:
+        from sklearn.ensemble import ExtraTreesRegressor
+
+        self.space, self.objectives = Space(study.space, study.base), study.objectives
+        features = [encode(self.space, trial.setting) for trial in trials]
+        targets = [self._target(trial) for trial in trials]
+        self._trees = ExtraTreesRegressor(n_estimators=50, random_state=0).fit(features, targets)
+        self._answers: dict[str, list[list[float]]] = {}
+
+    def _target(self, trial: RecordedPoints) -> Array:
+        losses = np.array(losses_of([trial.default, *trial.points], self.objectives))
+        curve = losses[1:][np.argsort(losses[1:, -1], kind="stable")]
+        places = np.linspace(0, len(curve) - 1, _PLACES)
+        along = [np.interp(places, np.arange(len(curve)), column) for column in curve.T]
+        return np.concatenate([losses[0], np.stack(along, axis=1).ravel()])
+
+    def points(self, values: dict[str, Any]) -> list[list[float]]:
+        """Return the objectives of every operating point of a setting, the default one first."""
+        key = key_of(values)
+        if key not in self._answers:
+            found = self._trees.predict([encode(self.space, self.space.labels(values))])[0]
+            rows = found.reshape(-1, len(self.objectives))
+            self._answers[key] = [
+                [float(o.value(loss)) for o, loss in zip(self.objectives, row, strict=True)] for row in rows
+            ]
+        return self._answers[key]
+
+    def __call__(self, values: dict[str, Any]) -> list[float]:
+        """Return the objectives of the default operating point of a setting."""
+        return self.points(values)[0]
+
+
+def encode(space: Space, labels: dict[str, Any]) -> list[float]:
+    """Return choices one-hot, ranges as numbers (in logs where the space says so); inactive ones are -1."""
+    row: list[float] = []
+    for name, parameter in space.parameters.items():
+        if is_constant(parameter):
+            continue
+        if parameter.choice is not None:
+            row += [float(labels.get(name) == label) for label in parameter.choice]
+        elif name not in labels:
+            row.append(-1.0)
+        else:
+            row.append(float(np.log(labels[name]) + 10) if parameter.log else float(labels[name]))
+    return row

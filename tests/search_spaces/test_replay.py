@@ -13,7 +13,15 @@ from small_studies import sweep_values
 
 from routing.errors import InputError
 from routing.files.results_folder import LEDGER_FILE, trial_folder
-from search_spaces.bench.recorded import DIGITS, Recorded, read_recorded, record, record_points
+from search_spaces.bench.recorded import (
+    DIGITS,
+    Recorded,
+    RecordedPoints,
+    read_points,
+    read_recorded,
+    record,
+    record_points,
+)
 from search_spaces.bench.replay import (
     Trace,
     compare_rules,
@@ -21,7 +29,7 @@ from search_spaces.bench.replay import (
     quantile_within,
     replay_rule,
 )
-from search_spaces.bench.tasks import Regression
+from search_spaces.bench.tasks import CurveRegression, Regression
 from search_spaces.ledger.folder import write_study
 from search_spaces.ledger.ledger import Ledger
 from search_spaces.plan import blueprint
@@ -93,7 +101,7 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
     write_study(tmp_path, study)
     ledger = Ledger(str(tmp_path / LEDGER_FILE), study.name, study.objectives)
     params = {X: 0.25, Y: 1.5}
-    number = ledger.start(params, blueprint(study).space.distributions(), {"expected_flops": 3e5})
+    number = ledger.start(params, blueprint(study).space.distributions(), {"expected_flops": 3e5, "cpu_seconds": 2.5})
     folder = trial_folder(tmp_path, number)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(blueprint(study).configure(params).to_yaml())
@@ -116,7 +124,9 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "p.csv")
     assert table["knob_value"].tolist() == table["val_accuracy"].tolist() == [0.25, 0.5]
     assert table["is_default"].tolist() == [False, True]
-    assert (set(table["train_seconds"]), set(table[X]), set(table["trial"])) == ({2.5}, {0.25}, {0})
+    (read,) = read_points(tmp_path / "p.csv", ["val_accuracy"])
+    assert (read.setting[X], read.default, read.points) == (0.25, [0.5], [[0.25], [0.5]])
+    assert (set(table["cpu_seconds"]), set(table[X]), set(table["trial"])) == ({2.5}, {0.25}, {0})
     with pytest.raises(InputError, match="no recording"):
         read_recorded(tmp_path / "none.csv", [])
     stopping = parse_study(sweep_values(scheduler={"name": "asha"}))
@@ -141,3 +151,15 @@ def test_the_study_that_records_photographs_reads() -> None:
     assert isinstance(study, SweepStudy)
     assert study.scheduler.name == "none"
     assert study.trials >= 150
+
+
+def test_a_regression_of_curves_answers_every_operating_point() -> None:
+    trials = [
+        RecordedPoints({X: x, Y: y}, [0.5 + x / 8, 4e5], [[0.4 + x / 8, 1e5], [0.5 + x / 8, 4e5]])
+        for x in (-2.0, -1.0, 0.0, 1.0, 2.0)
+        for y in (0.1, 0.5, 3.0)
+    ]
+    answer = CurveRegression(trials, STUDY)
+    default, *curve = answer.points({X: 2.0, Y: 0.5})
+    assert answer({X: 2.0, Y: 0.5}) == default == pytest.approx([0.75, 4e5], rel=0.1)
+    assert (curve[0], curve[-1]) == (pytest.approx([0.65, 1e5], rel=0.1), pytest.approx([0.75, 4e5], rel=0.1))

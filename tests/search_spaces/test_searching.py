@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from routing.objectives import volume_of
+from search_spaces.bench.recorded import RECORDED, read_points
 from search_spaces.bench.searchers import RIVALS, searcher_of
 from search_spaces.bench.searching import BUDGETS, add_missing, main, read_pieces, search, tables
-from search_spaces.bench.tasks import conditional, zdt
+from search_spaces.bench.tasks import TASKS, conditional, zdt
 
 
 @pytest.mark.parametrize(("name", "best"), [("zdt1", 6.6 - 1 / 3), ("zdt2", 6.6 - 2 / 3)])
@@ -32,6 +33,23 @@ def test_the_conditional_task_has_twelve_parameters_and_three_decades_of_cost() 
     assert all(0.1 <= accuracy <= 1 for accuracy, _ in measured)
     setting = searcher_of("random", task, 0, 1).ask()[1]
     assert task.measure(setting) == task.measure(setting)
+
+
+@pytest.mark.parametrize(("name", "trainings", "families"), [("photographs", 150, 3), ("digits_points", 120, 5)])
+def test_a_recording_with_points_counts_all_of_them(name: str, trainings: int, families: int) -> None:
+    task = TASKS[name]()
+    recorded = read_points(RECORDED / f"{name}.csv", [objective.metric for objective in task.objectives])
+    assert len(recorded) >= trainings
+    assert len({trial.setting["model.name"] for trial in recorded}) == families
+    default, *curve = task.points(task.space.restore(recorded[0].setting))
+    assert default == task.measure(task.space.restore(recorded[0].setting))
+    assert [cost for _, cost in curve] == sorted(cost for _, cost in curve)
+    assert volume_of([default, *curve], task.objectives) >= volume_of([default], task.objectives)
+    piece = search("random", task, 0, 20)
+    again = searcher_of("random", task, 0, 20)
+    settings = [again.ask()[1] for _ in range(20)]
+    points = [point for setting in settings for point in task.points(setting)]
+    assert piece["volumes"] == {"20": pytest.approx(volume_of(points, task.objectives))}
 
 
 @pytest.mark.parametrize("name", [*RIVALS, "gp"])
