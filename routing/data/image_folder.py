@@ -38,8 +38,9 @@ def info(section: ImageFolderSection) -> DataInfo:
 
 
 def describe(section: ImageFolderSection) -> str:
-    """Return one line: images and classes of every split, and where each comes from."""
-    return split_files(section, read_layout(section.root)).line
+    """Return one line: images and classes of every split, where each comes from, and at which size they are seen."""
+    side = section.input_size
+    return f"{split_files(section, read_layout(section.root)).line}; seen at {side} x {side} pixels"
 
 
 def load(section: ImageFolderSection, view: View | None = None) -> ImageData:

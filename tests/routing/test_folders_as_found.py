@@ -167,7 +167,8 @@ def test_every_run_and_dry_run_begins_with_the_splits(folder: Path, capsys: pyte
     keys = ["--dataset.name", "image_folder", "--dataset.root", str(folder), "--dataset.input_size", "16"]
     assert main(["train", *keys, "--training.num_epochs", "1", "--out", str(folder / "run"), "--no-figures"]) == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.endswith("2 classes; images: train 18 (the rest of train/), val 2 (0.1 of train/, by dataset.seed 0)")
+    splits = "train 18 (the rest of train/), val 2 (0.1 of train/, by dataset.seed 0)"
+    assert first.endswith(f"2 classes; images: {splits}; seen at 16 x 16 pixels")
     assert main(["sweep", str(write_study(folder)), "--dry-run"]) == 0
     assert first in capsys.readouterr().out.splitlines()
 

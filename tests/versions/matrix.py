@@ -68,9 +68,10 @@ def install(folder: Path, version: str, which: str) -> str:
     subprocess.run([python_of(version), "-m", "venv", folder], check=True)
     constraints = folder / "lowest.txt"
     constraints.write_text("\n".join(lowest() if which == "lowest" else []) + "\n")
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = ["--constraint", constraints, "--only-binary", ",".join(VARIED), "--editable", f"{ROOT}[dev]"]
     for words in (["--upgrade", "pip"], wanted):
-        done = subprocess.run([*_pip(folder), "install", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run([*pip, *words], capture_output=True, text=True, check=False)
         if done.returncode:
             why = [line for line in done.stderr.splitlines() if re.match("ERROR: (?!Ignored)", line)]
             return f"cannot be installed: {why[0] if why else done.stderr.strip()[-200:]}"
@@ -82,16 +83,11 @@ def test(folder: Path, tests: list[str]) -> dict[str, str]:
     command = [folder / "bin" / "python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
     (FOLDER / f"{folder.name}.log").write_text(done.stdout + done.stderr)
-    listed = subprocess.run(
-        [*_pip(folder), "list", "--format=freeze"], capture_output=True, text=True, check=True
-    ).stdout
+    command = [folder / "bin" / "python", "-m", "pip", "list", "--format=freeze"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     versions = dict(line.split("==") for line in listed.split() if "==" in line)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
     return {"result": last, **{name: versions.get(name, "") for name in VARIED}}
-
-
-def _pip(folder: Path) -> list[str]:
-    return [str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
 
 
 def main() -> None:
