@@ -45,9 +45,10 @@ class StudyCommand(click.Command):
         try:
             return super().parse_args(ctx, rest)
         except click.NoSuchOption as error:
-            if "." in error.option_name:  # a key, as a run takes it
-                error.possibilities = [f"--{_BASE}{error.option_name.lstrip('-')}"]
-            raise
+            if "." not in error.option_name:
+                raise
+            meant = f"--{_BASE}{error.option_name.lstrip('-')}"  # a key was given as a run takes it
+            raise click.NoSuchOption(error.option_name, possibilities=[meant], ctx=error.ctx) from None
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Add keys of the base to the options, and the values of a key."""
