@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from routing.saved import load
     from search_spaces import Study, dry_run, load_study, studies
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Results",
     "RunConfig",
