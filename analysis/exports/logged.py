@@ -24,6 +24,8 @@ from routing.files.results_folder import (
     WAITING,
 )
 
+FRONT_PICTURE = f"{FIGURES_FOLDER}/front.png"
+
 
 def ended_trials(results: Results) -> pd.DataFrame:
     """Return the trials of a study's own that have finished, failed or been stopped."""
@@ -43,7 +45,7 @@ def place_of(summary: Summary, number: int) -> tuple[bool, bool]:
 
 def files_of_study(results: Results) -> list[Path]:
     """Return the report, the tables and the picture of the front, as far as they are written."""
-    names = (REPORT_FILE, POINTS_FILE, TRIALS_FILE, FRONT_FILE, f"{FIGURES_FOLDER}/front.png")
+    names = (REPORT_FILE, POINTS_FILE, TRIALS_FILE, FRONT_FILE, FRONT_PICTURE)
     return [results.folder / name for name in names if (results.folder / name).is_file()]
 
 

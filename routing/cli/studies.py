@@ -99,6 +99,7 @@ def confirm(results: Path, seeds: int, **options: Any) -> None:
 )
 @click.option("--mlflow", "mlflow_uri", help="Also log every finished trial there (extra `mlflow`).")
 @click.option("--wandb", "wandb_project", help="Likewise to a project of Weights & Biases (extra `wandb`).")
+@click.option("--dashboard", is_flag=True, help="Notes and the front for optuna-dashboard (extra `dashboard`).")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Of a comparison; default RESULTS/comparison of the first."
 )
@@ -112,6 +113,7 @@ def analyze(
     column: str,
     mlflow_uri: str | None,
     wandb_project: str | None,
+    dashboard: bool,
     out: Path | None,
     watch: bool,
     every: int,
@@ -120,30 +122,38 @@ def analyze(
     from routing.commands.console import say
     from routing.commands.findings import show_headline
 
-    logs = _logs(mlflow_uri, wandb_project)
+    logs = _logs(mlflow_uri, wandb_project, dashboard)
     if watch:
         from analysis.watching import watch as watch_results
 
-        watch_results(results, every, say, [log for _, log in logs], out)
+        watch_results(results, every, say, logs, out)
     found = _analyze(results, formats=formats, width=column, out=out)
     for folder in results:
-        for where, log in logs:
-            say(f"logged {log(folder)} trials of {folder} to {where}")
+        for log in logs:
+            say(log(folder))
     show_headline(found)
 
 
-def _logs(mlflow_uri: str | None, wandb_project: str | None) -> list[tuple[str, Callable[[Path], int]]]:
-    """Return the tracking services that are asked for, each with what logs a results folder there."""
-    logs: list[tuple[str, Callable[[Path], int]]] = []
+def _logs(mlflow_uri: str | None, wandb_project: str | None, dashboard: bool) -> list[Callable[[Path], str]]:
+    """Return what tells each program that is asked for of a results folder, and says so in a line."""
+    logs: list[Callable[[Path], str]] = []
     if mlflow_uri is not None:
         from analysis.exports.mlflow_log import log_to_mlflow
 
-        logs.append((mlflow_uri, partial(log_to_mlflow, uri=mlflow_uri)))
+        logs.append(partial(_logged, partial(log_to_mlflow, uri=mlflow_uri), mlflow_uri))
     if wandb_project is not None:
         from analysis.exports.wandb_log import log_to_wandb
 
-        logs.append((wandb_project, partial(log_to_wandb, project=wandb_project)))
+        logs.append(partial(_logged, partial(log_to_wandb, project=wandb_project), wandb_project))
+    if dashboard:
+        from analysis.dashboard import write_dashboard
+
+        logs.append(lambda folder: f"look at it: {write_dashboard(folder).command}")
     return logs
+
+
+def _logged(log: Callable[[Path], int], where: str, folder: Path) -> str:
+    return f"logged {log(folder)} trials of {folder} to {where}"
 
 
 def _analyze(results: Any, of_confirm: bool = False, **how: Any) -> Any:

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import json
 import struct
+from datetime import datetime
 
 import pandas as pd
 import pytest
 
+from analysis.exports.wandb_log import log_to_wandb
 from analysis.findings.summary import summarise
 from analysis.read.results import read_results
 from routing.cli import main
+from routing.errors import InputError
 
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
-    pytest.importorskip("wandb", reason="wandb is not installed")
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "kept"))
     (tmp_path / "kept").mkdir()
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))
-    return tmp_path / "kept"
+    yield tmp_path / "kept"
+    wandb.teardown()  # it reads its environment once per process
 
 
 def payloads(content: bytes):
@@ -42,10 +46,12 @@ def payloads(content: bytes):
 
 def records(folder):
     """Return the records of every run that was written, by the part of its id behind the folder's."""
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # the end of a run is on the disk once its service has ended
     runs = {}
-    for path in sorted(folder.glob("wandb/*/run-*.wandb")):
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         found = [wandb_internal_pb2.Record.FromString(data) for data in payloads(path.read_bytes())]
         run = next(record.run for record in found if record.WhichOneof("record_type") == "run")
         runs.setdefault(run.run_id.rpartition("-")[2], []).append((run, found))
@@ -54,6 +60,8 @@ def records(folder):
 
 def test_every_ended_trial_becomes_a_run_once(make_results, offline, capsys, only_the_front):
     folder = make_results(trials=1)
+    trials = pd.read_csv(folder / "trials.csv").assign(seconds=40.0)
+    trials.to_csv(folder / "trials.csv", index=False)
     assert main(["analyze", str(folder), "--wandb", "fronts"]) == 0
     logged = int(capsys.readouterr().out.split("logged ")[1].split()[0])
     ended = read_results(folder).trials.query("state in ['COMPLETE', 'FAIL', 'PRUNED']")["number"].tolist()
@@ -75,6 +83,9 @@ def test_every_ended_trial_becomes_a_run_once(make_results, offline, capsys, onl
     for record in found:
         for item in record.summary.update:
             summary[item.key or item.nested_key[0]] = json.loads(item.value_json)
+    began, over = (datetime.fromisoformat(summary[name]).timestamp() for name in ("started", "ended"))
+    assert over - began == pytest.approx(40)
+    assert [one["_timestamp"] - began for one in epochs] == pytest.approx([10, 20, 30, 40])
     trials = pd.read_csv(folder / "trials.csv").set_index("number")
     assert summary["val_accuracy"] == trials.loc[0, "val_accuracy"]
     assert summary["state"] == "COMPLETE"
@@ -86,8 +97,23 @@ def test_every_ended_trial_becomes_a_run_once(make_results, offline, capsys, onl
         for record in found
     )
 
-    assert main(["analyze", str(folder), "--wandb", "fronts"]) == 0
-    assert "logged 0 trials" in capsys.readouterr().out
-    assert {name: len(of) for name, of in records(offline).items() if name != "study"} == dict.fromkeys(
-        map(str, ended), 1
-    )
+    (best,) = front
+    points = pd.read_csv(folder / "points.csv")
+    points.assign(violates="flops<=1").to_csv(folder / "points.csv", index=False)
+    study = (folder / "study.yaml").read_text() + "constraints: [flops <= 1]\n"
+    (folder / "study.yaml").write_text(study)
+    assert log_to_wandb(folder, "fronts") == 0  # no trial is new, one has left the front
+    again = records(offline)
+    assert {name: len(of) for name, of in again.items()} == dict.fromkeys([*map(str, ended), "study"], 1)
+    assert list(again[str(best)][0][0].tags) == []
+    assert sum(record.WhichOneof("record_type") == "history" for record in again[str(best)][0][1]) == 4
+
+
+def test_a_name_that_is_none_and_wandb_that_is_switched_off(make_results, offline, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    folder = make_results(trials=1)
+    with pytest.raises(InputError, match="write PROJECT or ENTITY/PROJECT"):
+        log_to_wandb(folder, "a/b/c")
+    with pytest.raises(InputError, match="W&B is disabled here"):
+        log_to_wandb(folder, "fronts")
+    assert not (folder / "wandb.json").exists()
