@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -74,9 +75,10 @@ def load_point(results: Results, row: pd.Series) -> SavedRun:
     """Return the trained model of a point, its knob set; ``InputError`` where the weights were not kept."""
     saved = load(results.trial_folder(int(row["trial"])))
     knob = knob_of(row)
-    if knob is not None:
-        saved.model.set_knob(knob)
-    return saved
+    if knob is None:
+        return saved
+    saved.model.set_knob(knob)
+    return replace(saved, config=saved.config.replace(**{"evaluation.knob_value": knob}))
 
 
 def latency(summary: Summary, row: pd.Series) -> float:

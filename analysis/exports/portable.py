@@ -122,15 +122,19 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
 
 
 def about(saved: SavedRun) -> dict[str, str]:
-    """Return what an exported file says of its input and output: JSON by name.
+    """Return what an exported file says of itself: JSON by name.
 
     ``preprocessing`` is how an image file becomes pixels; mean and deviation are applied by the graph itself.
+    ``operating_point`` is the model, its knob and the value of that; null is the value it was trained at.
     """
     info, view = saved.info, saved.config.dataset.view()
     size = {"channels": info.channels, "height": info.input_size, "width": info.input_width or info.input_size}
     normalised = {"mean": info.mean, "std": info.std, "normalised_by": "the graph", "dtype": "uint8"}
     preprocessing = {**size, **({} if view is None else view.settings()), **normalised}
-    return {"preprocessing": json.dumps(preprocessing), "class_names": json.dumps(info.class_names)}
+    knob_value = saved.config.evaluation.knob_value
+    point = {"model": saved.config.model.label, "knob": saved.model.knob, "knob_value": knob_value}
+    said = {"preprocessing": preprocessing, "class_names": info.class_names, "operating_point": point}
+    return {name: json.dumps(value) for name, value in said.items()}
 
 
 def traceable(saved: SavedRun) -> nn.Module:

@@ -21,7 +21,8 @@ Images are resized and normalised as in training; floats, other channels and siz
 refused."""
 
 _FROM_ONNX = """`model.onnx` needs neither this package nor PyTorch. Its input `images` is uint8 (batch, {channels}, \
-{height}, {width}), any batch; the graph normalises. Its metadata hold the classes and the preprocessing as JSON.
+{height}, {width}), any batch; the graph normalises. Its metadata hold the classes, the preprocessing and \
+the operating point as JSON.
 
 ```python
 import json

@@ -48,13 +48,13 @@ def cards(summary: Summary) -> list[KeyNumber]:
     return found
 
 
-def progress(summary: Summary) -> str:
+def progress(summary: Summary, with_volume: bool = True) -> str:
     """Return how many trials are in which state, and the hypervolume reached."""
     states = [f"{count} {state_in_words(state)}" for state, count in summary.states.items()]
     taken_over = int(summary.results.warm_started.sum())
     states += [f"{taken_over} {state_in_words(WARM_START)}"] if taken_over else []
     volume = ""
-    if len(summary.front):
+    if with_volume and len(summary.front):
         volume = f" Hypervolume {summary.hypervolume:.4g} ({summary.scale}; against {_reference(summary)})."
     return f"Trials: {', '.join(states) or 'none has begun'}.{volume}"
 
@@ -81,7 +81,7 @@ def headline(summary: Summary, answers: Sequence[str] = (), confirmed: pd.DataFr
     picked = {"the best point": best, "the knee": knee}
     if match is not None:
         picked["the cheapest within 1 point of full_compute"] = match.row
-    return [*lines, _confirmation(picked, summary, confirmed), progress(summary)]
+    return [*lines, _confirmation(picked, summary, confirmed), progress(summary, with_volume=match is not None)]
 
 
 def _against_dense(summary: Summary) -> list[str]:

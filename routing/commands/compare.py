@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routing.commands.console import si
 from routing.config.registry import MODELS, ROUTERS
 from routing.config.run import RunConfig
 from routing.config.section import ModelSection
@@ -25,7 +24,7 @@ from routing.files.atomic import write_text
 from routing.files.names import safe_cell
 from routing.files.record import read_metrics
 from routing.files.results_folder import COMPUTE_CHECK, CONFIG_FILE, METRICS_FILE
-from routing.quantities import find, heading, ordered, split_of
+from routing.quantities import count, find, heading, ordered, split_of
 from routing.runner import make_evaluator, run
 from routing.saved import load
 from routing.training.seeding import pick_device, prepare_process
@@ -123,7 +122,7 @@ def compare(
     for index, ((name, seed), (arm, folder)) in enumerate(planned.items(), start=1):
         metrics = _metrics(arm, folder)
         runs.append({"name": name, "seed": seed, **arm.dotted(), **metrics})
-        cost = f"{si(metrics['flops'])} multiply-adds"
+        cost = f"{count(metrics['flops'])} multiply-adds"
         say(f"{index}/{len(planned)}  {name}, seed {seed}: {metric} {metrics[metric]:.4f}, {cost}")
     first_seed = {name: out / name / f"seed{config.seed}" for name in compared}
     rows = _rows(config, compared, runs, _latencies(config, first_seed))

@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from routing.quantities import MULTIPLY_ADDS, find, heading, is_metric, ordered
+from routing.quantities import MULTIPLY_ADDS, count, find, heading, is_metric, ordered
 
 _SILENT_SECONDS = 2.0
 """Time after which a long operation is named on the terminal."""
@@ -157,7 +157,7 @@ def _given(value: Any) -> bool:
 
 
 def text(key: str, value: Any) -> str:
-    """Return a value as a person reads it: multiply-adds in M, shares with three digits."""
+    """Return a value as a person reads it: multiply-adds as everywhere, shares with four digits."""
     if not _given(value):
         return ""
     if isinstance(value, bool):
@@ -165,16 +165,8 @@ def text(key: str, value: Any) -> str:
     if isinstance(value, (int, float)):
         known = find(key)
         if known is not None and known.unit == MULTIPLY_ADDS:
-            return si(float(value))
+            return count(float(value))
         if isinstance(value, float) and not value.is_integer():
             return f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
         return f"{value:,.0f}"
     return str(value)
-
-
-def si(value: float) -> str:
-    """Return a count with its SI prefix: 1_565_840 -> ``1.566 M``."""
-    for limit, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3f}{prefix}"
-    return f"{value:.0f}"

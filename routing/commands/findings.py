@@ -27,7 +27,7 @@ def show_findings(found: Any, of_confirm: bool = False) -> None:
         if analysis.knee is not None:
             why = "" if analysis.hypervolume else " (no point is better than the study's reference)"
             at = analysis.knee_knob
-            volume = f"{analysis.hypervolume:.6g} ({analysis.scale})"
+            volume = f"{analysis.hypervolume:.4g} ({analysis.scale})"
             say(f"knee: trial {analysis.knee['trial']}{at}   hypervolume: {volume}{why}")
         for line in analysis.problems:
             say(f"note: {line}")

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from routing.commands.console import Phase, si
+from routing.commands.console import Phase
 from routing.config.run import RunConfig
 from routing.errors import InputError
 from routing.files.record import TrialRecord
 from routing.files.results_folder import CHECKPOINT_FILE, COMPUTE_CHECK, CONFIG_FILE, METRICS_FILE
-from routing.quantities import ordered, split_of
+from routing.quantities import count, ordered, split_of
 
 
 def default_folder(config: RunConfig) -> Path:
@@ -81,7 +81,7 @@ def _epoch_line(row: dict[str, float], epochs: int) -> str:
 
 def _words(row: dict[str, float]) -> str:
     names = [name for name in ordered(row) if split_of(name) == "val" and name != "val_loss"]
-    words = [f"{name} {row[name]:.4f}" for name in names] + [f"{si(row['flops'])} multiply-adds"]
+    words = [f"{name} {row[name]:.4f}" for name in names] + [f"{count(row['flops'])} multiply-adds"]
     if row.get("routing_ratio") is not None:
         words.append(f"routing ratio {row['routing_ratio']:.3f}")
     return "  ".join(words)

@@ -19,7 +19,7 @@ from analysis.findings.dense_match import _cheapest_as_good
 from analysis.findings.effects import finished, knob_curves, level_means, parallel_axes, slice_keys
 from analysis.findings.importance import importances, split_estimated
 from analysis.findings.summary import summarise
-from analysis.page.headline import progress
+from analysis.page.headline import cards, headline, progress
 from analysis.page.tables import commands, importance_table
 from analysis.read.configs import as_searched, searched_keys, varied_keys, yaml_value
 from analysis.read.results import read_results
@@ -358,3 +358,16 @@ def test_the_cheapest_dense_point_as_good_is_that_of_a_literal_search() -> None:
         for label, value in values.items():
             as_good = costs[dense >= value]
             assert pd.isna(found[label]) if as_good.empty else found[label] == as_good.idxmin()
+
+
+@pytest.mark.parametrize("with_full_compute", [True, False])
+def test_the_page_says_the_hypervolume_once(make_results, with_full_compute):
+    folder = make_results(trials=7, unfinished=False)
+    if not with_full_compute:
+        for name in ("trials.csv", "points.csv"):
+            rows = pd.read_csv(folder / name)
+            rows.replace({"model.name": "full_compute"}, "cheap_compute").to_csv(folder / name, index=False)
+    summary = summarise(read_results(folder))
+    top = [card.label for card in cards(summary)]
+    assert ("Hypervolume" in top) != with_full_compute
+    assert "\n".join([*top, *headline(summary)]).count("Hypervolume") == 1

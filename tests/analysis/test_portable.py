@@ -130,11 +130,18 @@ def test_unknown_format(images, tmp_path):
 def test_a_run_in_bf16_is_exported_in_fp32(images, tmp_path):
     saved = saved_run(precision="bf16")
     verified = export_model(saved, images, "torch_export", tmp_path)
-    said = {"preprocessing.json": "", "class_names.json": ""}
+    said = {"preprocessing.json": "", "class_names.json": "", "operating_point.json": ""}
     torch.export.load(verified.path, extra_files=said)
     assert said == {f"{name}.json": text for name, text in about(saved).items()}
     assert verified.agreeing == verified.images
     assert "both in fp32 (the run computed in bf16)" in verified.words()
+
+
+def test_a_file_names_its_operating_point():
+    said = about(routed("top_k", **{"evaluation.knob_value": 0.25}))
+    found = json.loads(said["operating_point"])
+    assert (found["knob_value"], found["knob"]) == (0.25, routed("top_k").model.knob)
+    assert json.loads(about(saved_run(**{"model.name": "conv_net"}))["operating_point"])["knob_value"] is None
 
 
 def test_a_file_says_how_an_image_becomes_its_pixels(tmp_path):

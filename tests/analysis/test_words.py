@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from analysis.words.words import at_knob, axis_label, count, shown
+from routing.commands.console import text
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,8 @@ def test_a_point_is_named_with_its_knob() -> None:
     assert at_knob({"knob": "share", "knob_value": "0.25"}) == ", share 0.25"
     assert at_knob({"knob": "scales,crops", "knob_value": "scales=2,crops=1"}) == ", scales=2,crops=1"
     assert at_knob({"knob": None, "knob_value": None}) == at_knob({"knob": "x", "knob_value": float("nan")}) == ""
+
+
+def test_a_count_has_the_same_digits_on_the_terminal_and_in_the_report() -> None:
+    for value in (312.0, 612_446.0, 1_565_840.0, 4.6e9):
+        assert text("flops", value) == shown("flops", value) == count(value)

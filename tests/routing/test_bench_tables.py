@@ -30,7 +30,7 @@ MARKDOWN = """### a title
 
 | way | multiply-adds | ratio | rounds |
 | --- | --: | --: | --: |
-| ours | 1.566 M | 0.9500 | 25 |
+| ours | 1.57 M | 0.9500 | 25 |
 | a \\| b |  | 12 | 25 |"""
 
 
