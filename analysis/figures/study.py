@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.figures.drawing import FRONT, WIDTHS, ColumnWidth, as_text, new_figure, paper_style, save
 from analysis.findings.series import BLACK
 from analysis.findings.summary import Summary
-from analysis.words.words import axis_label, scale
+from analysis.words.words import arm_in_words, axis_label, scale
 from routing.files.results_folder import ARM
 from routing.objectives import Objective, scales_in_words
 
@@ -64,11 +64,11 @@ def draw_forest(
             middle = row[f"{metric}_diff"] * factor
             axes.plot(middle, place, "o", color=colour, markerfacecolor=colour if clear else "white")
         axes.axvline(0, color=BLACK, linewidth=0.8)
-        names = [as_text(f"{arm} (n={n})") for arm, n in zip(rows[ARM], rows["pairs"], strict=True)]
+        names = [as_text(f"{arm_in_words(arm)} (n={n})") for arm, n in zip(rows[ARM], rows["pairs"], strict=True)]
         axes.set_yticks(range(len(rows)), names[::-1])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         unit = "percentage points" if factor == 100 else axis_label(metric)
-        difference = f"arm minus {baseline} ({unit})"
+        difference = f"arm minus {arm_in_words(baseline)} ({unit})"
         if width == "double":
             difference = f"{axis_label(metric).split(' (')[0]}: {difference}, paired by seed, 95 % interval"
         axes.set_xlabel(as_text(textwrap.fill(difference, 90 if width == "double" else 45)))

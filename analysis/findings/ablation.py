@@ -13,7 +13,7 @@ from scipy import stats
 from analysis.read.objectives import losses, measured
 from analysis.read.results import Results
 from analysis.words.tables import Column, Table, table
-from analysis.words.words import axis_label, count, name, scale
+from analysis.words.words import arm_in_words, axis_label, count, name, scale
 from routing.files.results_folder import ARM, BASELINE_ARM, COMPLETE
 from routing.intervals import mean_interval
 from routing.objectives import Objective
@@ -162,7 +162,7 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
     """Return the comparison as text: per arm the task metric, its paired difference with the verdict, and the cost."""
     task, *costs = results.objectives
     baseline = baseline_arm(results)
-    against = "the baseline" if baseline == BASELINE_ARM else baseline
+    against = "the baseline" if baseline == BASELINE_ARM else arm_in_words(baseline)
     over_splits = bool(results.study.get("split_by_seed"))  # a field that reports the median of repeated splits
     headings = [Column(ARM, wrap=True), Column("n", True), Column(axis_label(task.metric), True)]
     headings += [Column("median", True)] * over_splits
@@ -178,7 +178,7 @@ def ablation_table(compared: pd.DataFrame, results: Results) -> Table:
             _number(row[f"{task.metric}_effect"]),
         ]
         alone = row["is_baseline"] or not row["pairs"]
-        cells = [str(row[ARM]), str(int(row["n"])), _interval(row, task.metric)]
+        cells = [arm_in_words(row[ARM]), str(int(row["n"])), _interval(row, task.metric)]
         cells += [_format(task.metric, row[f"{task.metric}_median"])] * over_splits
         cells += ["", "", ""] if alone else paired
         cells += [str(row["verdict"]), *(_interval(row, cost.metric) for cost in costs)]
@@ -204,7 +204,7 @@ def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[s
     at = "" if cost is None else f" at {count(baseline[f'{cost}_mean'])} multiply-adds"
     unit = " %" if scale(task.metric) == 100 else ""
     value = _format(task.metric, baseline[f"{task.metric}_mean"])
-    subject = "The baseline" if baseline[ARM] == BASELINE_ARM else f"The baseline ({baseline[ARM]})"
+    subject = "The baseline" if baseline[ARM] == BASELINE_ARM else f"The baseline ({arm_in_words(baseline[ARM])})"
     seeds = "one seed" if baseline["n"] == 1 else f"mean of {int(baseline['n'])} seeds"
     lines = [f"{subject} reaches {value}{unit} {name(task.metric)}{at}, {seeds}."]
     others = compared[~compared["is_baseline"]]
@@ -214,7 +214,7 @@ def answers(compared: pd.DataFrame, objectives: tuple[Objective, ...]) -> list[s
             words = [_format(task.metric, row[f"{task.metric}_diff"], signed=True) + (" points" if unit else "")]
             if cost is not None:
                 words.append(f"at {row[f'{cost}_mean'] / baseline[f'{cost}_mean']:.0%} of its compute")
-            arms.append(f"{row[ARM]} ({' '.join(words) if row['pairs'] else 'not compared'})")
+            arms.append(f"{arm_in_words(row[ARM])} ({' '.join(words) if row['pairs'] else 'not compared'})")
         if arms:
             lines.append(f"{verdict.capitalize()}: {', '.join(arms)}.")
     return lines

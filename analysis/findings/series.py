@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.findings.baselines import is_baseline
 from analysis.read.configs import varied_keys
+from analysis.words.words import arm_in_words
 from routing.config.names import CHEAP_COMPUTE, DENSE_MATCHED, FULL_COMPUTE, NO_ROUTING
 from routing.files.results_folder import ARM
 
@@ -76,7 +77,7 @@ def series(points: pd.DataFrame, most: int = MOST) -> pd.Series:
     if ARM in points and points[ARM].notna().any():
         arms = points[ARM].astype(object).where(points[ARM].notna(), "").astype(str)
         if arms.nunique() <= most:
-            return arms
+            return arms.map(arm_in_words)
     if "model.name" not in points:
         return pd.Series("", index=points.index, dtype=object)
     models = points["model.name"].astype(object).where(points["model.name"].notna(), "").astype(str)

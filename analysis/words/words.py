@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from routing.files.results_folder import STATE_WORDS
 from routing.quantities import count, find, in_words, label
 
 __all__ = ["axis_label", "count", "name", "plain", "scale", "shown", "state_in_words"]
+
+_KEY = re.compile(r"\b(?:model|dataset|training|evaluation|config)\.([a-z][\w.]*)")
+"""A key of a configuration in the name of an arm, without its section."""
 
 
 def scale(metric: str) -> float:
@@ -80,6 +84,11 @@ def _number_in(text: str) -> float | None:
 def plain(key: str) -> str:
     """Return a key as a reader of a paper sees it: ``full compute``."""
     return key.replace("_", " ")
+
+
+def arm_in_words(arm: Any) -> str:
+    """Return an arm's name without raw keys: ``router mode=top_k`` for ``model.router.mode=top_k``."""
+    return _KEY.sub(lambda found: found[1].replace(".", " ").replace("_", " "), str(arm))
 
 
 def state_in_words(state: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.words.words import at_knob, axis_label, count, shown
+from analysis.words.words import arm_in_words, at_knob, axis_label, count, shown
 from routing.commands.console import text
 
 
@@ -45,3 +45,17 @@ def test_a_point_is_named_with_its_knob() -> None:
 def test_a_count_has_the_same_digits_on_the_terminal_and_in_the_report() -> None:
     for value in (312.0, 612_446.0, 1_565_840.0, 4.6e9):
         assert text("flops", value) == shown("flops", value) == count(value)
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("model.router.mode=top_k", "router mode=top_k"),
+        ("model.attention.alpha=0.1, training.num_epochs=5", "attention alpha=0.1, num epochs=5"),
+        ("without model.attention.enabled", "without attention enabled"),
+        ("mode=top_k", "mode=top_k"),
+        ("weights=my_model.pth", "weights=my_model.pth"),
+    ],
+)
+def test_an_arm_is_named_without_raw_keys(arm: str, words: str) -> None:
+    assert arm_in_words(arm) == words
