@@ -44,7 +44,7 @@ class Summary:
         plain = tuple(objective.model_copy(update={"scale": "linear"}) for objective in objectives)
         vectors = losses(self.results.candidates, plain)
         former = hypervolume(vectors, reference_losses(vectors, plain))
-        return f"{words}; {former:.6g} on a linear scale, as earlier reports of this folder have it"
+        return f"{words}; {former:.4g} on a linear scale, as earlier reports of this folder have it"
 
     @property
     def why_no_front(self) -> str:

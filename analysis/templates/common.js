@@ -89,7 +89,7 @@ function chartLayout(more) {
 // The legend of a chart: the library's own takes the height that a narrow chart needs.
 const GLYPHS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", cross: "✚", x: "✖", "triangle-down": "▼",
   star: "★", "triangle-left": "◀", "triangle-right": "▶", "diamond-tall": "♦", hexagon2: "⬢", line: "━", dash: "╌╌",
-  ring: "◯", pentagon: "⬠", octagon: "⯃", hexagon: "⬣" };
+  ring: "◯", pentagon: "⬠", octagon: "⬟", hexagon: "⬣" };
 function fillLegend(id, entries) {
   byId(id).replaceChildren(...entries.map(({ name, symbol, color }) => {
     const item = element("li"), glyph = element("span", GLYPHS[symbol], { "aria-hidden": "true" });
