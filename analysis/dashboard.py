@@ -100,9 +100,10 @@ def _annotate(summary: Summary, journal: Path) -> None:
     storage = JournalStorage(JournalFileBackend(str(journal)))
     # to open a trial, as a note needs it, asks the sampler: this one has nothing to work out
     study = optuna.load_study(study_name=None, storage=storage, sampler=optuna.samplers.RandomSampler())
+    study_id = storage.get_study_id_from_name(study.study_name)
     notes = _trial_notes(summary)
     for trial in study.get_trials(deepcopy=False):
-        opened = optuna.Trial(study, trial._trial_id)
+        opened = optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
         former = get_note(opened)
         note = notes.get(trial.number, "" if former.startswith(ON_FRONT_WORDS) else former)
         if former != note:
