@@ -18,6 +18,7 @@ from analysis.findings.indicators import Group, attainment, compare_groups, grou
 from analysis.findings.versus import verdicts
 from analysis.page.comparison_page import Compared, comparison_page
 from analysis.page.page import figure_picture
+from analysis.read.constraints import why_none
 from analysis.read.objectives import metrics
 from analysis.read.results import Results
 from analysis.words.tables import Column, Table, table, to_latex, to_markdown
@@ -74,7 +75,7 @@ def compare(
 
 def _without_front(one: Results) -> str:
     if one.candidates.empty:
-        why = "no operating point yet" if one.points.empty else "every point breaks a constraint"
+        why = "no operating point yet" if one.points.empty else why_none(one.points)
         return f"{one.folder}: {why}"
     return ""
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.findings.baselines import is_baseline
 from analysis.findings.summary import Summary
+from analysis.read.constraints import why_none
 from analysis.read.objectives import losses
 from analysis.words.words import name as metric_name
 from analysis.words.words import shown
@@ -79,10 +80,10 @@ def _counted(owned: list[Stretch]) -> str:
 
 def _absent(name: str, summary: Summary, cost: Objective, metric: Objective) -> str:
     """Return the best value of a family that has no point on the front, and the front's value at that cost."""
-    points = summary.results.candidates
-    own = points[family(points) == name]
+    results = summary.results
+    own = results.candidates[family(results.candidates) == name]
     if own.empty:
-        return f"No point of the front belongs to {name}: every point of it breaks a constraint."
+        return f"No point of the front belongs to {name}: {why_none(results.points[family(results.points) == name])}."
     best = _best(own, metric)
     reached = f"{shown(metric.metric, best[metric.metric])} at {shown(cost.metric, best[cost.metric])}"
     rival = _best(summary.front[summary.front[cost.metric] <= best[cost.metric]], metric)

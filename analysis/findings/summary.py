@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analysis.findings.baselines import best_baselines
 from analysis.findings.hypervolume import hypervolume_history
 from analysis.findings.knee import knee_index
+from analysis.read.constraints import why_none
 from analysis.read.objectives import declares_scales, losses, reference_losses
 from analysis.read.results import Results
 from routing.objectives import Objective, scales_in_words
@@ -48,10 +49,10 @@ class Summary:
 
     @property
     def why_no_front(self) -> str:
-        """Why the front is empty: no point has been measured, or every one breaks a constraint."""
+        """Why the front is empty: no point has been measured, or none can be on it."""
         if self.results.points.empty:
             return "no trial has finished with every objective measured"
-        return f"every point breaks a constraint ({', '.join(map(str, self.results.study['constraints']))})"
+        return why_none(self.results.points, self.results.study.get("constraints"))
 
     @property
     def states(self) -> dict[str, int]:

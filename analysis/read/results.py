@@ -80,12 +80,12 @@ class Results:
 
     @cached_property
     def allowed(self) -> pd.Series:
-        """Which rows of ``points`` keep to the study's constraints."""
+        """Which rows of ``points`` can be on a front: they keep to the study's constraints, and are no oracle's."""
         return allowed(self.points, self.study.get("constraints"))
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
-        """The rows of ``points`` that keep to the study's constraints: what is chosen, ranked and compared."""
+        """The rows of ``points`` that are chosen among, ranked and compared; see ``allowed``."""
         return self.points[self.allowed]
 
     @property

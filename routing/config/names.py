@@ -21,6 +21,8 @@ ROUTED_MODEL = "attention_routing"
 
 RANDOM = "random"
 POST_HOC = "post_hoc"
+ORACLE = "oracle"
+"""The router mode that is told the answer's place: a bound on what a router can reach, no model to choose."""
 
 
 def is_baseline(model_name: object) -> bool:

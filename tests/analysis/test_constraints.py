@@ -17,10 +17,12 @@ from analysis.findings.summary import summarise
 from analysis.page.chart_data import page_data
 from analysis.page.comparison_page import comparison_data
 from analysis.page.headline import chart_label, headline, verdict
-from analysis.read.constraints import allowed, problems_of
+from analysis.read.constraints import allowed, problems_of, why_none
 from analysis.read.results import Results, read_results
 from analysis.report import analyze
 from routing.cli import main
+from routing.config.names import ORACLE
+from routing.config.registry import ROUTERS
 from routing.errors import InputError
 from routing.files.yaml_io import dump, load_file
 from routing.objectives import Objective
@@ -54,7 +56,7 @@ def write_constraints(folder: Path, constraints: Any) -> None:
 def test_a_family_whose_points_are_all_forbidden_is_named() -> None:
     # vit costs less than every allowed point: nothing on the front is within its cost
     lines = ownership(summarise(results_of(["val_accuracy >= 0.8"])))
-    assert lines[-1] == "No point of the front belongs to vit: every point of it breaks a constraint."
+    assert lines[-1] == "No point of the front belongs to vit: every point breaks a constraint."
 
 
 def test_a_pick_keeps_to_the_constraints() -> None:
@@ -142,3 +144,21 @@ def test_a_constraint_on_the_metric_of_a_plugin_is_read_from_points_csv(make_res
 def test_a_point_without_the_metric_breaks_the_constraint() -> None:
     assert allowed(pd.DataFrame({"flops": [1.0, None]}), ["flops <= 2"]).tolist() == [True, False]
     assert allowed(pd.DataFrame({"flops": [1.0]}), ["val_accuracy >= 0.1"]).tolist() == [False]
+
+
+def test_an_oracle_is_drawn_and_never_chosen() -> None:
+    found = results_of(None)
+    found.points["model.router.mode"] = [None, ORACLE, None, None]  # of aacn's point
+    summary = summarise(found)
+    assert set(summary.front["model.name"]) == {"vit", "full_compute"}
+    assert found.allowed.tolist() == [True, False, True, True]
+    assert problems_of(found.points, None) == [
+        "1 of 4 points are an oracle's, which is told where to look: not on the front"
+    ]
+    assert "No point of the front belongs to aacn: every point is an oracle's" in " ".join(ownership(summary))
+    assert why_none(found.points[1:2]) == "every point is an oracle's, which is told where to look"
+    assert why_none(found.points, ["flops <= 1"]) == "every point breaks a constraint (flops <= 1), or is an oracle's"
+
+
+def test_the_router_modes_that_are_told_more_than_the_image_are_oracles() -> None:
+    assert [name for name in ROUTERS if ROUTERS.get(name).needs] == [ORACLE]
