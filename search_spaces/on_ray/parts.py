@@ -103,7 +103,7 @@ class StudyCallback(Callback):
         publish: write the tables.
         started, reported, refresh: called when a worker takes a trial, when it reports an epoch, and to draw both.
         say: called with a line when no worker takes any.
-        requested: called after each step, to do what people ask for.
+        requested: called after each step, to do what people ask for; returns whether the tables have changed by it.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class StudyCallback(Callback):
         reported: Callable[[int, dict[str, Any]], None],
         refresh: Callable[[], None],
         say: Callable[[str], None],
-        requested: Callable[[LedgerSearch, list[Trial]], None],
+        requested: Callable[[LedgerSearch, list[Trial]], bool],
     ) -> None:
         self.search, self.changed, self.trial_timeout = search, changed, trial_timeout
         self.should_stop, self.start_clock, self.publish = should_stop, start_clock, publish
@@ -176,7 +176,8 @@ class StudyCallback(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.refresh()
-        self.requested(self.search, trials)
+        if self.requested(self.search, trials):
+            self.changed.set()
         line = self._waiting.look(self.search.live.values())
         if line is not None:
             self.say(line)

@@ -31,17 +31,18 @@ class Requested:
         self.out, self.ledger, self.stopping, self.say, self.more = out, ledger, stopping, say, more
         self._next = 0.0
 
-    def look(self, search: LedgerSearch, trials: list[Trial]) -> None:
-        """Meet what is asked for."""
-        now = time.monotonic()
+    def look(self, search: LedgerSearch, trials: list[Trial]) -> bool:
+        """Meet what is asked for; return whether the ledger has another row."""
+        now, has_more = time.monotonic(), False
         if now < self._next:
-            return
+            return False
         self._next = now + _LOOKS_EVERY
         for request in requests(self.out):
             if request.what == ENQUEUE:
                 line, is_queued = enqueue_asked(self.ledger, search.proposer.space, request)
                 self.say(line)
                 if is_queued:
+                    has_more = True
                     self.more()
                     search.one_more()
             elif request.what == STOP:
@@ -50,6 +51,7 @@ class Requested:
                 self.stopping.finish(request.who)
                 search.close()
                 self.say(f"{request.who} ends the sweep: what runs now is the last")
+        return has_more
 
     def _stop(self, request: Request, search: LedgerSearch, trials: list[Trial]) -> None:
         """Kill the worker of a trial, which then ends as stopped; one that waits for a worker is killed later."""

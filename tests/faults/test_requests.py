@@ -111,7 +111,7 @@ def test_requests_of_a_strange_folder_are_data(tmp_path: Path) -> None:
     search: Any = SimpleNamespace(proposer=proposer, one_more=lambda: more.append("a worker"))
     shutil.copytree(folder, tmp_path / "running" / "requests")
     running = Requested(tmp_path / "running", ledger, Stopping(None), said.append, lambda: more.append("a trial"))
-    running.look(search, [])
+    assert not running.look(search, [])
     lines = settle_requests(ledger, tmp_path, blueprint(study).space)
     assert said == lines
     assert more == []  # a refused setting is no further trial
@@ -119,6 +119,6 @@ def test_requests_of_a_strange_folder_are_data(tmp_path: Path) -> None:
     assert ledger.trials() == []
     ask(tmp_path / "running", ENQUEUE, setting={KEY: 1.5})
     running._next = 0.0
-    running.look(search, [])
+    assert running.look(search, []), "the tables have another row"
     assert more == ["a trial", "a worker"]
     assert [trial.state.name for trial in ledger.trials()] == ["WAITING"]

@@ -68,7 +68,7 @@ def callback(driver: Driver, search: LedgerSearch) -> StudyCallback:
     return StudyCallback(
         search, Event(), STUDY.trial_timeout, should_stop=stopping.should_stop, start_clock=stopping.start_clock,
         publish=driver.publish, started=lambda number, config: None, reported=lambda number, row: None,
-        refresh=lambda: None, say=lambda line: None, requested=lambda search, trials: None,
+        refresh=lambda: None, say=lambda line: None, requested=lambda search, trials: False,
     )  # fmt: skip
 
 
