@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routing.intervals import LEVEL
-from routing.pareto import is_on_front
 
 FEWEST = 3
 """Seeds that every point has before the race begins."""
@@ -41,21 +40,22 @@ def doubts(points: Sequence[Losses], *, seed: int = 0) -> NDArray[np.float64]:
     means = np.array([one.mean(axis=0) for one in points])
     errors = random.standard_t(freedom, size=(_DRAWS, *means.shape)) * spread / np.sqrt(seeds)[:, None]
     drawn = means + errors
-    on_front = np.array([is_on_front(losses) for losses in drawn]).mean(axis=0)
-    dominates = _dominates(drawn)
+    on_front, dominates = _dominance(drawn)
     own = np.minimum(on_front, 1 - on_front)
     own[own <= 1 - LEVEL] = 0
     shares = np.where(dominates > 1 - LEVEL, dominates, 0)  # (P, P): the row's point dominates the column's
     return np.maximum(own, (shares * own).max(axis=1))
 
 
-def _dominates(drawn: Losses) -> NDArray[np.float64]:
-    """Return in which share of draws (D, P, M) one point dominates another (P, P)."""
-    count = np.zeros((drawn.shape[1], drawn.shape[1]))
+def _dominance(drawn: Losses) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return in which share of draws (D, P, M) each point is on the front (P,), and dominates another (P, P)."""
+    free, count = np.zeros(drawn.shape[1]), np.zeros((drawn.shape[1], drawn.shape[1]))
     for losses in drawn:
         one, other = losses[:, None], losses[None]
-        count += (one <= other).all(axis=2) & (one < other).any(axis=2)
-    return count / len(drawn)
+        dominates = (one <= other).all(axis=2) & (one < other).any(axis=2)
+        free += ~dominates.any(axis=0)
+        count += dominates
+    return free / len(drawn), count / len(drawn)
 
 
 def race(
