@@ -7,11 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from routing.config.names import ORACLE
+from routing.config.names import ORACLE, ROUTER_MODE
 from routing.constraints import Constraint
 from routing.files.results_folder import POINTS_FILE, STUDY_FILE, VIOLATES
-
-_MODE = "model.router.mode"
 
 
 def allowed(points: pd.DataFrame, constraints: Any) -> pd.Series:
@@ -22,7 +20,7 @@ def allowed(points: pd.DataFrame, constraints: Any) -> pd.Series:
 def _is_told(points: pd.DataFrame) -> pd.Series:
     """Return which rows are of an oracle: it is told what an image alone does not say."""
     none = pd.Series(False, index=points.index, dtype=bool)
-    return points[_MODE].eq(ORACLE) if _MODE in points else none
+    return points[ROUTER_MODE].eq(ORACLE) if ROUTER_MODE in points else none
 
 
 def _keeps(points: pd.DataFrame, constraints: Any) -> pd.Series:

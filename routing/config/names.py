@@ -23,6 +23,7 @@ RANDOM = "random"
 POST_HOC = "post_hoc"
 ORACLE = "oracle"
 """The router mode that is told the answer's place: a bound on what a router can reach, no model to choose."""
+ROUTER_MODE = "model.router.mode"
 
 
 def is_baseline(model_name: object) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.commands.console import duration
+from routing.config.names import ORACLE, ROUTER_MODE
 from routing.config.script import AnyRun, read_run
 from routing.constraints import Constraint, first_broken
 from routing.errors import InputError
@@ -121,14 +122,14 @@ class Collector:
         return _REPLACED if row["number"] in self._replaced else str(row["state"])
 
     def front_trials(self) -> set[int]:
-        """Return the trials that own a point nothing dominates."""
+        """Return the trials that own a point nothing dominates; those of an oracle are no models to choose."""
         objectives = self.objectives
         owners, found = [], []
         for number, (_, points) in self._rows.items():
             for point in points:
                 values = [point.get(objective.metric) for objective in objectives]
                 numbers = [float(value) for value in values if isinstance(value, (int, float))]
-                if len(numbers) == len(objectives) and not point.get(VIOLATES):
+                if len(numbers) == len(objectives) and not point.get(VIOLATES) and point.get(ROUTER_MODE) != ORACLE:
                     owners.append(number)
                     found.append(numbers)
         kept = is_on_front(losses_of(found, objectives))

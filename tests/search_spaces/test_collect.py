@@ -172,6 +172,22 @@ def test_models_off_the_front_go_when_only_the_front_is_kept(tmp_path: Path) -> 
     assert not any((trial_folder(tmp_path, n) / MODEL_FILE).exists() for n in range(3))
 
 
+def test_no_model_goes_because_an_oracle_is_better(tmp_path: Path) -> None:
+    study = parse_study(sweep_values(space={"model.router.mode": {"choice": ["top_k", "oracle"]}}))
+    plan = blueprint(study)
+    ledger = Ledger(str(tmp_path / "ledger.journal"), "small", study.objectives)
+    for mode, accuracy in (("oracle", 0.99), ("top_k", 0.8)):
+        number = ledger.start({"model.router.mode": mode}, plan.space.distributions(), {})
+        point = {"knob": "", "is_default": True, "flops": 1e6, "val_accuracy": accuracy}
+        folder = trial_folder(tmp_path, number)
+        folder.mkdir(parents=True)
+        (folder / METRICS_FILE).write_text(json.dumps({"metrics": point, "points": [point]}))
+        ledger.finish(number, TrialState.COMPLETE, [accuracy, 1e6])
+    tables = Collector(tmp_path, lambda labels: plan.configure(plan.space.restore(labels)), study.objectives)
+    tables.write(ledger.trials())
+    assert tables.front_trials() == {1}
+
+
 def test_tables_take_the_union_of_columns(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", [{"a": 1}, {"b": 2, "c": "x,y"}], first=("c", "missing"))
     assert (tmp_path / "t.csv").read_text() == 'c,a,b\n,1,\n"x,y",,2\n'
