@@ -5,18 +5,18 @@ The notes go into a copy of the ledger: a sweep that runs is the only writer of 
 
 from __future__ import annotations
 
-import logging
 import shlex
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from analysis.exports.logged import FRONT_PICTURE, place_of
+from analysis.exports.logged import FRONT_PICTURE, places
 from analysis.findings.confirmed import read_confirmed
 from analysis.findings.summary import Summary, summarise
 from analysis.page.headline import headline, verdict
 from analysis.page.tables import failure_table, front_table
+from analysis.read.journal import open_journal
 from analysis.read.results import read_results
 from analysis.words.tables import to_markdown
 from analysis.words.words import state_in_words
@@ -92,14 +92,9 @@ def _whole_lines(path: Path) -> list[bytes]:
 
 def _annotate(summary: Summary, journal: Path) -> None:
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from optuna_dashboard import get_note, save_note
 
-    optuna.logging.set_verbosity(logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    # to open a trial, as a note needs it, asks the sampler: this one has nothing to work out
-    study = optuna.load_study(study_name=None, storage=storage, sampler=optuna.samplers.RandomSampler())
+    study, storage = open_journal(journal)
     study_id = storage.get_study_id_from_name(study.study_name)
     notes = _trial_notes(summary)
     for trial in study.get_trials(deepcopy=False):
@@ -141,15 +136,15 @@ def _study_note(summary: Summary) -> str:
 
 def _trial_notes(summary: Summary) -> dict[int, str]:
     """Return what is said of a trial: that it is on the front, the knee, or why it did not finish."""
-    results, front = summary.results, summary.front
+    results, (on_front, knee) = summary.results, places(summary)
+    counts = summary.front["trial"].value_counts()
     notes = {}
     for _, row in results.trials.iterrows():
         number, state = int(row["number"]), str(row["state"])
-        on_front, is_knee = place_of(summary, number)
-        if on_front:
-            count = int((front["trial"] == number).sum())
-            knee = ", the knee among them" if is_knee else ""
-            said = f"{ON_FRONT_WORDS} with {count} operating point{'s' if count > 1 else ''}{knee}."
+        if number in on_front:
+            count = int(counts[number])
+            with_knee = ", the knee among them" if number in knee else ""
+            said = f"{ON_FRONT_WORDS} with {count} operating point{'s' if count > 1 else ''}{with_knee}."
         elif state in (FAIL, PRUNED):
             reason = row["reason"] if isinstance(row["reason"], str) else "no reason is known"
             said = f"{state_in_words(state).capitalize()}: {reason}."

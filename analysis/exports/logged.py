@@ -37,10 +37,10 @@ def is_over(results: Results) -> bool:
     return not set(results.trials["state"]) & {RUNNING, WAITING}
 
 
-def place_of(summary: Summary, number: int) -> tuple[bool, bool]:
-    """Return whether a trial has a point on the front, and whether it is the knee."""
-    knee = summary.knee_row is not None and int(summary.knee_row["trial"]) == number
-    return number in set(summary.front["trial"]), knee
+def places(summary: Summary) -> tuple[set[int], set[int]]:
+    """Return the trials that have a point on the front, and that of the knee, if there is one."""
+    knee = set() if summary.knee_row is None else {int(summary.knee_row["trial"])}
+    return {int(number) for number in summary.front["trial"]}, knee
 
 
 def files_of_study(results: Results) -> list[Path]:

@@ -15,7 +15,7 @@ from analysis.exports.logged import (
     files_of_study,
     is_over,
     numbers,
-    place_of,
+    places,
     settings,
 )
 from analysis.findings.summary import Summary, summarise
@@ -78,10 +78,12 @@ def _log(results: Results, client: Any) -> int:
 
 def _tag_front(client: Any, runs: dict[int, Any], summary: Summary) -> None:
     """Say of every trial whether it has a point on the front, and the knee; only what has changed is written."""
+    found = dict(zip((FRONT, KNEE), places(summary), strict=True))
     for number, run in runs.items():
-        for tag, value in zip((FRONT, KNEE), place_of(summary, number), strict=True):
-            if run.data.tags.get(tag) != str(value).lower():
-                client.set_tag(run.info.run_id, tag, str(value).lower())
+        for tag, numbers_there in found.items():
+            value = str(number in numbers_there).lower()
+            if run.data.tags.get(tag) != value:
+                client.set_tag(run.info.run_id, tag, value)
 
 
 def _log_study(client: Any, experiment: str, summary: Summary) -> None:

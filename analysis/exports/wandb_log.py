@@ -18,7 +18,7 @@ from analysis.exports.logged import (
     files_of_study,
     is_over,
     numbers,
-    place_of,
+    places,
     settings,
 )
 from analysis.findings.summary import Summary, summarise
@@ -64,12 +64,13 @@ def log_to_wandb(folder: str | Path, project: str) -> int:
 
 def _log(results: Results, wandb: Any, where: dict[str, Any]) -> int:
     summary, keys = summarise(results), set(config_keys(results.trials))
+    tagged = dict(zip(("front", "knee"), places(summary), strict=True))
     known = _known(results.folder, str(where["project"]))
     times = trial_times(results)
     count, changed = 0, False
     for _, row in ended_trials(results).iterrows():
         number = int(row["number"])
-        tags = [name for name, holds in zip(("front", "knee"), place_of(summary, number), strict=True) if holds]
+        tags = [name for name, numbers_there in tagged.items() if number in numbers_there]
         before = known.get(str(number))
         if before == tags:
             continue

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.read.journal import open_journal
 from analysis.read.results import Results
 from routing.files.results_folder import COMPLETE, LEDGER_FILE, WARM_START_ATTR
 
@@ -52,12 +52,9 @@ def split_estimated(found: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 def _from_ledger(ledger: Path, metrics: list[str]) -> pd.DataFrame:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
-    optuna.logging.set_verbosity(logging.WARNING)
-    study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(ledger))))
+    study, _ = open_journal(ledger)
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     trials = [trial for trial in done if WARM_START_ATTR not in trial.user_attrs][-MAX_TRIALS:]
     if len(trials) < MIN_TRIALS:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import pandas as pd
 
+from analysis.read.journal import open_journal
 from analysis.read.results import Results
 from routing.files.results_folder import LEDGER_FILE, METRICS_FILE
 
@@ -31,14 +30,8 @@ def _of_ledger(results: Results) -> dict[int, Span]:
     path = results.folder / LEDGER_FILE
     if not path.is_file():
         return {}
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(logging.WARNING)
     try:
-        study = optuna.load_study(study_name=None, storage=JournalStorage(JournalFileBackend(str(path))))
-        trials = study.get_trials(deepcopy=False)
+        trials = open_journal(path)[0].get_trials(deepcopy=False)
     except Exception:  # a damaged ledger: the report names it; times are then those of files
         return {}
     ended = [one for one in trials if one.datetime_start is not None and one.datetime_complete is not None]
