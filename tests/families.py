@@ -42,6 +42,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "vit, evit": {**VIT, "model.pruning.method": "evit", "model.pruning.schedule": {1: 0.5}},
     "vit, tome": {**VIT, "model.pruning.method": "tome", "model.pruning.schedule": {1: 0.5}},
     "vit, amod": {**VIT, "model.pruning.method": "amod", "model.pruning.schedule": {1: 0.5}},
+    "vit, dynamicvit": {
+        **VIT,
+        "model.pruning.method": "dynamicvit",
+        "model.pruning.schedule": {1: 0.5},
+        "training.reduce_tokens": True,
+    },
     "vit, mean_attention": {**_PRUNED, "model.pruning.method": "mean_attention"},
     "routed_vit": {**VIT, "model.name": "routed_vit"},
     "aacn": {"model.name": "aacn", "model.decision.keep_ratio": 0.5},

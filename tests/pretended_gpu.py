@@ -79,7 +79,8 @@ class PretendedGpu(TorchFunctionMode):
             goes_there = stays if other is None else isinstance(other, OnGpu)
         if from_there != goes_there and not kwargs.get("non_blocking"):
             self._wait(f"{name} to the {'device' if goes_there else 'host'}")
-        out = args[0] if name in ("cuda", "cpu") else func(*args, **kwargs)
+        given = [value for value in args if value is not None]  # a module hands on no dtype for what is no float
+        out = args[0] if name in ("cuda", "cpu") else func(*given, **kwargs)
         if goes_there:
             return _on_gpu(out, True)
         return out.as_subclass(Tensor) if isinstance(out, OnGpu) else out

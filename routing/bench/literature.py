@@ -3,7 +3,7 @@
 Each method is written where and how its paper has it, for the plain ViT with a class token in inference, with PyTorch's
 fused attention wherever the method allows it. They are controls of speed alone: what a method has to learn
 (DynamicViT's predictor) has random weights, since which tokens go does not change the time.
-ToMe and EViT are those of ``block_methods`` written a second time, for one library alone; a test compares them.
+ToMe, EViT and DynamicViT are ours written a second time, for one library alone; a test compares them.
 
 Shapes: B images, T tokens (CLS is token 0), K kept, H heads, E width of a head, D width.
 """
@@ -25,6 +25,7 @@ from routing.bench.tables import BenchTable
 from routing.errors import MissingPackage
 from routing.models.attention import attention_rows
 from routing.models.vit.token_merging import merge_once, most_merges
+from routing.models.vit.token_predictor import Predictor
 from routing.models.vit.token_pruning import Pruning
 
 STAGES = (3, 6, 9)
@@ -131,32 +132,13 @@ def dynamic_vit(predictors: nn.ModuleList) -> Peer:
         for index, block in enumerate(model.blocks):
             if index in STAGES:
                 stage = STAGES.index(index)
-                score_BT = predictors[stage](tokens_BTD[:, 1:])
+                score_BT = predictors[stage].scores(tokens_BTD[:, 1:])
                 kept_BK = score_BT.topk(math.ceil(patches * keep ** (stage + 1))).indices
                 tokens_BTD = _with_cls(tokens_BTD, kept_BK)
             tokens_BTD = _feed(block, _attend(block, tokens_BTD)[0])
         return _classified(model, tokens_BTD)
 
     return forward
-
-
-class Predictor(nn.Module):
-    """DynamicViT's scores: half of each token's features stay its own, half become the mean over all tokens."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.local = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
-        self.out = nn.Sequential(
-            nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, width // 4), nn.GELU(),
-            nn.Linear(width // 4, 2), nn.LogSoftmax(dim=-1),
-        )  # fmt: skip
-
-    def forward(self, patches_BTD: Tensor) -> Tensor:
-        """Return the log probability (B, T) of being kept."""
-        own, common = self.local(patches_BTD).chunk(2, dim=2)
-        common = common.mean(dim=1, keepdim=True).expand_as(own)
-        score_BT: Tensor = self.out(torch.cat([own, common], dim=2))[..., 0]
-        return score_BT
 
 
 def _embedded(model: Any, images: Tensor) -> Tensor:

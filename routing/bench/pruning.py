@@ -32,8 +32,12 @@ SCHEDULES = {
     "tome": Schedule(fewer=16),
     "evit": Schedule(((3, 0.5), (6, 0.5), (9, 0.5))),
     "amod": Schedule(tuple((block, 0.5) for block in range(1, 12, 2))),
+    "dynamicvit": Schedule(((3, 0.5), (6, 0.5), (9, 0.5))),
 }
-"""Of methods that need one, for 12 blocks; the others keep ``SELECTION`` from ``START_LAYER`` on."""
+"""Of methods that need one, for 12 blocks; the others keep ``SELECTION`` from ``START_LAYER`` on.
+
+A predictor has random weights: which tokens go does not change the time.
+"""
 UNPRUNED = "unpruned"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 ARCHITECTURES = {"vit_s_16": (384, 6), "vit_b_16": (768, 12)}  # width, heads; 12 blocks at 224 pixels: 197 tokens
@@ -100,7 +104,8 @@ def bench_pruning(
         for precision in precisions:
             model = _model(architecture).to(device, DTYPES[precision])
             ways = {UNPRUNED: Way(model.core, model.dense_flops)}
-            for method, pruning in settings.items():
+            for method, setting in settings.items():
+                pruning = setting.with_predictors(model.host)
                 ways[method] = Way(partial(run_pruned, model.core, pruning=pruning), model.cost_at(pruning))
             fixed = {"device": device, "architecture": architecture, "precision": precision}
             for row in over_batches(ways, batch_sizes, rounds, next(model.parameters())):

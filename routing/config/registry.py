@@ -163,6 +163,7 @@ SELECTIONS = Registry(
         "tome": "routing.models.vit.block_methods:Tome",
         "evit": "routing.models.vit.block_methods:Evit",
         "amod": "routing.models.vit.block_methods:Amod",
+        "dynamicvit": "routing.models.vit.token_methods:DynamicVit",
         "random": "routing.models.vit.token_methods:Random",
         "cls_attention": "routing.models.vit.token_methods:ClsAttention",
         "mean_attention": "routing.models.vit.token_methods:MeanAttention",

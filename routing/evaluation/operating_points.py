@@ -7,6 +7,7 @@ from itertools import islice
 
 import torch
 
+from routing.data.progress import note
 from routing.evaluation.evaluate import Evaluation, Evaluator
 from routing.files.record import OperatingPoint
 from routing.models.base import KnobValue, VisionModel
@@ -41,6 +42,8 @@ def operating_points(
         values: knob values, always chosen on the validation split.
         split: prefix of the metrics' names.
     """
+    if model.caution is not None:
+        note(model.caution)
     params, knob = model.num_parameters(), model.knob or ""
     points = [default.point(knob, model.default_knob_value, True, params, split)]
     for value, evaluation in zip(values, evaluator.along_knob(model, values) if values else (), strict=True):

@@ -55,9 +55,17 @@ def _read(path: Path, what: Callable[[Any], T]) -> T:
         raise InputError(f"{path}: not a readable safetensors file: {str(error).splitlines()[0]}") from None
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load ``model.safetensors`` into a model of the same shapes."""
+def load_weights(model: nn.Module, path: Path, added: tuple[str, ...] = ()) -> None:
+    """Load ``model.safetensors`` into a model of the same shapes.
+
+    Args:
+        added: parts that either may lack; the model's own stay as they are.
+    """
     tensors, _ = load_tensors(path)
+    if added:
+        own, begins = model.state_dict(), tuple(f"{name}." for name in added)
+        tensors = {key: value for key, value in tensors.items() if key in own or not key.startswith(begins)}
+        tensors = {**{key: value for key, value in own.items() if key.startswith(begins)}, **tensors}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

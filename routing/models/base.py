@@ -56,7 +56,7 @@ class ModelOutput:
         here runs once per image. The compute ledger multiplies them by the cost of one row.
     routing_ratio: share of units on the expensive path per image (B,), or None where nothing is routed.
     tokens: of a transformer, tokens (B, K, D) after the last block that are still the image's. kept: (B, K) which ones;
-        None: all of them.
+        None: all of them. left: (B, K) 0 where one of them is hidden from the others, else 1; None: none is.
     decided: of a routed model in inference, which units (B, N) took the expensive path.
     """
 
@@ -69,6 +69,7 @@ class ModelOutput:
     decided: Tensor | None = None
     tokens: Tensor | None = None
     kept: Tensor | None = None
+    left: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class VisionModel(nn.Module, ABC):
     ``knob_values`` are handed as keyword arguments; nearly every model needs none. ``untrained_parts`` are those that
     the weights it starts from (``model.weights``) did not fit. ``dense_flops`` are multiply-adds per image with nothing
     skipped; None: its cost as it is. ``not_shipped`` is the reason why it cannot be exported (``is told where the
-    object is``), None where it can.
+    object is``), None where it can. ``added_parts`` are
+    those that weights of a run may lack, or have beyond this model's.
     """
 
     knob: str | None = None
@@ -105,10 +107,16 @@ class VisionModel(nn.Module, ABC):
     untrained_parts: tuple[str, ...] = ()
     dense_flops: float | None = None
     not_shipped: str | None = None
+    added_parts: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""
+
+    @property
+    def caution(self) -> str | None:
+        """What has to be said beside its numbers, in one line; None where nothing has."""
+        return None
 
     @property
     def routed(self) -> RoutedModel[Any] | None:

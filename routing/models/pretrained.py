@@ -40,7 +40,7 @@ def load_run(model: VisionModel, source: str) -> None:
     path = path / MODEL_FILE if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"model.weights {source}: no such file, and no folder with {MODEL_FILE}")
-    load_weights(model, path)
+    load_weights(model, path, model.added_parts)
 
 
 def is_run(source: str) -> bool:

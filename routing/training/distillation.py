@@ -151,7 +151,10 @@ def _tokens_apart(output: ModelOutput, taught_BTD: Tensor) -> Tensor:
     if output.kept is not None:
         taught_BTD = rows_at(taught_BTD, output.kept)
     said, wanted = (F.layer_norm(tokens.float(), (width,)) for tokens in (output.tokens, taught_BTD))
-    return F.mse_loss(said, wanted)
+    if output.left is None:
+        return F.mse_loss(said, wanted)
+    apart_BT = (said - wanted).square().mean(dim=2)
+    return (output.left * apart_BT).sum() / output.left.sum()
 
 
 @contextmanager

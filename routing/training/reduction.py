@@ -21,6 +21,11 @@ def check_reduction(settings: TrainingSection, model: VisionModel) -> None:
     """Raise ``InputError`` where the model has no tokens to reduce, or cannot take every keep rate."""
     if settings.reduce_tokens:
         reducible, setting = _reducible(model)
+        if settings.keep_rates is not None and setting.acting.is_learned:
+            raise InputError(
+                f"training.keep_rates: {setting.method} learns to keep one share, that of model.pruning.schedule; the "
+                "curve is evaluated all the same (valid: null)"
+            )
         for rate in settings.keep_rates or ():
             try:
                 setting.at_rate(rate, reducible.host)

@@ -19,6 +19,7 @@ METHODS = (
     "tome",
     "evit",
     "amod",
+    "dynamicvit",
 )
 """Of ``SELECTIONS``, all."""
 
@@ -107,6 +108,37 @@ def literal_amod(model: Any, tokens: Tensor, rates: dict[int, float]) -> Tensor:
         tokens = tokens.clone()
         tokens[taken] = literal_mlp(block, inside)
     return tokens
+
+
+def literal_scores(predictor: Any, patches: Tensor, left: list[int]) -> list[float]:
+    """DynamicViT, section 3.2: log odds of being kept (N), from a patch's own half and the mean half of those left."""
+    norm, first, _ = predictor.features
+    normed = torch.nn.functional.layer_norm(patches, patches.shape[1:], norm.weight, norm.bias, norm.eps)
+    features = [torch.nn.functional.gelu(first.weight @ row + first.bias) for row in normed]
+    half = patches.shape[1] // 2
+    mean = sum((features[n][half:] for n in left), torch.zeros_like(features[0][half:])) / len(left)
+    odds = []
+    for row in features:
+        value = torch.cat([row[:half], mean])
+        for layer in predictor.decision:
+            value = layer.weight @ value + layer.bias if hasattr(layer, "weight") else torch.nn.functional.gelu(value)
+        odds.append(float(value[0] - value[1]))
+    return odds
+
+
+def literal_dynamicvit(
+    model: Any, tokens: Tensor, rates: dict[int, float], predictors: Any
+) -> tuple[Tensor, list[int]]:
+    """DynamicViT in inference: before a block the patches with the best scores stay; also returns which."""
+    kept = list(range(len(tokens)))
+    for index, block in enumerate(model.blocks):
+        if index in rates:
+            scores = literal_scores(predictors[str(index)], tokens[1:], list(range(len(tokens) - 1)))
+            order = sorted(range(len(scores)), key=lambda n: -scores[n])
+            stay = [0, *sorted(n + 1 for n in order[: math.ceil(rates[index] * len(scores))])]
+            tokens, kept = tokens[stay], [kept[n] for n in stay]
+        tokens = literal_mlp(block, literal_attention(block, tokens)[0])
+    return tokens, kept
 
 
 LITERAL: dict[str, tuple[Any, Callable[[Any, Tensor], Tensor]]] = {

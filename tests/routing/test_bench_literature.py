@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from routing.bench import literature as bench
+from routing.models.vit.token_predictor import Predictor
 from routing.models.vit.token_pruning import reduced
 
 
@@ -67,7 +68,7 @@ def test_multiply_adds_of_the_literature_by_hand() -> None:
         expected += mlp(tokens)
     assert found(bench.evit) == expected
 
-    predictors = nn.ModuleList(bench.Predictor(d) for _ in range(3))
+    predictors = nn.ModuleList(Predictor(d) for _ in range(3))
     expected, tokens = ends, 197
     for index in range(12):
         if index in (3, 6, 9):
@@ -81,7 +82,7 @@ def test_multiply_adds_of_the_literature_by_hand() -> None:
 def test_peers_that_drop_nothing_are_the_model() -> None:
     model = timm_vit(embed_dim=32, num_heads=2)
     images = torch.randn(2, 3, 224, 224)
-    predictors = nn.ModuleList(bench.Predictor(32) for _ in bench.STAGES)
+    predictors = nn.ModuleList(Predictor(32) for _ in bench.STAGES)
     ways: list[Tensor] = [
         bench.tome(model, images, merges=0),
         bench.dynamic_vit(predictors)(model, images, keep=1.0),  # type: ignore[call-arg]
@@ -113,16 +114,24 @@ def test_evit_fuses_what_cls_does_not_attend_to() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("peer", "method", "schedule"),
-    [(bench.tome, "tome", 16), (bench.evit, "evit", dict.fromkeys(bench.STAGES, 0.5))],
+    [
+        (bench.tome, "tome", 16),
+        (bench.evit, "evit", dict.fromkeys(bench.STAGES, 0.5)),
+        (None, "dynamicvit", {3: 98, 6: 49, 9: 25}),
+    ],
 )
 def test_peers_and_registered_methods_are_two_ways_to_the_same_logits(
-    peer: bench.Peer, method: str, schedule: Any
+    peer: bench.Peer | None, method: str, schedule: Any
 ) -> None:
     model = timm_vit(embed_dim=32, num_heads=2)
     for parameter in model.parameters():  # larger than at the start of a training: attention that differs
         nn.init.normal_(parameter, std=0.2)
     model, images = model.double(), torch.randn(2, 3, 224, 224, dtype=torch.float64)
+    predictors = nn.ModuleDict({str(block): Predictor(32) for block in bench.STAGES}).double()
+    for parameter in predictors.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    peer = peer or bench.dynamic_vit(nn.ModuleList(predictors.values()))
     plain, wanted = model(images), peer(model, images)
-    with reduced(model, method, schedule):
+    with reduced(model, method, schedule, predictors=predictors):
         torch.testing.assert_close(model(images), wanted)
     assert not torch.allclose(plain, wanted, rtol=0.01)

@@ -22,7 +22,11 @@ from routing.models.vit.token_methods import TokenMethod
 from routing.models.vit.token_pruning import Pruning, pruned, pruned_by, select_tokens
 from routing.models.vit.token_selection import Selection
 
-CHOOSERS = [name for name in SELECTIONS if issubclass(SELECTIONS.get(name), TokenMethod)]
+CHOOSERS = [
+    name
+    for name in SELECTIONS
+    if issubclass(SELECTIONS.get(name), TokenMethod) and not SELECTIONS.get(name).needs_schedule
+]
 
 
 def own() -> VisionTransformer:

@@ -18,10 +18,12 @@ from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
 from routing.models.vit.opened import attend, feed
 from routing.models.vit.schedule import Schedule
+from routing.models.vit.token_predictor import Predictor
 from routing.models.vit.token_pruning import pruned, reduced
 from tests.routing.literal_reduction import LITERAL, METHODS
 
 DEPTH, HEADS, PATCHES = 4, 2, 36
+LEARNED = "dynamicvit"
 
 
 def own() -> VisionTransformer:
@@ -147,9 +149,11 @@ def test_every_host_takes_every_method_or_says_why(name: str, method: str) -> No
         with pytest.raises(InputError, match="cannot take an attention mask"), reduced(host_model, method, schedule):
             model(batch)
     else:
-        with reduced(host_model, method, schedule, k_anchors=3) as record:
+        host = host_of(host_model)
+        scored = nn.ModuleDict({str(block): Predictor(host.width) for block in schedule}) if method == LEARNED else None
+        with reduced(host_model, method, schedule, k_anchors=3, predictors=scored) as record:
             assert not torch.equal(model(batch), before)
-        assert record.tokens_before == host_of(host_model).num_tokens
+        assert record.tokens_before == host.num_tokens
     assert torch.equal(model(batch), before)
     assert not any("forward" in block.__dict__ or block._forward_pre_hooks for block in host_of(host_model).blocks)
 

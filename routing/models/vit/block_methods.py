@@ -68,6 +68,7 @@ class BlockMethod(ABC):
     first_block: ClassVar[int] = 0
     fused: ClassVar[int] = 0
     come_back: ClassVar[bool] = False
+    is_learned: ClassVar[bool] = False
     has_own_cost: ClassVar[bool] = True
 
     @abstractmethod

@@ -24,14 +24,13 @@ from routing.models.layers import around_blocks, parameters_of
 from routing.models.vit.attention_maps import attention_maps
 from routing.models.vit.block_methods import BlockMethod, block_multiply_adds
 from routing.models.vit.hosts import Host, host_of
+from routing.models.vit.links import Block, Ending
 from routing.models.vit.reducer import part, run_blocks, units
-from routing.models.vit.section import PruningGridSection, PruningSection
+from routing.models.vit.section import PruningSection
 from routing.models.vit.setting import UNPRUNED, Pruning
-from routing.models.vit.setting_grid import declared_grid, schedule_curve
+from routing.models.vit.setting_grid import settings_worth_evaluating
+from routing.models.vit.token_predictor import KEEP_RATE, KEEP_RATE_WEIGHT, run_masked, untrained
 from routing.models.vit.token_pruning import pruned_by
-
-CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
-"""Shares of tokens kept along the curve that is evaluated when no grid is declared."""
 
 
 class TransformerClassifier(VisionModel):
@@ -46,21 +45,41 @@ class TransformerClassifier(VisionModel):
     """
 
     knob = "pruning"
+    added_parts = ("predictors",)
     dense_flops: float
 
     def __init__(self, core: nn.Module, pruning: PruningSection, image_shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.core = core
         self.image_shape = image_shape
-        self.grid_settings = pruning.grid
         main = pruning.model_copy(update={"method": "importance_diversity"})
         setting = Pruning.of(main if pruning.method == UNPRUNED else pruning)
         assert setting is not None
-        self.reference = replace(setting, selection=replace(setting.selection, prefix=self.host.prefix))
+        self.reference = self._fitted(setting)
         self.training_pruning: Pruning | None = None
         self.pruning = None if pruning.method == UNPRUNED else self.reference.on(self.host)
         self.dense_flops = self.cost_at(None)
-        self._curve = self._settings()
+        self._curve = settings_worth_evaluating(self.reference, pruning.grid, self.host)
+
+    def _fitted(self, setting: Pruning) -> Pruning:
+        """Return a setting for this model, whose ``predictors`` are those it is learned with, where it is."""
+        setting = replace(setting, selection=replace(setting.selection, prefix=self.host.prefix))
+        if not setting.acting.is_learned:
+            return setting
+        if self.reads_patches:
+            raise InputError(
+                f"model.pruning.method {setting.method} is trained with dropped patches hidden from attention, but the "
+                "head of this model reads patches, the dropped ones too (valid: a model that reads its class token)"
+            )
+        setting = setting.with_predictors(self.host)
+        if setting.predictors is not None:
+            self.predictors = setting.predictors
+        return setting
+
+    @property
+    def reads_patches(self) -> bool:
+        """Whether the head is given more of the last block than the tokens before the patches."""
+        return False
 
     @property
     def prunable(self) -> TransformerClassifier:
@@ -99,7 +118,31 @@ class TransformerClassifier(VisionModel):
 
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict; in training with ``training_pruning``, otherwise with the default setting."""
-        return self._from_block(self.embed(images), 0, self.training_pruning if self.training else self.pruning)
+        pruning, tokens_BTD = self.training_pruning if self.training else self.pruning, self.embed(images)
+        if self.training and pruning is not None and pruning.acting.is_learned:
+            return self._learning(tokens_BTD, pruning)
+        return self._from_block(tokens_BTD, 0, pruning)
+
+    def _learning(self, tokens_BTD: Tensor, pruning: Pruning) -> ModelOutput:
+        """Predict with masks in place of fewer tokens, so that the predictors learn; all tokens are computed."""
+        assert pruning.predictors is not None
+        masked = run_masked(self.host, pruning.predictors, pruning.steps(self.host, tokens_BTD.shape[1]), tokens_BTD)
+        return ModelOutput(
+            self.classify(masked.tokens).float(),
+            losses={KEEP_RATE: KEEP_RATE_WEIGHT * masked.apart},
+            tokens=masked.tokens,
+            left=masked.left.detach(),
+        )
+
+    def loss_terms(self) -> tuple[str, ...]:
+        """The task's, and of predictors how far the share they keep is from that of the schedule."""
+        return (*super().loss_terms(), KEEP_RATE) if self.reference.predictors else super().loss_terms()
+
+    @property
+    def caution(self) -> str | None:
+        """Which predictors have never been trained."""
+        predictors = self.reference.predictors
+        return None if predictors is None else untrained(predictors)
 
     def dense_path(self, images: Tensor, **facts: Tensor) -> ModelOutput:
         """Predict on all tokens."""
@@ -209,37 +252,6 @@ class TransformerClassifier(VisionModel):
         """Return every setting of the grid that fits the model, and ``none``."""
         return list(dict.fromkeys([*(pruning.text() for pruning in self._curve), UNPRUNED]))
 
-    def _settings(self) -> list[Pruning]:
-        """Return the settings of the curve; a grid that no setting of fits this model is an ``InputError``."""
-        host = self.host
-        if host.depth < 2:
-            return []
-        declared = self.grid_settings != PruningGridSection()
-        settings = declared_grid(self.reference, self.grid_settings, host) if declared else self._short_curve()
-        fitting = [p for p in settings if p.schedule or p.selection.num_kept <= host.num_tokens]
-        if declared and not fitting:
-            raise InputError(
-                f"model.pruning.grid: every setting keeps more tokens than the model has ({host.num_tokens}); lower "
-                "k_anchors or top_m"
-            )
-        for pruning in fitting:
-            pruning.on(host)
-        return fitting
-
-    def _short_curve(self) -> Iterator[Pruning]:
-        """Yield settings over shares of tokens, one fifth of them anchors, from the second and the middle block."""
-        host = self.host
-        if self.reference.schedule is not None or self.reference.acting.needs_schedule:
-            yield from schedule_curve(self.reference, host)
-            return
-        for start_layer in sorted({1, max(1, host.depth // 2)}):
-            for share in CURVE_SHARES:
-                first = host.prefix.count
-                kept = max(first + 2, round(share * host.num_tokens))
-                anchors = max(1, (kept - first) // 5)
-                chosen = replace(self.reference.selection, k_anchors=anchors, top_m=kept - first - anchors)
-                yield replace(self.reference, selection=chosen, start_layer=start_layer)
-
     def along_knob(self, images: Tensor, values: Sequence[KnobValue]) -> Iterator[ModelOutput]:
         """Yield one output per setting; blocks before the first pruned one run once for all settings."""
         host, entering = self.host, [self.embed(images)]
@@ -307,31 +319,3 @@ class TransformerClassifier(VisionModel):
 
     def _setting(self, value: KnobValue) -> Pruning | None:
         return None if value == UNPRUNED else self.reference.with_text(str(value))
-
-
-class Block(nn.Module):
-    """One block as a link of a chain; the first embeds the images."""
-
-    def __init__(self, model: TransformerClassifier, index: int) -> None:
-        super().__init__()
-        self.model, self.index = model, index
-        self.training = model.training
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return tokens (B, T, D) from images (B, C, S, S) or tokens."""
-        tokens_BTD = features if self.index else self.model.embed(features)
-        host = self.model.host
-        return host.run(host.blocks[self.index], tokens_BTD, host.positions()[self.index])
-
-
-class Ending(nn.Module):
-    """What follows the last block as a link of a chain."""
-
-    def __init__(self, model: TransformerClassifier) -> None:
-        super().__init__()
-        self.model = model
-        self.training = model.training
-
-    def forward(self, tokens_BTD: Tensor) -> Tensor:
-        """Return logits (B, classes)."""
-        return self.model.classify(tokens_BTD)

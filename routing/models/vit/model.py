@@ -142,6 +142,11 @@ class TimmVit(TransformerClassifier):
         head = self.core.head if distilled is None else MeanOfHeads(self.core.head, distilled)
         return self.core.patch_embed, head
 
+    @property
+    def reads_patches(self) -> bool:
+        """Where timm pools them."""
+        return bool(self.core.global_pool != "token")
+
     def pool(self) -> tuple[nn.Module, int] | None:
         """``attn_pool``."""
         pool = getattr(self.core, "attn_pool", None)

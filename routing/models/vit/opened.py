@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,12 +50,14 @@ def attend(
     positions: Positions,
     *,
     sizes_BT: Tensor | None = None,
+    left_BT: Tensor | None = None,
     with_rows: bool = False,
 ) -> Attended:
     """Run the attention of a block and its shortcut.
 
     Args:
         sizes_BT: how many tokens each stands for: proportional attention, softmax(q k^T / sqrt(E) + log size).
+        left_BT: 0 for tokens that no other token sees, else 1; they see themselves, and have gradients all the same.
         with_rows: also return the attention itself; no further products, but the fused kernel is not used.
 
     Raises:
@@ -76,7 +79,9 @@ def attend(
         logs = sizes_BT.float().log()[:, None, None]
         bias = logs if bias is None else bias + logs
     dropout = _dropout(attention)
-    rows_BHTT = attention_rows(queries, keys, bias) if with_rows else None
+    rows_BHTT = attention_rows(queries, keys, bias) if with_rows or left_BT is not None else None
+    if rows_BHTT is not None and left_BT is not None:
+        rows_BHTT = _among(rows_BHTT, left_BT)
     if rows_BHTT is None:
         bias_used = None if bias is None else bias.to(queries.dtype)
         mixed_BHTE = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias_used, dropout_p=dropout)
@@ -95,6 +100,14 @@ def run_received(host: Host, block: nn.Module, tokens_BTD: Tensor, positions: Po
 def feed(host: Host, block: nn.Module, tokens_BTD: Tensor) -> Tensor:
     """Run the MLP of a block and its shortcut."""
     return tokens_BTD + branch(block, host.branches(block)[1], tokens_BTD)
+
+
+def _among(rows_BHTT: Tensor, left_BT: Tensor) -> Tensor:
+    """Return attention to the tokens that are left and to the token itself alone, its rows with the sum 1 again."""
+    itself_TT = torch.eye(left_BT.shape[1], device=left_BT.device)
+    left_B11T = left_BT[:, None, None]
+    rows_BHTT = rows_BHTT * (left_B11T + (1 - left_B11T) * itself_TT)
+    return rows_BHTT / rows_BHTT.sum(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def _dropout(attention: nn.Module) -> float:

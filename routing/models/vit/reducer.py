@@ -5,6 +5,8 @@ Shapes: B images, T tokens (those before the patches first), K kept, D width.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -56,6 +58,9 @@ def reduce_tokens(
     pruning.check_positions(positions)
     with torch.no_grad():
         source = host.attention_input(block, tokens_BTD, positions)
+        if pruning.predictors:
+            predictor, first = pruning.predictors[str(pruning.start_layer)], host.prefix.count
+            source = replace(source, scores=lambda: predictor.scores(tokens_BTD[:, first:]))
     return pruning.chooser.reduce(source, tokens_BTD, pruning.selection)
 
 

@@ -82,6 +82,10 @@ class Schedule:
             return Schedule(tuple((block, float(rate)) for block, _ in self.blocks))
         return Schedule(fewer=Fraction(round(num_patches * (1 - rate)), num_blocks))
 
+    def places(self, depth: int, first: int = 1) -> tuple[int, ...]:
+        """Return its blocks, of a count every one from ``first`` on."""
+        return tuple(block for block, _ in self.blocks) or tuple(range(first, depth))
+
     def left(
         self,
         num_patches: int,
@@ -105,7 +109,7 @@ class Schedule:
         Raises:
             InputError: a block that the model does not have, or fewer than two patches left.
         """
-        blocks = self.blocks or tuple((block, -1) for block in range(first, depth))
+        blocks = self.blocks or tuple((block, -1) for block in self.places(depth, first))
         found: dict[int, int] = {}
         for place, (block, stay) in enumerate(blocks):
             if not first <= block < depth:

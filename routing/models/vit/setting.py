@@ -6,9 +6,11 @@ Shapes: B images, T tokens (those before the patches first), K kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import nn
 
 from routing.config.registry import SELECTIONS
 from routing.errors import InputError, choices, nearest
@@ -18,6 +20,7 @@ from routing.models.vit.positions import Positions
 from routing.models.vit.schedule import EXAMPLE, Schedule
 from routing.models.vit.section import PruningSection
 from routing.models.vit.token_methods import BlockSize, TokenMethod
+from routing.models.vit.token_predictor import Predictor
 from routing.models.vit.token_selection import Selection
 
 UNPRUNED = "none"
@@ -28,13 +31,15 @@ class Pruning:
     """A complete setting: the method, and how many tokens are left where.
 
     selection: how many tokens one choice keeps, and by what. start_layer: the block before which it is made (counted
-    from 0). schedule: in place of these two numbers, how many patches are left in which blocks.
+    from 0). schedule: in place of these two numbers, how many patches are left in which blocks. predictors: of a method
+    that is learned, block -> what scores the patches before it; settings are equal whatever they are.
     """
 
     selection: Selection
     start_layer: int = 1
     method: str = "importance_diversity"
     schedule: Schedule | None = None
+    predictors: Mapping[str, Predictor] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         """Find the method here and not where it is used: an exporter cannot trace the import of a module."""
@@ -120,10 +125,31 @@ class Pruning:
         for index, count in left.items():
             kept = host.prefix.count + count
             if kept < total:
+                self._check_predictor(index)
                 alone = replace(self, selection=self.selection.keeping(count), start_layer=index, schedule=None)
                 found[index] = Step("select", total, kept, alone)
                 total = kept
         return found
+
+    def _check_predictor(self, index: int) -> None:
+        if self.acting.is_learned and str(index) not in (self.predictors or ()):
+            valid = (
+                f"the blocks of model.pruning.schedule: {choices(self.predictors)}"
+                if self.predictors
+                else "a run that trains it: model.pruning.method with training.reduce_tokens true"
+            )
+            raise InputError(
+                f"pruning.method {self.method} is learned, and this model has no predictor before block {index} "
+                f"(valid: {valid})"
+            )
+
+    def with_predictors(self, host: Host) -> Pruning:
+        """Return the setting with untrained predictors before the blocks of its schedule, where its method has some."""
+        if not self.acting.is_learned or self.schedule is None:
+            return self
+        found = nn.ModuleDict({str(index): Predictor(host.width) for index in self.schedule.places(host.depth)})
+        like = next(host.blocks[0].parameters())
+        return replace(self, predictors=found.to(like.device, like.dtype))
 
     def _one_choice(self, host: Host, num_tokens: int) -> dict[int, Step]:
         if self.acting.needs_schedule:

@@ -16,8 +16,46 @@ from routing.models.vit.setting import Pruning
 KEEP_RATES = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Keep rates of the curve of a schedule, where no grid is declared."""
 
+CURVE_SHARES = (0.15, 0.25, 0.4, 0.55, 0.7, 0.85)
+"""Shares of tokens kept along the curve of one block, where no grid is declared."""
 
-def schedule_curve(reference: Pruning, host: Host) -> Iterator[Pruning]:
+
+def settings_worth_evaluating(reference: Pruning, grid: PruningGridSection, host: Host) -> list[Pruning]:
+    """Return the settings of the curve of a model.
+
+    Raises:
+        InputError: a setting that the model cannot take, or a grid of which none fits.
+    """
+    if host.depth < 2:
+        return []
+    declared = grid != PruningGridSection()
+    settings = _declared_grid(reference, grid, host) if declared else _short_curve(reference, host)
+    fitting = [p for p in settings if p.schedule or p.selection.num_kept <= host.num_tokens]
+    if declared and not fitting:
+        raise InputError(
+            f"model.pruning.grid: every setting keeps more tokens than the model has ({host.num_tokens}); lower "
+            "k_anchors or top_m"
+        )
+    for pruning in fitting:
+        pruning.on(host)
+    return fitting
+
+
+def _short_curve(reference: Pruning, host: Host) -> Iterator[Pruning]:
+    """Yield settings over shares of tokens, one fifth of them anchors, from the second and the middle block."""
+    if reference.schedule is not None or reference.acting.needs_schedule:
+        yield from _schedule_curve(reference, host)
+        return
+    for start_layer in sorted({1, max(1, host.depth // 2)}):
+        for share in CURVE_SHARES:
+            first = host.prefix.count
+            kept = max(first + 2, round(share * host.num_tokens))
+            anchors = max(1, (kept - first) // 5)
+            chosen = replace(reference.selection, k_anchors=anchors, top_m=kept - first - anchors)
+            yield replace(reference, selection=chosen, start_layer=start_layer)
+
+
+def _schedule_curve(reference: Pruning, host: Host) -> Iterator[Pruning]:
     """Yield the settings of a schedule at every keep rate that the model and the method can take."""
     reference.on(host)
     for rate in KEEP_RATES:
@@ -25,7 +63,7 @@ def schedule_curve(reference: Pruning, host: Host) -> Iterator[Pruning]:
             yield reference.at_rate(rate, host)
 
 
-def declared_grid(reference: Pruning, grid: PruningGridSection, host: Host) -> Iterator[Pruning]:
+def _declared_grid(reference: Pruning, grid: PruningGridSection, host: Host) -> Iterator[Pruning]:
     """Yield every combination of a declared grid, the outermost the block, so that neighbours share blocks."""
     chosen = reference.selection
     schedules: list[Schedule | None] = [Schedule.of(each) for each in grid.schedule] or [reference.schedule]

@@ -16,6 +16,7 @@ from torch import Tensor
 from routing.models.attention import rows_at
 from routing.models.vit import token_selection
 from routing.models.vit.token_merging import merge_tokens, merged_pairs
+from routing.models.vit.token_predictor import Predictor
 from routing.models.vit.token_selection import AttentionInput, Selection
 
 
@@ -46,7 +47,8 @@ class TokenMethod(ABC):
     """Base of every method that keeps some tokens and drops the others.
 
     source: where it comes from. reads: what it reads of a setting beside how many tokens stay. takes_mask: whether it
-    works where attention has masks or positions, which belong to tokens of the image.
+    works where attention has masks or positions, which belong to tokens of the image. is_learned: whether a predictor
+    before each block of the schedule decides, which is a part of the model and has to be trained.
     """
 
     source: ClassVar[str] = ""
@@ -55,6 +57,7 @@ class TokenMethod(ABC):
     takes_mask: ClassVar[bool] = True
     first_block: ClassVar[int] = 1
     come_back: ClassVar[bool] = False
+    is_learned: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
@@ -151,6 +154,22 @@ class Diversity(TokenMethod):
     def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
         """Keys, the row of CLS, cosines."""
         return block.keys + block.reader(selection) + selection.k_anchors * block.tokens * block.width
+
+
+class DynamicVit(TokenMethod):
+    """A learned predictor scores the patches."""
+
+    source = "DynamicViT, arXiv:2106.02034"
+    needs_schedule = True
+    is_learned = True
+
+    def choose(self, source: AttentionInput, selection: Selection) -> Tensor:
+        """See ``token_selection.learned``."""
+        return token_selection.learned(source, selection)
+
+    def multiply_adds(self, block: BlockSize, selection: Selection) -> int:
+        """The predictor on every patch."""
+        return Predictor.multiply_adds(block.tokens - selection.prefix.count, block.width)
 
 
 class Merge(TokenMethod):

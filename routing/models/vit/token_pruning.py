@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,6 +34,7 @@ from routing.models.vit.positions import Positions
 from routing.models.vit.reducer import reduce_tokens, run_step
 from routing.models.vit.schedule import Schedule
 from routing.models.vit.setting import UNPRUNED, Pruning
+from routing.models.vit.token_predictor import Predictor
 from routing.models.vit.token_selection import Direction, Normalize, Selection, select_tokens
 
 __all__ = ["UNPRUNED", "Pruning", "PruningRecord", "pruned", "pruned_by", "reduced", "select_tokens"]
@@ -201,7 +202,13 @@ def pruned(
 
 @contextmanager
 def reduced(
-    model: nn.Module, method: str, schedule: Any, *, k_anchors: int = 10, alpha: float = 0.5
+    model: nn.Module,
+    method: str,
+    schedule: Any,
+    *,
+    k_anchors: int = 10,
+    alpha: float = 0.5,
+    predictors: Mapping[str, Predictor] | None = None,
 ) -> Iterator[PruningRecord]:
     """Reduce tokens of ``model`` by a schedule inside the context; outside it is exactly as before.
 
@@ -211,6 +218,7 @@ def reduced(
         schedule: ``{4: 0.7, 7: 0.7}``, a block and the share (or the number) of patches that stay; or ``8``, this many
             fewer in every block.
         k_anchors, alpha: of ``importance_diversity`` and ``diversity``.
+        predictors: of ``dynamicvit``, those of a trained run (``load(RUN).model.predictors``).
 
     Yields:
         A record of the latest forward pass: which tokens were kept, where they are still tokens of the image.
@@ -219,7 +227,8 @@ def reduced(
         InputError: a schedule that the model or the method cannot take; or inside the context of a method that acts
             inside blocks.
     """
-    pruning = Pruning(Selection(k_anchors, 1, alpha), method=method, schedule=Schedule.of(schedule))
+    chosen = Selection(k_anchors, 1, alpha)
+    pruning = Pruning(chosen, method=method, schedule=Schedule.of(schedule), predictors=predictors)
     with pruned_by(model, pruning) as record:
         yield record
 

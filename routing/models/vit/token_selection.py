@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from routing.errors import InputError, choices, nearest
@@ -43,6 +44,7 @@ class AttentionInput:
     queries: returns the queries (B, H, R, E) of the tokens at indices (B, R).
     bias: added to the attention logits, broadcastable to (B, H, T, T); -inf hides a key. None hides nothing.
     is_trained: whether the tokens have a gradient, so that a choice is a part of a training step.
+    scores: returns what a learned predictor of this block says of the patches (B, T - P); None: there is none.
     """
 
     tokens: Tensor
@@ -50,6 +52,7 @@ class AttentionInput:
     queries: Callable[[Tensor], Tensor]
     bias: Tensor | None = None
     is_trained: bool = False
+    scores: Callable[[], Tensor] | None = None
 
     def hidden_BT(self) -> Tensor | None:
         """Return where CLS cannot look in any head, or None."""
@@ -192,6 +195,17 @@ def mean_attention(source: AttentionInput, selection: Selection) -> Tensor:
     received_BT = _read(source, source.keys(), replace(selection.prefix, has_cls=False))
     check_finite({"attention that a token receives": received_BT}, source.is_trained)
     best_BK = _anchors(received_BT, selection.prefix, selection.k_anchors + selection.top_m)
+    return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
+
+
+def learned(source: AttentionInput, selection: Selection) -> Tensor:
+    """The k + m patches with the highest scores of a predictor (DynamicViT, arXiv:2106.02034)."""
+    selection.check(source.tokens.shape[1])
+    assert source.scores is not None
+    score_BT = F.pad(wide(source.scores()), (selection.prefix.count, 0))
+    check_finite({"score of a token": score_BT}, source.is_trained)
+    candidates_BT = _candidates(source, selection.prefix, torch.zeros_like(score_BT[:, :0], dtype=torch.long))
+    best_BK = _best(source, score_BT, candidates_BT, selection.k_anchors + selection.top_m)
     return _with_prefix(selection.prefix, best_BK[:, :0], best_BK)
 
 

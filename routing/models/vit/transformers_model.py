@@ -94,6 +94,11 @@ class TransformersVit(TransformerClassifier):
         logits: Tensor = self.core.classifier(features_BD)
         return logits
 
+    @property
+    def reads_patches(self) -> bool:
+        """Of all but ViT (see ``classify``)."""
+        return bool(self.kind != "vit")
+
     def ends(self) -> tuple[nn.Module, nn.Module]:
         """Patch embedding and classifier."""
         embeddings = self.tower.embeddings
