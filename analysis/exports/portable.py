@@ -42,7 +42,8 @@ class Verified:
     """How an exported file did against PyTorch on real validation images.
 
     ``agreeing`` of ``images`` predictions are equal to within 1e-4; ``largest`` is the largest difference among them.
-    ``decides`` says that the model decides patch by patch, ``precision`` in what the run computes; the file has fp32.
+    ``decides`` says that the model decides on every patch or token, ``precision`` in what the run computes; the file has
+    fp32.
     """
 
     path: Path
@@ -61,7 +62,10 @@ class Verified:
         if self.precision != "fp32":
             text += f", both in fp32 (the run computed in {self.precision})"
         if self.decides and self.agreeing < self.images:
-            text += "; in the others a score lies within rounding of the threshold and its patch goes the other way"
+            text += (
+                "; in the others a score lies within rounding of the threshold or of another score, and the patch or "
+                "token goes the other way"
+            )
         return text + "."
 
 
@@ -118,7 +122,8 @@ def export_model(saved: SavedRun, images: Tensor, kind: str, folder: Path) -> Ve
             "as PyTorch does"
         )
     routed = saved.model.routed
-    return replace(verified, decides=routed is not None and routed.decides, precision=precision)
+    chooses = saved.model.prunable is not None and saved.model.prunable.pruning is not None
+    return replace(verified, decides=chooses or (routed is not None and routed.decides), precision=precision)
 
 
 def about(saved: SavedRun) -> dict[str, str]:
@@ -211,7 +216,8 @@ def _name_batch(model: Any) -> None:
     for value in values:
         if value.shape is not None:
             dims = [
-                re.sub(rf"\b{found}\b", BATCH, str(dim)) if not isinstance(dim, int) else dim for dim in value.shape
+                dim if isinstance(dim, int) or dim.value is None else re.sub(rf"\b{found}\b", BATCH, dim.value)
+                for dim in value.shape
             ]
             value.shape = onnx_ir.Shape(dims)
 

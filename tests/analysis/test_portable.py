@@ -75,6 +75,10 @@ def test_nothing_routed_and_a_learned_aggregator(images):
             "model.pruning.k_anchors": 2,
             "model.pruning.top_m": 5,
         },
+        *(
+            {"model.name": "vit", "model.pruning.method": method, "model.pruning.schedule": schedule}
+            for method, schedule in (("tome", 2), ("evit", "0.5@2"), ("amod", "0.5@1"), ("dynamicvit", "0.5@2"))
+        ),
         {"model.name": "aacn"},
     ],
     ids=lambda keys: "-".join(str(value) for value in keys.values()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,45 @@ def test_comparison_from_the_command_line(words: list[str], tmp_path: Path, caps
     assert saved["pruned.block_2"].shape == (3, 2, 13, 13)
     assert saved["kept"].shape == (3, 13)
     assert torch.equal(saved["unpruned.block_0"], saved["pruned.block_0"])
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule", "cost", "kept"),
+    [
+        # 44 and 38 after the first two blocks, 32 after the last; 25 x 25, 22 x 22, 19 x 19 pairs of 16 values
+        ("tome", "6", lambda t: sum(t(a, b) for a, b in ((50, 44), (44, 38), (38, 32))) + 16 * (625 + 484 + 361), 32),
+        # the row of CLS and the sum of 24 patches; 25 patches, CLS and the fused one go on
+        ("evit", "{1: 0.5}", lambda t: t(50, 50) + t(50, 27) + t(27, 27) + (50 + 24) * 32, 27),
+        ("amod", "{1: 0.5}", lambda t: t(50, 50) + t(26, 26) + t(50, 50), 26),
+    ],
+)
+def test_methods_of_the_literature_on_a_tower(
+    words: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    schedule: str,
+    cost: Callable[[Callable[[int, int], int]], int],
+    kept: int,
+) -> None:
+    setting = ["--pruning.method", method, "--pruning.schedule", schedule]
+    attention = tmp_path / "attention.safetensors"
+    assert main(["zeroshot", "--compare", "--extract-attention", str(attention), *words, *setting]) == 0
+    dense, reduced = (record["metrics"] for record in json.loads(capsys.readouterr().out))
+    assert (dense["kept_tokens"], reduced["kept_tokens"]) == (50, kept)
+    d, m = 32, 128
+
+    def block(tokens: int, fed: int) -> int:
+        return tokens * d * 4 * d + 2 * tokens**2 * d + fed * d * 2 * m
+
+    ends = 49 * (4 * 4 * 3) * d + d * 16
+    assert dense["flops"] == ends + 3 * block(50, 50)
+    assert reduced["flops"] == ends + cost(block)
+    saved = load_file(attention)
+    assert saved["unpruned.block_1"].shape[2:] == (50, 50)
+    inside = {"tome": 44, "evit": 50, "amod": 26}[method]
+    assert saved["pruned.block_1"].shape[2:] == (inside, inside)
+    assert "kept" not in saved
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +216,10 @@ def test_templates(tmp_path: Path) -> None:
         (["--pretrained", "openai"], "--pretrained 'openai': no such weights of tiny-clip"),
         (["--model", "ViT-B-33"], "--model 'ViT-B-33': open_clip has no such model; did you mean 'ViT-B-32'"),
         (["--model", "none.json"], "--model none.json: no such file"),
+        (
+            ["--pruning.method", "dynamicvit", "--pruning.schedule", "{1: 0.5}"],
+            "pruning.method dynamicvit is learned, and this model has no predictor before block 1",
+        ),
         (["--model", "broken.json"], "--model broken.json: not a readable JSON file"),
         (["--dataset.name", "digit"], "unknown data set 'digit'; did you mean 'digits'"),
         (["--dataset.name", "quality"], "its task is 'quality'"),

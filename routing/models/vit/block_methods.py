@@ -107,7 +107,8 @@ class Tome(BlockMethod):
 
     def steps(self, kept: Mapping[int, int], host: Host, num_tokens: int) -> dict[int, Step]:
         """Every block from the first merge on: later ones weigh tokens by their size."""
-        prefix, found = host.prefix.count, dict[int, Step]()
+        prefix = host.prefix.count
+        found: dict[int, Step] = {}  # not dict[int, Step](), which an exporter cannot trace
         for index in range(host.depth):
             left = kept.get(index, num_tokens - prefix) + prefix
             most = self.most_taken(num_tokens - prefix, prefix)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -33,6 +33,11 @@ class Schedule:
 
     blocks: tuple[tuple[int, int | float], ...] = ()
     fewer: int | Fraction = 0
+    counted: tuple[int, int] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Take ``fewer`` apart: an exporter cannot trace fractions."""
+        object.__setattr__(self, "counted", (self.fewer.numerator, self.fewer.denominator))
 
     @classmethod
     def of(cls, value: Any) -> Schedule:
@@ -138,7 +143,8 @@ class Schedule:
 
     def _taken(self, place: int) -> int:
         """Return how many fewer the block at this place of the schedule leaves, counted from 0."""
-        before, after = (math.floor(self.fewer * count + Fraction(1, 2)) for count in (place, place + 1))
+        count, blocks = self.counted  # half-way up, in whole numbers
+        before, after = ((2 * count * reached + blocks) // (2 * blocks) for reached in (place, place + 1))
         return after - before
 
 
