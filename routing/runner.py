@@ -30,6 +30,7 @@ from routing.files.results_folder import CHECKPOINT_FILE, COMPUTE_CHECK, CONFIG_
 from routing.files.tensors import DATA, save_models
 from routing.models import build_model
 from routing.models.base import VisionModel
+from routing.models.kept_library import keep_library
 from routing.quantities import quantity
 from routing.training.averaging import WeightAverage
 from routing.training.checkpoint import Progress, identity, restore_checkpoint, save_checkpoint
@@ -115,6 +116,7 @@ def run(
         record.metrics |= {f"cross_{name}": value for name, value in crossed.metrics.items()}
     record.metrics["seconds"] = time.perf_counter() - started
     if out is not None:
+        keep_library(out, model)
         save_models(out, model, best, {DATA: data.info.to_json()})  # one key: of several the order on disk varies
         if before_record is not None:
             before_record(record)

@@ -21,8 +21,8 @@ from routing.files.links import check_links
 from routing.files.record import OperatingPoint
 from routing.files.results_folder import BEST_FILE, CONFIG_FILE, METRICS_FILE, MODEL_FILE, TRIALS_FOLDER
 from routing.files.tensors import DATA, load_weights, read_metadata
-from routing.models import build_model
 from routing.models.base import ModelOutput, VisionModel
+from routing.models.kept_library import build_kept
 from routing.runner import autocast, make_evaluator
 from routing.training.seeding import pick_device, prepare_process
 
@@ -111,7 +111,7 @@ def _info_of(file: Path) -> DataInfo | None:
 
 
 def _with_weights(config: RunConfig, info: DataInfo, file: Path) -> SavedRun:
-    model = build_model(config.model, info)
+    model = build_kept(config.model, info, file.parent)
     load_weights(model, file)
     if config.evaluation.knob_value is not None:
         model.set_knob(config.evaluation.knob_value)

@@ -19,9 +19,9 @@ from routing.config.run import RunConfig
 from routing.data import DataInfo, Split, normalise
 from routing.data.decode import DamagedImage, read_rgb
 from routing.errors import InputError, choices, nearest
-from routing.models import build_model
 from routing.models.attention import AttentionLayer
 from routing.models.base import VisionModel
+from routing.models.kept_library import build_kept
 from routing.models.vit.token_pruning import Pruning
 from routing.saved import SavedRun, load, read_config
 from routing.training.seeding import pick_device, prepare_process
@@ -174,7 +174,7 @@ def _untrained(folder: Path) -> SavedRun:
     config: RunConfig = read_config(folder)
     prepare_process(config.seed, config.threads)
     info = config.dataset.info()
-    return SavedRun(config, info, build_model(config.model, info).eval())
+    return SavedRun(config, info, build_kept(config.model, info, folder).eval())
 
 
 def _setting(looked_at: VisionModel, text: str | None) -> Pruning | None:

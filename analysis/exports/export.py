@@ -23,7 +23,7 @@ from routing.data import DataInfo
 from routing.errors import InputError, RoutingError
 from routing.files.atomic import write_text
 from routing.files.links import check_links
-from routing.files.results_folder import BEST_FOLDER, CONFIG_FILE, MODEL_FILE
+from routing.files.results_folder import BEST_FOLDER, CONFIG_FILE, LIBRARY_FILE, MODEL_FILE
 from routing.files.tensors import DATA, load_tensors
 from routing.saved import SavedRun, load
 
@@ -114,7 +114,8 @@ def _write(
     """Write the folder of one pick: all of it beside, and then in its place; a full disk leaves the one before."""
     results = summary.results
     config = point_config(results, row)
-    weights, about = results.trial_folder(int(row["trial"])) / MODEL_FILE, None
+    trial, about = results.trial_folder(int(row["trial"])), None
+    weights = trial / MODEL_FILE
     if weights.exists():
         about = load_tensors(weights)[1].get(DATA)  # truncated ones are refused before anything is written
     elif formats:
@@ -128,10 +129,11 @@ def _write(
         beside, failed = Path(work), None
         write_text(beside / CONFIG_FILE, config.to_yaml())
         if weights.exists():
-            shutil.copyfile(weights, beside / MODEL_FILE)
+            for file in filter(Path.is_file, (weights, trial / LIBRARY_FILE)):
+                shutil.copyfile(file, beside / file.name)
             failed = _add_formats(card, results, row, formats, beside)
         write_card(card, beside)
-        for name in (MODEL_FILE, *FILES.values()):
+        for name in (MODEL_FILE, LIBRARY_FILE, *FILES.values()):
             if not (beside / name).exists():
                 (folder / name).unlink(missing_ok=True)
         for path in beside.iterdir():

@@ -42,8 +42,7 @@ class Verified:
     """How an exported file did against PyTorch on real validation images.
 
     ``agreeing`` of ``images`` predictions are equal to within 1e-4; ``largest`` is the largest difference among them.
-    ``decides`` says that the model decides on every patch or token, ``precision`` in what the run computes; the file has
-    fp32.
+    ``decides``: the model chooses patches or tokens. ``precision``: in what the run computes; the file has fp32.
     """
 
     path: Path

@@ -181,6 +181,10 @@ class ModelSection(Section):
         """Return how its pretrained weights were trained to see images; None for a model that has none elsewhere."""
         return None
 
+    def with_library_config(self, config: dict[str, Any]) -> ModelSection:
+        """Return the section of a run that kept what its library built the model from (``library_config`` of it)."""
+        return self
+
     def compared_with(self) -> tuple[str, ...]:
         """Return the models and router modes that ``routing compare`` puts beside it by default."""
         return ()

@@ -2,8 +2,8 @@
 
 Several packages write or read them; each name is defined here only. Folders made before stay readable: none may change.
 
-    RUN      config.yaml  history.csv  metrics.json  model.safetensors  best.safetensors  figures/
-             pictures/
+    RUN      config.yaml  history.csv  metrics.json  model.safetensors  best.safetensors  library.json
+             figures/  pictures/
     RESULTS  study.yaml  environment.json  ledger.journal  trials/<number>/ (a run each)  trials.csv  points.csv
              front.csv  figures/  tables/  report.html  best/<pick>/  confirm/ (a results folder with confirm.csv)
 """
@@ -17,6 +17,8 @@ HISTORY_FILE = "history.csv"
 METRICS_FILE = "metrics.json"
 MODEL_FILE = "model.safetensors"
 BEST_FILE = "best.safetensors"
+LIBRARY_FILE = "library.json"
+"""Of a run whose model is of a library: what it was built with beside config.yaml."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
 """Of a running run; a finished one has none."""
 PICTURES_FOLDER = "pictures"

@@ -113,6 +113,10 @@ class VisionModel(nn.Module, ABC):
     def forward(self, images: Tensor) -> ModelOutput:
         """Predict from normalised images (B, C, H, W)."""
 
+    def library_config(self) -> dict[str, Any] | None:
+        """Return what a library built the model from (see ``ModelSection.with_library_config``); None: from a name."""
+        return None
+
     @property
     def caution(self) -> str | None:
         """What has to be said beside its numbers, in one line; None where nothing has."""

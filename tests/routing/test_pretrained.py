@@ -12,6 +12,7 @@ from torchvision.models import densenet121
 from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.models import build_model
+from routing.models.kept_library import build_kept, keep_library
 from routing.models.pretrained import model_beside, renormalised
 from routing.models.torchvision_library import keep_statistics, torchvision_state, trained_statistics
 
@@ -62,3 +63,18 @@ def test_a_torchvision_backbone_sees_them() -> None:
 def test_a_config_beside_weights_that_is_of_no_run_lends_nothing(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(text)
     assert model_beside(tmp_path) == model_beside(tmp_path / "weights.pth") == {}
+
+
+def test_a_run_keeps_the_statistics_it_saw_images_by(tmp_path: Path) -> None:
+    """Weights of a run of a run may be gone where it is evaluated; the default ones' would then stand for them."""
+    info = DataInfo("classification", 3, 32, 10, (0.5, 0.4, 0.3), (0.3, 0.2, 0.1))
+    for weights in ("DEFAULT", None):
+        named = {"model.name": "aacn", "model.backbone.name": "resnet18", "model.backbone.weights": weights}
+        config = RunConfig.from_dict({"dataset.name": "digits", **named})
+        kept = build_model(config.model, info)
+        keep_library(tmp_path, kept)
+        elsewhere = config.replace(**{"model.backbone.weights": "gone" if weights is None else None})
+        pixels = torch.rand(1, 3, 32, 32)
+        found = build_kept(elsewhere.model, info, tmp_path)
+        assert torch.equal(renormalised(found, pixels), renormalised(kept, pixels))
+        assert found.state_dict().keys() == kept.state_dict().keys()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from analysis.exports.portable import export_model
 from routing.config.run import RunConfig
 from routing.data import DataInfo
 from routing.errors import InputError
@@ -23,7 +24,7 @@ from routing.models.vit.opened import attend, feed
 from routing.models.vit.positions import Prefix
 from routing.models.vit.token_pruning import pruned
 from routing.runner import run
-from routing.saved import load
+from routing.saved import evaluate_saved, load
 from tests.routing.literal_selection import attention_seen, literal_choice
 
 transformers = pytest.importorskip("transformers")
@@ -181,6 +182,30 @@ def test_trains_and_comes_back(tiny: dict[str, Any], tmp_path: Path) -> None:
     saved = load(tmp_path / "run")
     grey = torch.zeros(2, 1, saved.info.input_size, saved.info.input_size, dtype=torch.uint8)
     assert saved.predict(grey).prediction.shape == (2, 10)
+
+
+def test_a_run_is_evaluated_and_exported_without_the_folder(
+    kind: str, folder: Path, tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its own mean 0.5 and deviation 0.25 stand against those of the data; elsewhere neither folder nor names are."""
+    keys = {"dataset.num_train": 64, "training.num_epochs": 1, "model.architecture": str(folder),
+            "model.weights": "DEFAULT", "evaluation.operating_points": False}  # fmt: skip
+    out = tmp_path / "run"
+    record = run(RunConfig.from_dict({**tiny, "model.name": "transformers_vit", **keys}), out=out)
+    moved = out.rename(tmp_path / "elsewhere")
+    folder.rename(tmp_path / "gone")
+    [point] = evaluate_saved(moved)
+    assert point.metrics["val_accuracy"] == record.metrics["val_accuracy"]
+    saved = load(moved)
+    assert torch.allclose(saved.model.scale, torch.tensor(saved.info.std).view(-1, 1, 1) / 0.25)  # type: ignore[arg-type]
+    images = torch.as_tensor(saved.config.dataset.load()["val"].images[:64])
+    assert export_model(saved, images, "torch_export", moved).agreeing == 64
+    (moved / "library.json").write_text("{}")
+    with pytest.raises(InputError, match=r"library.json: not as a run writes it: 'config'"):
+        load(moved)
+    (moved / "library.json").unlink()
+    with pytest.raises(InputError, match="no configuration of a model can be had"):
+        load(moved)
 
 
 @pytest.mark.parametrize(

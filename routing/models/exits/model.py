@@ -51,6 +51,10 @@ class EarlyExit(VisionModel):
         self.confidence = section.confidence
         self.dense_flops = float(self.links.multiply_adds())
 
+    def library_config(self) -> dict[str, Any] | None:
+        """The network's."""
+        return self.network.library_config()
+
     @property
     def exiting(self) -> EarlyExit:
         """The model itself."""

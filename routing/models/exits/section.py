@@ -52,6 +52,10 @@ class EarlyExitSection(ModelSection):
         """That of the network."""
         return self.network.recipe(task)
 
+    def with_library_config(self, config: dict[str, Any]) -> EarlyExitSection:
+        """To the network."""
+        return self.model_copy(update={"network": self.network.with_library_config(config)})
+
     def preprocessing(self) -> Preprocessing | None:
         """That of the network."""
         return own_preprocessing(self.network)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
 from routing.config.preprocessing import Preprocessing
 from routing.config.registry import SELECTIONS
@@ -195,6 +195,19 @@ class TransformersVitSection(TransformerSection):
         default=None,
         description="DEFAULT: those of the architecture; another folder like it; a run; or a file (.safetensors, ...).",
     )
+
+    _config: dict[str, Any] | None = PrivateAttr(default=None)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """What a run kept of config.json; None: it is read."""
+        return self._config
+
+    def with_library_config(self, config: dict[str, Any]) -> TransformersVitSection:
+        """To be built from this, and not from files of the architecture."""
+        found = self.model_copy()
+        found._config = config
+        return found
 
     def preprocessing(self) -> Preprocessing | None:
         """That of preprocessor_config.json beside the weights, else of the architecture."""

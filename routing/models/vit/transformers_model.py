@@ -5,6 +5,7 @@ Shapes: B images, T tokens (class and register tokens first), D width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,10 +52,10 @@ class TransformersVit(TransformerClassifier):
 
     def __init__(self, section: TransformersVitSection, info: DataInfo) -> None:
         check_channels(info)
-        core = _classifier(section.architecture, info)
+        core = _classifier(section.architecture, info, section.config)
         self.kind = core.config.model_type
         super().__init__(core, section.pruning, (3, info.input_size, info.input_size))
-        own = section.preprocessing()
+        own = section.preprocessing() if section.config is None else None  # a run restores what it kept
         keep_own_statistics(self, info, None if own is None else (own.values["mean"], own.values["std"]))
 
     def initialise(self, section: TransformersVitSection) -> None:  # type: ignore[override]
@@ -70,6 +71,11 @@ class TransformersVit(TransformerClassifier):
         state = _pretrained(type(core), section.architecture, source)
         with fitting(section.name, section.architecture, f"model.weights {source}", state, "classifier."):
             load_state(self, core, _resampled(state, core.state_dict(), self.host), "classifier.")
+
+    def library_config(self) -> dict[str, Any]:
+        """The configuration as JSON has it."""
+        found: dict[str, Any] = json.loads(self.core.config.to_json_string(use_diff=False))
+        return found
 
     @property
     def tower(self) -> Any:
@@ -121,8 +127,11 @@ class OfTwo(nn.Module):
         return logits
 
 
-def _classifier(name: str, info: DataInfo) -> Any:
+def _classifier(name: str, info: DataInfo, known: dict[str, Any] | None) -> Any:
     """Return the classifier of a configuration for images and classes of these data, untrained.
+
+    Args:
+        known: the configuration; None: it is read.
 
     Raises:
         MissingPackage: transformers is not installed.
@@ -135,7 +144,8 @@ def _classifier(name: str, info: DataInfo) -> Any:
             "model.name transformers_vit needs transformers: pip install 'routing-sweeps[transformers]'"
         ) from None
     try:
-        config: Any = transformers.AutoConfig.from_pretrained(name)
+        read = transformers.AutoConfig.from_pretrained
+        config: Any = read(name) if known is None else transformers.AutoConfig.for_model(**known)
     except Exception as error:  # a hub that does not answer, or a folder without a configuration, raises anything
         raise InputError(
             f"model.architecture '{name}': no configuration of a model can be had ({one_line(error)}); give a folder "
