@@ -34,6 +34,7 @@ from routing.files.record import read_metrics
 from routing.files.results_folder import CONFIG_FILE, ERROR_FILE, LOG_FILE, METRICS_FILE
 from routing.files.scratch import scratch_folder
 from routing.node import function_of, lacks, run_of, versions
+from routing.training.memory import return_freed_memory
 
 _SEND_AGAIN_AFTER = (1.0, 5.0, 20.0, 60.0)
 """Seconds between attempts to send a finished run to its mirror."""
@@ -210,6 +211,7 @@ def _is_finished(out: Path, config: AnyRun) -> bool:
 def _reset_process() -> None:
     """Free the memory of the last run; every run sets its own seeds, threads and switches."""
     gc.collect()
+    return_freed_memory()
     gc.freeze()  # only libraries are left: scanning the objects of torch alone would take 200 ms at every collection
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 import zlib
@@ -11,8 +10,7 @@ import numpy as np
 import torch
 
 from routing.errors import InputError, NodeFault
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
+from routing.training.memory import keep_freed_memory
 
 
 def prepare_process(seed: int, threads: int) -> None:
@@ -29,18 +27,6 @@ def prepare_process(seed: int, threads: int) -> None:
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         torch.cuda.empty_cache()
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next batch; with another C library nothing happens.
-
-    A routed batch allocates other sizes every time, and by default most of them go back to the system and are faulted
-    in again, page by page: up to half of the time of inference.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    # older versions of glibc refuse more than 32 MiB; without one of the two, the other makes it worse
-    if mallopt is not None and (mallopt(_MMAP_THRESHOLD, 2**30) or mallopt(_MMAP_THRESHOLD, 2**25)):
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def pick_device(name: str) -> torch.device:
