@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from routing.config.run import RunConfig
 from routing.data import Split
+from routing.evaluation.evaluate import Evaluator
+from routing.evaluation.latency import measure_latency
+from routing.evaluation.operating_points import knob_values
 from routing.models import build_model
+from routing.models.base import KnobValue, VisionModel
 from routing.runner import evaluate_trained, make_evaluator
 from routing.training.distillation import build_teacher
 from routing.training.loop import train_epoch
@@ -17,6 +23,8 @@ from routing.training.seeding import pick_device, prepare_process
 
 _STEPS = 4
 _IMAGES = 512
+_POINTS = 12
+"""Of more than twice as many operating points, so many are timed, and twice as many."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +65,36 @@ def time_run(config: RunConfig) -> RunTime:
             )  # fmt: skip
             training = row["epoch_seconds"] * len(data["train"]) / len(split)
     scale = len(evaluator.split) / len(small.split)
+    validating = _seconds(lambda: small.run(model)) * scale
+    return RunTime(training + validating, _after(config, model, small, scale))
+
+
+def _after(config: RunConfig, model: VisionModel, small: Evaluator, scale: float) -> float:
+    """Return the seconds of what follows training: of many operating points, from the time that a few take.
+
+    Args:
+        scale: images of the whole split for one of ``small``; timing inference takes as long for any split.
+    """
+    alone = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"operating_points": False})})
+    fixed = _seconds(lambda: measure_latency(model, small))
+    rest = _seconds(lambda: evaluate_trained(alone, model, small, [{"epoch": 1, "train_seconds": 0.0}]))
+    values = knob_values(model, small) if config.evaluation.operating_points else []
+    drawn = random.Random(0).sample(values, min(len(values), 2 * _POINTS))  # neighbours in a grid cost alike
+    times = [_along(model, small, some) for some in (drawn[: len(drawn) // 2], drawn)]
+    points = times[1]
+    if len(values) > len(drawn):  # some models evaluate all their points in one pass: only what each adds counts
+        points += max(times[1] - times[0], 0.0) / _POINTS * (len(values) - len(drawn))
+    return fixed + scale * (max(rest - fixed, 0.0) + points)
+
+
+def _along(model: VisionModel, evaluator: Evaluator, values: list[KnobValue]) -> float:
+    return _seconds(lambda: evaluator.along_knob(model, values)) if values else 0.0
+
+
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
-    small.run(model)
-    validating = (time.perf_counter() - started) * scale
-    started = time.perf_counter()
-    evaluate_trained(config, model, small, [{"epoch": 1, "train_seconds": training}])
-    return RunTime(training + validating, (time.perf_counter() - started) * scale)
+    work()
+    return time.perf_counter() - started
 
 
 def _first(split: Split, count: int) -> Split:

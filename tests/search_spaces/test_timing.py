@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from small_studies import sweep_values
 
 from routing.cli import main
+from routing.commands import timing
 from routing.commands.timing import RunTime
 from routing.config.run import RunConfig
 from search_spaces import how_long
@@ -30,6 +33,24 @@ def test_three_settings_are_timed_and_those_between_interpolated(monkeypatch: py
     assert "most expensive 33 s" in line
     assert seen[0] == "cheap_compute"
     assert seen[-1] == "full_compute"
+
+
+@pytest.mark.parametrize(("points", "expected"), [(434, 0.1 + 2 * (2 + 0.5 + 4.34)), (5, 0.1 + 2 * 2.55), (0, 4.1)])
+def test_of_many_operating_points_a_few_are_timed(
+    points: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluation 2 s, timing of inference .1 s whatever the images, points .5 s together and .01 s each."""
+    clock = [0.0]
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(timing, "measure_latency", lambda model, evaluator: takes(0.1))
+    monkeypatch.setattr(timing, "evaluate_trained", lambda *run: takes(2.1))
+    monkeypatch.setattr(timing, "knob_values", lambda model, evaluator: list(range(points)))
+    few = SimpleNamespace(along_knob=lambda model, values: takes(0.5 + 0.01 * len(values)))
+    assert timing._after(RunConfig(), None, few, scale=2.0) == pytest.approx(expected)  # type: ignore[arg-type]
 
 
 def test_a_few_real_steps(capsys: pytest.CaptureFixture[str]) -> None:
