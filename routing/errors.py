@@ -55,7 +55,10 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest valid word, or ``""`` when none is close."""
+    """Return ``"; did you mean 'x'?"`` for the closest valid word, or ``""`` when none is close.
+
+    Of dotted keys the part after the last dot is enough.
+    """
     options = {str(option).lower(): str(option) for option in valid}
     word = word.lower()
     close = [options[found] for found in difflib.get_close_matches(word, options, n=1, cutoff=0.6)]

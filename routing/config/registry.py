@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from routing.config.declared import declare_metric, declare_task
@@ -28,10 +29,17 @@ class Registry:
         kind: what the entries are, as an error message would call one (``"router mode"``).
         entries: built-in entries, ``name -> "module:attribute"``.
         declare: called with name and entry of each registration; an entry that it refuses is not registered.
+        elsewhere: given an unknown name, what to write instead, begun with a semicolon, or nothing.
     """
 
-    def __init__(self, kind: str, entries: dict[str, str], declare: Callable[[str, Any], None] | None = None) -> None:
-        self.kind, self._declare = kind, declare
+    def __init__(
+        self,
+        kind: str,
+        entries: dict[str, str],
+        declare: Callable[[str, Any], None] | None = None,
+        elsewhere: Callable[[str], str] = lambda name: "",
+    ) -> None:
+        self.kind, self._declare, self._elsewhere = kind, declare, elsewhere
         self._entries: dict[str, Any] = dict(entries)
 
     def __contains__(self, name: object) -> bool:
@@ -60,8 +68,13 @@ class Registry:
     def check(self, name: str) -> str:
         """Return ``name`` when it is known, else raise ``InputError`` with the nearest valid name."""
         if name not in self._entries:
-            raise InputError(f"unknown {self.kind} '{name}'{nearest(name, self)} (valid: {choices(self)})")
+            raise InputError(self.unknown(name))
         return name
+
+    def unknown(self, name: object) -> str:
+        """Return the line that answers a name which is not registered."""
+        hint = self._elsewhere(str(name)) or nearest(str(name), self)
+        return f"unknown {self.kind} {name!r}{hint} (valid: {choices(self)})"
 
     def get(self, name: str) -> Any:
         """Return the entry of ``name``, importing its module on first use."""
@@ -69,6 +82,18 @@ class Registry:
         if isinstance(entry, str):
             entry = self._entries[name] = resolve(entry)
         return entry
+
+
+def _architecture(name: str) -> str:
+    """Return how the architecture of a library is asked for, where this is the name of one."""
+    if name in TORCHVISION_BACKBONES:
+        return f"; of torchvision it is model.name torchvision_net with model.architecture {name}"
+    with suppress(ImportError):
+        import timm
+
+        if timm.is_model(name):
+            return f"; of timm it is model.name timm_net, or timm_vit for a transformer, with model.architecture {name}"
+    return ""
 
 
 DATASETS = Registry(
@@ -109,6 +134,7 @@ MODELS = Registry(
         "aacn": "routing.models.aacn.section:AacnSection",
         "hyperiqa": "routing.models.hyperiqa.section:HyperIqaSection",
     },
+    elsewhere=_architecture,
 )
 
 ROUTERS = Registry(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from routing.config.names import ROUTED_MODEL
 from routing.config.registry import Registry, resolve
-from routing.errors import InputError, choices, nearest
+from routing.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -216,9 +216,7 @@ def by_name(registry: Registry, default: str) -> Callable[[Any], Any]:
             return value
         name = value.get("name", default)
         if not isinstance(name, str) or name not in registry:
-            raise UnknownName(
-                f"unknown {registry.kind} {name!r}{nearest(str(name), registry)} (valid: {choices(registry)})"
-            )
+            raise UnknownName(registry.unknown(name))
         return registry.get(name).model_validate(value)
 
     return parse

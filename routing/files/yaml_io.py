@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from routing.errors import InputError, nearest
+from routing.errors import InputError
 
 Lines = dict[tuple[str | int, ...], int]
 
@@ -145,7 +146,9 @@ def _beside(path: Path) -> str:
         names = [file.name for file in path.parent.iterdir() if file.is_file()]
     except OSError:
         return ""
-    return nearest(path.name, names)
+    by_stem = {Path(name).stem: name for name in sorted(names)}  # an ending alone makes no file alike
+    close = get_close_matches(path.stem, by_stem, n=1)
+    return f"; did you mean '{by_stem[close[0]]}'?" if close else ""
 
 
 def as_cell(value: Any) -> Any:

@@ -99,6 +99,7 @@ def test_the_wrong_kind_of_file(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["sweep", str(run)], f"{run}: this is a run, not a study; write routing train --config {run}"),
         (["train", "--config", str(tmp_path / "r.yml")], "r.yml: no such file; did you mean 'r.yaml'?"),
         (["sweep", str(tmp_path / "s.yml")], "s.yml: no such file; did you mean 's.yaml'?"),
+        (["sweep", str(tmp_path / "mine.yaml")], "mine.yaml: no such file\n"),  # an ending alone is no likeness
     ):
         assert main(words) == 2
         assert message in capsys.readouterr().err

@@ -22,6 +22,14 @@ from routing.files.yaml_io import dump, load_text
         (["--batch_size", "3"], r"unknown key 'batch_size'; did you mean 'training\.batch_size'\?"),
         (["--model.router.mode", "topk"], r"unknown router mode 'topk'; did you mean 'top_k'\?"),
         (["--model.name", "fullcompute"], r"unknown model 'fullcompute'; did you mean 'full_compute'\?"),
+        (
+            ["--model.name", "resnet18"],
+            r"of torchvision it is model\.name torchvision_net with model\.architecture resnet18",
+        ),
+        (
+            ["--model.name", "vit_tiny_patch16_224"],
+            r"of timm it is model\.name timm_net, or timm_vit for a transformer",
+        ),
         (["--dataset.name", "digit"], r"unknown data set 'digit'; did you mean 'digits'\?"),
         (
             ["--model.name", "full_compute", "--model.router.mode", "top_k"],
