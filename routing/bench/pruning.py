@@ -99,13 +99,15 @@ def bench_pruning(
         precisions: ``fp32`` or ``bf16``, of weights and images.
         rounds: timed rounds at the largest batch; smaller batches get more, in the same time.
     """
-    settings = {method: Pruning(SELECTION, START_LAYER, method, SCHEDULES.get(method)) for method in methods}
     for architecture in architectures:
         for precision in precisions:
             model = _model(architecture).to(device, DTYPES[precision])
             ways = {UNPRUNED: Way(model.core, model.dense_flops)}
-            for method, setting in settings.items():
-                pruning = setting.with_predictors(model.host)
+            settings = {
+                method: Pruning(SELECTION, START_LAYER, method, SCHEDULES.get(method)).with_predictors(model.host)
+                for method in methods
+            }
+            for method, pruning in settings.items():
                 ways[method] = Way(partial(run_pruned, model.core, pruning=pruning), model.cost_at(pruning))
             fixed = {"device": device, "architecture": architecture, "precision": precision}
             for row in over_batches(ways, batch_sizes, rounds, next(model.parameters())):

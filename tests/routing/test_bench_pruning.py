@@ -10,18 +10,21 @@ from routing.bench import pruning as bench
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_rows_of_the_benchmark(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     monkeypatch.setitem(bench.ARCHITECTURES, "tiny", (16, 2))
-    methods = ("importance_diversity", "evit")
+    methods = ("importance_diversity", "evit", "dynamicvit")
     rows = list(bench.bench_pruning(["tiny"], [2, 1], [precision], methods, rounds=2))
     assert [(row["batch_size"], row["method"], row["n"]) for row in rows] == [
         (2, "importance_diversity", 2),
         (2, "evit", 2),
+        (2, "dynamicvit", 2),
         (1, "importance_diversity", 4),
         (1, "evit", 4),
+        (1, "dynamicvit", 4),
     ]
     for row in rows:
         assert set(row) == set(bench.COLUMNS)
         # EViT: 98 of 196 and the fused one, 50 of 99 and one, 26 of 51 and one, and CLS
-        assert row["tokens"] == ("61 of 197" if row["method"] == "importance_diversity" else "28 of 197")
+        tokens = {"importance_diversity": 61, "evit": 28, "dynamicvit": 1 + 25}[row["method"]]
+        assert row["tokens"] == f"{tokens} of 197"
         assert row["theoretical"] > 1.5
         assert row["ratio"] == pytest.approx(row["realised"] / row["theoretical"])
 
