@@ -128,13 +128,17 @@ def test_an_opened_block_is_the_block(name: str) -> None:
     tokens_BTD = torch.randn(2, host.num_tokens, host.width)
     for block, positions in zip(host.blocks, host.positions(), strict=True):
         whole = host.run(block, tokens_BTD, positions)
-        for with_rows in (False, True):
-            seen = attend(host, block, tokens_BTD, positions, with_rows=with_rows)
+        for with_received in (False, True):
+            seen = attend(host, block, tokens_BTD, positions, with_received=with_received)
             assert torch.allclose(feed(host, block, seen.tokens), whole, atol=2e-5, rtol=1e-4)
-        assert seen.rows is not None
-        assert torch.allclose(seen.rows.mean(dim=(1, 2)), seen.reader_BT(has_cls=False))
+        assert seen.received is not None
+        assert torch.equal(seen.received, seen.reader_BT(has_cls=False))
+        with torch.enable_grad():  # all images at once, not one by one
+            at_once = attend(host, block, tokens_BTD, positions, with_received=True)
+        assert torch.equal(seen.received, at_once.received)  # type: ignore[arg-type]
+        assert torch.equal(seen.tokens, at_once.tokens)
     captured = attention_maps(getattr(model, "inner", model), torch.randn(2, 3, 24, 24), layers=[0])
-    assert captured[0].shape == seen.rows.shape
+    assert captured[0].shape == (2, seen.keys.shape[1], host.num_tokens, host.num_tokens)
 
 
 @torch.no_grad()

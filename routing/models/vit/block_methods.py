@@ -136,6 +136,7 @@ class Tome(BlockMethod):
             sizes_BT = torch.ones_like(tokens_BTD[..., 0]) if stream.sizes is None else stream.sizes
             metric_BTE = seen.keys.detach().mean(dim=1)
             aside = max(0, host.prefix.count - 1)
+            before_BAD = tokens_BTD[:, :aside]
             merged, sizes_BT1 = merge_once(
                 [tokens_BTD[:, aside:]],
                 sizes_BT[:, aside:, None],
@@ -143,8 +144,10 @@ class Tome(BlockMethod):
                 step.tokens - step.left,
                 host.prefix.count > 0,
             )
-            tokens_BTD = torch.cat([tokens_BTD[:, :aside], *merged], dim=1)
-            stream.sizes = torch.cat([sizes_BT[:, :aside], sizes_BT1[..., 0]], dim=1)
+            tokens_BTD, stream.sizes = merged[0], sizes_BT1[..., 0]
+            if aside:
+                tokens_BTD = torch.cat([before_BAD, tokens_BTD], dim=1)
+                stream.sizes = torch.cat([sizes_BT[:, :aside], stream.sizes], dim=1)
             stream.are_placed = False
         stream.tokens = feed(host, block, tokens_BTD)
 

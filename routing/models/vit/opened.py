@@ -24,19 +24,17 @@ class Attended:
     """Tokens after the attention of a block.
 
     tokens: (B, T, D), the shortcut added. queries, keys: (B, H, T, E), as attention used them. bias: added to its
-    logits, or None. rows: the attention (B, H, T, T) itself, where it was asked for.
+    logits, or None. received: (B, T), the attention that a token receives, mean over heads and queries, if asked for.
     """
 
     tokens: Tensor
     queries: Tensor
     keys: Tensor
     bias: Tensor | None
-    rows: Tensor | None = None
+    received: Tensor | None = None
 
     def reader_BT(self, has_cls: bool) -> Tensor:
         """Return the attention (B, T) of the first token, or else the mean that a token receives; heads averaged."""
-        if self.rows is not None:
-            return (self.rows[:, :, :1] if has_cls else self.rows).mean(dim=(1, 2))
         queries, bias = self.queries, self.bias
         if has_cls:
             queries, bias = queries[:, :, :1], bias if bias is None else bias[:, :, :1]
@@ -51,14 +49,14 @@ def attend(
     *,
     sizes_BT: Tensor | None = None,
     left_BT: Tensor | None = None,
-    with_rows: bool = False,
+    with_received: bool = False,
 ) -> Attended:
     """Run the attention of a block and its shortcut.
 
     Args:
         sizes_BT: how many tokens each stands for: proportional attention, softmax(q k^T / sqrt(E) + log size).
         left_BT: 0 for tokens that no other token sees, else 1; they see themselves, and have gradients all the same.
-        with_rows: also return the attention itself; no further products, but the fused kernel is not used.
+        with_received: also return what tokens receive; no further products, but the fused kernel is not used.
 
     Raises:
         InputError: a host that does not say how its blocks are built.
@@ -79,27 +77,49 @@ def attend(
         logs = sizes_BT.float().log()[:, None, None]
         bias = logs if bias is None else bias + logs
     dropout = _dropout(attention)
-    rows_BHTT = attention_rows(queries, keys, bias) if with_rows or left_BT is not None else None
-    if rows_BHTT is not None and left_BT is not None:
-        rows_BHTT = _among(rows_BHTT, left_BT)
-    if rows_BHTT is None:
+    received_BT = None
+    if left_BT is not None:
+        rows_BHTT = _among(attention_rows(queries, keys, bias), left_BT)
+        mixed_BHTE = F.dropout(rows_BHTT, dropout).to(values.dtype) @ values
+    elif with_received:
+        mixed_BHTE, received_BT = _received(queries, keys, values, bias, dropout)
+    else:
         bias_used = None if bias is None else bias.to(queries.dtype)
         mixed_BHTE = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias_used, dropout_p=dropout)
-    else:
-        mixed_BHTE = F.dropout(rows_BHTT, dropout).to(values.dtype) @ values
     out_BTD = branch(block, host.branches(block)[0], host.attention_output(attention, normed_BTD, mixed_BHTE))
-    return Attended(tokens_BTD + out_BTD, queries, keys, bias, rows_BHTT)
+    return Attended(tokens_BTD + out_BTD, queries, keys, bias, received_BT)
 
 
 def run_received(host: Host, block: nn.Module, tokens_BTD: Tensor, positions: Positions) -> tuple[Tensor, Tensor]:
     """Run a block; return tokens (B, T, D), and the attention (B, T) each received, mean over heads and queries."""
-    seen = attend(host, block, tokens_BTD, positions, with_rows=True)
-    return feed(host, block, seen.tokens), seen.reader_BT(has_cls=False)
+    seen = attend(host, block, tokens_BTD, positions, with_received=True)
+    assert seen.received is not None
+    return feed(host, block, seen.tokens), seen.received
 
 
 def feed(host: Host, block: nn.Module, tokens_BTD: Tensor) -> Tensor:
     """Run the MLP of a block and its shortcut."""
     return tokens_BTD + branch(block, host.branches(block)[1], tokens_BTD)
+
+
+def _received(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """Return the attended values (B, H, T, E), and the attention (B, T) that tokens receive.
+
+    On a CPU without gradients image by image: its attention fits the cache, and no projection is copied. The values are
+    the same to the last bit.
+    """
+
+    def of(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows = attention_rows(queries, keys, bias)
+        return F.dropout(rows, dropout).to(values.dtype) @ values, rows.mean(dim=(-3, -2))
+
+    if queries.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return of(queries, keys, values, bias)
+    biases = [None] * len(queries) if bias is None else bias.expand(len(queries), *bias.shape[1:])
+    found = [of(*image) for image in zip(queries, keys, values, biases, strict=True)]
+    return torch.stack([mixed for mixed, _ in found]), torch.stack([received for _, received in found])
 
 
 def _among(rows_BHTT: Tensor, left_BT: Tensor) -> Tensor:
