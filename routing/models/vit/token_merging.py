@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from routing.models.attention import rows_at
+
 
 def merge_tokens(tokens_BTD: Tensor, metric_BTE: Tensor, count: int, num_prefix: int = 1) -> Tensor:
     """Return ``count`` tokens (B, count, D): most similar pairs averaged, weighted by how many each stands for.
@@ -87,6 +89,5 @@ def _fold(values: Tensor, order: tuple[Tensor, Tensor], target: Tensor) -> Tenso
     staying, leaving = order
     width = values.shape[2]
     even, odd = values[:, ::2], values[:, 1::2]
-    moved = even.gather(1, leaving[..., None].expand(-1, -1, width))
-    odd = odd.scatter_add(1, target[..., None].expand(-1, -1, width), moved)
-    return torch.cat([even.gather(1, staying[..., None].expand(-1, -1, width)), odd], dim=1)
+    odd = odd.scatter_add(1, target[..., None].expand(-1, -1, width), rows_at(even, leaving))
+    return torch.cat([rows_at(even, staying), odd], dim=1)
