@@ -16,18 +16,22 @@ from routing.config.training import DistilSection, TrainingSection
 from routing.data import DataInfo
 from routing.errors import InputError
 from routing.models import build_model
+from routing.models.attention import rows_at
 from routing.models.base import ModelOutput
 from routing.models.vit import token_predictor
+from routing.models.vit.block_methods import Step
 from routing.models.vit.classifier import TransformerClassifier
+from routing.models.vit.hosts import host_of
 from routing.models.vit.network import VisionTransformer
 from routing.models.vit.section import TimmVitSection
-from routing.models.vit.token_predictor import Predictor
+from routing.models.vit.token_predictor import Predictor, run_masked
 from routing.models.vit.token_pruning import reduced
 from routing.runner import run
 from routing.saved import evaluate_saved, load
 from routing.training.distillation import Distillation
 from routing.training.reduction import check_reduction
 from tests.routing.literal_reduction import literal_dynamicvit
+from tests.routing.test_token_reduction import HOSTS, built
 
 RATES = {1: 0.7, 3: 0.5}
 SMALL = {
@@ -127,6 +131,46 @@ def test_masks_that_keep_all_are_the_dense_path(monkeypatch: pytest.MonkeyPatch)
     assert torch.allclose(output.prediction, model.dense_path(images()).prediction, atol=1e-5)
     nothing = forced(model, [torch.zeros(4, 36)] * 2, monkeypatch)
     assert nothing.prediction.isfinite().all()
+
+
+@pytest.mark.parametrize("name", HOSTS)
+def test_masks_on_every_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeping all is the dense path, and tokens that are kept do not see those that are dropped."""
+    model = built(name)
+    host = host_of(getattr(model, "inner", model))
+    first, steps = host.prefix.count, {1: Step("select", host.num_tokens, host.num_tokens - 9)}
+    predictors = {"1": Predictor(host.width)}
+    tokens, kept = torch.randn(2, host.num_tokens, host.width), torch.ones(2, host.num_patches)
+    monkeypatch.setattr(token_predictor.F, "gumbel_softmax", lambda logits, hard: kept[..., None] + 0 * logits)
+    with torch.no_grad():
+        dense = tokens
+        for block, positions in zip(host.blocks, host.positions(), strict=True):
+            dense = host.run(block, dense, positions)
+        assert torch.allclose(run_masked(host, predictors, steps, tokens).tokens, dense, atol=1e-4, rtol=1e-3)
+        kept[:, ::4] = 0
+        seen = run_masked(host, predictors, steps, tokens)
+        assert torch.equal(seen.left[:, first:], kept)
+        before = host.run(host.blocks[0], tokens, host.positions()[0])
+        stay = torch.cat([torch.ones(first), kept[0]]).nonzero().flatten().expand(2, -1)
+        row = rows_at(before, stay)
+        for block, positions in zip(host.blocks[1:], host.positions()[1:], strict=True):
+            row = host.run(block, row, positions.of(stay, first, host.num_tokens))
+        assert torch.allclose(rows_at(seen.tokens, stay), row, atol=1e-4, rtol=1e-3)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(tiny: dict[str, Any], folder: Path) -> None:
+    config = RunConfig.from_dict({**tiny, **LEARNING, "training.num_epochs": 2})
+    run(config, out=folder / "whole")
+
+    def stop(row: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config, stop, folder / "stopped")
+    run(config, out=folder / "stopped")
+    whole, stopped = (load(folder / name).model.state_dict() for name in ("whole", "stopped"))
+    assert whole["predictors.1.trained"]
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("schedule", [{1: 0.7, 3: 0.5}, 6])
