@@ -47,7 +47,7 @@ class Quantity:
         is_share_of_images: a mean of zeros and ones over the images of a split, so that its error is binomial.
         can_be_objective: known for every operating point, so that a study may optimise it.
         tasks: those it is defined for; empty: every task.
-        on_request: reported only where ``evaluation.metrics`` names it.
+        on_request: reported only where ``evaluation.metrics``, of a cost ``evaluation.costs``, names it.
     """
 
     name: str
@@ -146,6 +146,11 @@ _OURS = (
     _cost("flops_dense", label="compute of the dense model", heading="multiply-adds dense", **_FLOPS, **_AFTERWARDS),
     _cost("params", label="parameters", is_count=True),
     _cost("ms_per_image", label="inference time", unit="ms per image", heading="ms/image", **_AFTERWARDS),
+    _cost("latency_ms", label="latency", unit="ms", above_low=True, on_request=True),
+    _cost("latency_ratio", label="latency, share of the reference", heading="latency ratio", above_low=True,
+          on_request=True),
+    _cost("peak_memory_mb", label="peak memory", unit="MB", heading="peak memory, MB", above_low=True, on_request=True),
+    _cost("energy_j", label="energy", unit="J", heading="energy, J", on_request=True),
     _cost("routing_ratio", scale="linear", **_RATIO),  # 0 where nothing is routed
     _cost("train_seconds", label="training", unit="s", heading="training, s"),
     _cost("gpu_memory_mb", label="peak GPU memory", unit="MB", heading="GPU memory, MB", above_low=True),

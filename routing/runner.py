@@ -18,6 +18,7 @@ from routing.errors import InputError, NodeFault, choices
 from routing.evaluation.certificate import certify
 from routing.evaluation.compute import measure
 from routing.evaluation.control_certificate import certify_against_controls
+from routing.evaluation.costs import REFERENCE, check_costs, measured_costs
 from routing.evaluation.evaluate import Evaluation, Evaluator, drawn
 from routing.evaluation.exit_certificate import certify_exits
 from routing.evaluation.latency import measure_latency
@@ -88,6 +89,7 @@ def run(
     evaluator = make_evaluator(config, data, "val", device)
     schedule = make_schedule(config.training, model, evaluator.task)
     check_settings(config, model)
+    check_costs(config.evaluation.costs, device)
     teacher = build_teacher(config.training.distil, config.model, data.info, device)
     model.initialise(config.model)
     check_untrained(config, model, data.info, say)
@@ -277,4 +279,9 @@ def evaluate_trained(
         metrics |= {name: certificate[name] for name in CERTIFIED if name in certificate}
     values = knob_values(model, evaluator) if config.evaluation.operating_points else []
     points = operating_points(model, evaluator, final, values)
+    if wanted := config.evaluation.costs:
+        rows = measured_costs(wanted, model, evaluator, values, config.evaluation.costs_batch_size)
+        for point, costs in zip(points, rows, strict=True):
+            point.metrics.update(costs)
+        metrics |= {**rows[0], "latency_reference": REFERENCE}
     return TrialRecord(config, metrics, points, history, certificate)

@@ -8,6 +8,7 @@ GROUPS = {
     "images": "routing.bench.images",
     "training": "routing.bench.training",
     "scaling": "routing.bench.scaling",
+    "latency": "routing.bench.latency",
     "start": "routing.bench.start",
     "sweep": "search_spaces.bench.utilisation",
     "search": "search_spaces.bench.search_value",

@@ -20,11 +20,12 @@ import torch
 
 from routing.bench.shapes import CIFAR, config_of, patch_model
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, interleaved, ratio
+from routing.bench.timing import BAND_COLUMNS, ratio
 from routing.config.run import RunConfig
 from routing.data import Split, batches
 from routing.data.augment import image_steps
 from routing.data.cache import cached_splits
+from routing.evaluation.interleaved import interleaved
 from routing.evaluation.tasks import task_of
 from routing.models.patch.model import PatchModel
 from routing.training.loop import train_epoch

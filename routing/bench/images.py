@@ -19,11 +19,12 @@ from PIL import Image
 
 from routing.bench.data import temporary_cache
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, band, exponent, interleaved, ratio
+from routing.bench.timing import BAND_COLUMNS, band, exponent, ratio
 from routing.config.run import RunConfig
 from routing.data import ImageData, batches
 from routing.data.files import list_images
 from routing.data.view import View
+from routing.evaluation.interleaved import interleaved
 from routing.evaluation.tasks import task_of
 from routing.models import build_model
 from routing.training.loop import train_epoch

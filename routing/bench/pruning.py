@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, devices, interleaved, ratio, runs_bf16
+from routing.bench.timing import BAND_COLUMNS, devices, ratio, runs_bf16
 from routing.config.registry import SELECTIONS
 from routing.data import DataInfo
+from routing.evaluation.interleaved import interleaved
 from routing.models.vit.model import Vit
 from routing.models.vit.schedule import Schedule
 from routing.models.vit.section import VitSection

@@ -22,9 +22,10 @@ from routing.bench import whole_model
 from routing.bench.peers import PEERS, Peer
 from routing.bench.shapes import patch_model, random_images
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, REALISED_COLUMNS, devices, interleaved, ratio, runs_bf16
+from routing.bench.timing import BAND_COLUMNS, REALISED_COLUMNS, devices, ratio, runs_bf16
 from routing.config.run import RunConfig
 from routing.data import DataInfo
+from routing.evaluation.interleaved import interleaved
 from routing.models.base import ModelOutput
 from routing.models.patch.model import PatchModel
 from routing.models.patch.parts import Encoded

@@ -21,11 +21,12 @@ import torch
 from routing.bench.shapes import CIFAR, SHAPES, config_of, patch_model, random_images
 from routing.bench.synthetic import write_results
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, exponent, interleaved, ratio
+from routing.bench.timing import BAND_COLUMNS, exponent, ratio
 from routing.config.run import RunConfig
 from routing.data import Split
 from routing.evaluation.compute import measure
 from routing.evaluation.evaluate import Evaluator
+from routing.evaluation.interleaved import interleaved
 from routing.evaluation.operating_points import knob_values, operating_points
 from routing.evaluation.tasks import task_of, total_loss
 from routing.models.patch.model import PatchModel

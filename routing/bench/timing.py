@@ -1,11 +1,10 @@
-"""Timing side by side: every alternative once per round, in rotating order, so that all meet the same machine."""
+"""What measured times come to: medians, bands and ratios, round by round."""
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,33 +56,6 @@ def runs_bf16(device: str) -> bool:
     return not _BF16_FLAGS.isdisjoint(flags.split())
 
 
-def interleaved(
-    alternatives: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
-) -> dict[str, list[float]]:
-    """Time every alternative once per round.
-
-    Args:
-        alternatives: name -> what to run; on a GPU the device is waited for.
-        rounds: timed rounds; the order rotates from round to round.
-
-    Returns:
-        Seconds per alternative and round.
-    """
-    names = list(alternatives)
-    for _ in range(warmup):
-        for name in names:
-            alternatives[name]()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(rounds):
-        for name in names[index % len(names) :] + names[: index % len(names)]:
-            _wait()
-            started = time.perf_counter()
-            alternatives[name]()
-            _wait()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
-
-
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Band:
     """Return numerator / denominator round by round; a round's two timings met the same disturbance."""
     return band([a / b for a, b in zip(numerator, denominator, strict=True)])
@@ -118,8 +90,3 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, band, devices, interleaved, ratio, runs_bf16
+from routing.bench.timing import BAND_COLUMNS, band, devices, ratio, runs_bf16
 from routing.config.augment import AugmentSection
 from routing.data import DataInfo
 from routing.data.augment import image_steps
+from routing.evaluation.interleaved import interleaved
 from routing.training.seeding import prepare_process
 
 BATCH = 256

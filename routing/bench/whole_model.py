@@ -16,8 +16,9 @@ from torch import Tensor
 
 from routing.bench.shapes import SHAPES, config_of, patch_model, random_images
 from routing.bench.tables import BenchTable
-from routing.bench.timing import REALISED_COLUMNS, devices, interleaved, ratio
+from routing.bench.timing import REALISED_COLUMNS, devices, ratio
 from routing.evaluation.compute import measure
+from routing.evaluation.interleaved import interleaved
 from routing.models.patch.model import PatchModel
 from routing.training.seeding import prepare_process
 

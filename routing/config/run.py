@@ -70,6 +70,12 @@ class EvaluationSection(Section):
         default=(),
         description=f"Further metrics, each reported as val_<name>: {choices(METRICS)}, or one of a plugin.",
     )
+    costs: tuple[Literal["latency_ms", "latency_ratio", "peak_memory_mb", "energy_j"], ...] = Field(
+        default=(),
+        description="Costs that are measured at every operating point after training, while no other run of the "
+        "machine measures: ms of a pass, its ratio to a fixed reference, peak MB, joules of a pass.",
+    )
+    costs_batch_size: int = Field(default=1, ge=1, le=65536, description="Images of a pass whose costs are measured.")
     knob_value: float | str | None = Field(
         default=None, description="Evaluate the trained model at this value of its knob instead of the trained one."
     )

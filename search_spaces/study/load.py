@@ -17,13 +17,12 @@ from routing.config.run import RunConfig, is_key, valid_keys
 from routing.config.section import dotted, merge, nested, one_value
 from routing.errors import InputError, choices, nearest
 from routing.files.yaml_io import Lines, load_file
-from routing.objectives import Objective
-from routing.quantities import OUR_TASKS, quantity, reported_by
+from routing.quantities import OUR_TASKS, find, reported_by
 from search_spaces.study.messages import Places, first_problem, why_unknown
 from search_spaces.study.overrides import with_base
 from search_spaces.study.parameters import at_quantile, contains, is_constant
 from search_spaces.study.registry import SAMPLERS
-from search_spaces.study.schema import AblationStudy, Parameter, Study, SweepStudy
+from search_spaces.study.schema import AblationStudy, Parameter, Study, SweepStudy, constraints_of
 from search_spaces.study.script import ScriptAblationStudy, ScriptStudy, ScriptSweepStudy
 from search_spaces.study.script_check import check_script
 from search_spaces.study.shipped import found, shipped
@@ -193,7 +192,7 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
         space = Space(study.space, study.base)
     except InputError as error:
         raise _at(place("space", str(error).split(":")[0]), error) from None
-    _check_runs(space, study.objectives, place)
+    _check_runs(space, study, place)
     used = [
         {"model.name": model, "dataset.name": data} for model in names["model.name"] for data in names["dataset.name"]
     ]
@@ -203,7 +202,7 @@ def _check_sweep(study: SweepStudy, place: Places) -> None:
     _check_sampler(study, space, place)
 
 
-def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) -> None:
+def _check_runs(space: Space, study: Study, place: Places) -> None:
     """Build the runs at the corners of the space; the error names the parameter where it can."""
     seen: dict[str, dict[str, Any]] = {}
     for setting in space.corners():
@@ -220,7 +219,7 @@ def _check_runs(space: Space, objectives: tuple[Objective, ...], place: Places) 
             named = next((key for key in [*setting, *space.base] if key in text), None)
             where = place("space", named) if named in setting else place("base", *([named] if named else []))
             raise InputError(f"{where}: {text}") from None
-        _check_objectives(objectives, config, place)
+        _check_reported(study, config, place)
         _check_values(space, setting, config, seen, place)
 
 
@@ -246,20 +245,24 @@ def _check_values(
                 raise InputError(f"{place('space', key)}: {key}: the choices {first!r} and {value!r} are the same run")
 
 
-def _check_objectives(objectives: tuple[Objective, ...], config: RunConfig, place: Places) -> None:
-    """A run must report what is optimised; otherwise it would be trained to the end and fail then."""
-    task = config.dataset.task
-    if task not in OUR_TASKS:
-        return  # of a plugin, which reports what it likes
-    reported = [f"val_{name}" for name in dict.fromkeys((*reported_by(task), *config.evaluation.metrics))]
-    for index, objective in enumerate(objectives):
-        name = objective.metric
-        if name in reported or quantity(name).is_cost:
+def _check_reported(study: Study, config: RunConfig, place: Places) -> None:
+    """A run must report what is optimised or limited; otherwise it would be trained to the end and fail then."""
+    task, evaluation = config.dataset.task, config.evaluation
+    reported = [f"val_{name}" for name in dict.fromkeys((*reported_by(task), *evaluation.metrics))]
+    wanted = [(one.metric, place("objectives", index)) for index, one in enumerate(study.objectives)]
+    wanted += [(one.metric, place("constraints", index)) for index, one in enumerate(constraints_of(study))]
+    for name, where in wanted:
+        known = find(name)
+        if known is not None and known.is_cost:
+            if known.on_request and name not in evaluation.costs:
+                raise InputError(f"{where}: runs report no {name}; evaluation.costs: [{name}] in the base adds it")
+            continue
+        if name in reported or task not in OUR_TASKS:  # a task of a plugin reports what it likes
             continue
         further = name.removeprefix("val_")
         hint = f"; evaluation.metrics: [{further}] in the base adds it" if further in METRICS else ""
         raise InputError(
-            f"{place('objectives', index)}: runs on dataset.name '{config.dataset.name}', whose task is {task}, report "
+            f"{where}: runs on dataset.name '{config.dataset.name}', whose task is {task}, report "
             f"no {name} (valid: {choices(reported)}){hint}"
         )
 
@@ -346,7 +349,7 @@ def _check_ablation(study: AblationStudy, place: Places) -> None:
         except InputError as error:
             text = str(error).removeprefix("config: ")
             raise InputError(f"{where}: arm '{arm.name}': {text}") from None
-        _check_objectives(study.objectives, config, place)
+        _check_reported(study, config, place)
         same = next((name for name, other in configs.items() if other == config), None)
         if same is not None:
             raise InputError(f"{where}: duplicate arms: '{same}' and '{arm.name}' are the same run")

@@ -9,9 +9,10 @@ from routing.bench import routed as bench
 from routing.bench import whole_model
 from routing.bench.peers import PEERS
 from routing.bench.shapes import CIFAR, config_of, patch_model, random_images
-from routing.bench.timing import Band, interleaved, ratio
+from routing.bench.timing import Band, ratio
 from routing.data import DataInfo
 from routing.evaluation.compute import measure
+from routing.evaluation.interleaved import interleaved
 from routing.models.patch.routers import RoutingDecision
 from search_spaces.study.load import load_study
 

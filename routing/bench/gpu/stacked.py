@@ -14,7 +14,8 @@ from torch import Tensor
 
 from routing.bench.gpu.sizes import Sizes, family
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, interleaved, ratio
+from routing.bench.timing import BAND_COLUMNS, ratio
+from routing.evaluation.interleaved import interleaved
 
 RATE = 0.01
 COLUMNS = {

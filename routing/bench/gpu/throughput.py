@@ -13,8 +13,9 @@ import torch
 
 from routing.bench.gpu.sizes import Sizes, family, random_split
 from routing.bench.tables import BenchTable
-from routing.bench.timing import BAND_COLUMNS, band, interleaved, ratio, runs_bf16
+from routing.bench.timing import BAND_COLUMNS, band, ratio, runs_bf16
 from routing.data import Split
+from routing.evaluation.interleaved import interleaved
 from routing.evaluation.tasks import task_of
 from routing.models.patch import routed
 from routing.training.loop import train_epoch
