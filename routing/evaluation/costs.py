@@ -1,7 +1,8 @@
 """Latency, memory and energy of every operating point, measured after training and only where a run asks for them.
 
 A pass of the model and one of a fixed reference take turns, so that both meet the same disturbances: their ratio holds
-on a busy machine, where milliseconds do not. On one machine one run measures at a time.
+on a busy machine, where milliseconds do not. A run of one CPU thread is timed by the processor time of that thread,
+which stands still while another process has the processor; others by the clock. One run of a machine measures at a time.
 
 Dimensions: B images of a pass.
 """
@@ -30,7 +31,7 @@ from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.interleaved import interleaved
 from routing.models.base import KnobValue, VisionModel
 
-PASSES = 30
+PASSES = 40
 """Timed passes of a point, each over other images as far as there are some."""
 REFERENCE = 1
 """Version of ``reference_pass``: ratios of different versions cannot be compared."""
@@ -44,7 +45,7 @@ def measured_costs(
     """Return the wanted costs of the model as it is, then at each knob value.
 
     Args:
-        wanted: of ``latency_ms`` (median of a pass), ``latency_ratio`` (median of pass / reference pass, turn by turn),
+        wanted: of ``latency_ms`` (median of a pass), ``latency_ratio`` (that / the median of the reference),
             ``peak_memory_mb`` (weights and the most that a pass holds at a time, in MiB) and ``energy_j`` (of a pass).
         evaluator: of the images that are passed, in batches of ``batch_size``.
 
@@ -111,10 +112,10 @@ def _costs(
 ) -> dict[str, float]:
     costs: dict[str, float] = {}
     if {"latency_ms", "latency_ratio"} & set(wanted):
-        seconds = interleaved({"model": forward, "reference": reference}, PASSES)
-        turns = zip(seconds["model"], seconds["reference"], strict=True)
-        costs["latency_ms"] = 1000 * statistics.median(seconds["model"])
-        costs["latency_ratio"] = statistics.median(own / other for own, other in turns)
+        clock = time.thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+        seconds = interleaved({"model": forward, "reference": reference}, PASSES, clock=clock)
+        own, other = (statistics.median(seconds[name]) for name in ("model", "reference"))
+        costs |= {"latency_ms": 1000 * own, "latency_ratio": own / other}
     if "peak_memory_mb" in wanted:
         costs["peak_memory_mb"] = (_weights_bytes(model) + peak_bytes(forward, device)) / 2**20
     if "energy_j" in wanted:

@@ -9,13 +9,17 @@ import torch
 
 
 def interleaved(
-    alternatives: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
+    alternatives: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time every alternative once per round.
 
     Args:
         alternatives: name -> what to run; on a GPU the device is waited for.
         rounds: timed rounds; the order rotates from round to round.
+        clock: says the seconds.
 
     Returns:
         Seconds per alternative and round.
@@ -28,10 +32,10 @@ def interleaved(
     for index in range(rounds):
         for name in names[index % len(names) :] + names[: index % len(names)]:
             _wait()
-            started = time.perf_counter()
+            started = clock()
             alternatives[name]()
             _wait()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     return seconds
 
 
