@@ -2,7 +2,8 @@
 
 A pass of the model and one of a fixed reference take turns, so that both meet the same disturbances: their ratio holds
 on a busy machine, where milliseconds do not. A run of one CPU thread is timed by the processor time of that thread,
-which stands still while another process has the processor; others by the clock. One run of a machine measures at a time.
+which stands still while another process has the processor; others by the clock. On one machine one run measures at a
+time.
 
 Dimensions: B images of a pass.
 """
