@@ -60,7 +60,7 @@ def read_layout(root: Path) -> Layout:
     classes = tuple(sorted(_folders(folder)))
     if len(classes) < 2:
         loose = sum(1 for _ in _images(folder))
-        seen = (choices(classes) or "no folder") + (f"; {loose:,} images outside of class folders" if loose else "")
+        seen = (choices(classes) or "no folder") + (f"; images outside of class folders: {loose:,}" if loose else "")
         raise InputError(
             f"{folder}: needs at least two class folders, found {len(classes)} ({seen})"
             f"{_further_down(folder, classes)}; dataset.root must hold train/<class>/ or <class>/ with images"
