@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from routing.config.run import RunConfig
 from routing.data import Split
+from routing.evaluation.costs import measured_costs
 from routing.evaluation.evaluate import Evaluator
 from routing.evaluation.latency import measure_latency
 from routing.evaluation.operating_points import knob_values
@@ -21,6 +22,7 @@ from routing.training.optimizer import make_optimizer
 from routing.training.phases import make_schedule
 from routing.training.seeding import pick_device, prepare_process
 
+_ALONE = {"operating_points": False, "costs": ()}
 _STEPS = 4
 _IMAGES = 512
 _POINTS = 12
@@ -75,7 +77,7 @@ def _after(config: RunConfig, model: VisionModel, small: Evaluator, scale: float
     Args:
         scale: images of the whole split for one of ``small``; timing inference takes as long for any split.
     """
-    alone = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"operating_points": False})})
+    alone = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=_ALONE)})
     fixed = _seconds(lambda: measure_latency(model, small))
     rest = _seconds(lambda: evaluate_trained(alone, model, small, [{"epoch": 1, "train_seconds": 0.0}]))
     values = knob_values(model, small) if config.evaluation.operating_points else []
@@ -84,7 +86,13 @@ def _after(config: RunConfig, model: VisionModel, small: Evaluator, scale: float
     points = times[1]
     if len(values) > len(drawn):  # some models evaluate all their points in one pass: only what each adds counts
         points += max(times[1] - times[0], 0.0) / _POINTS * (len(values) - len(drawn))
-    return fixed + scale * (max(rest - fixed, 0.0) + points)
+    return fixed + scale * (max(rest - fixed, 0.0) + points) + _measuring(config, model, small, 1 + len(values))
+
+
+def _measuring(config: RunConfig, model: VisionModel, small: Evaluator, points: int) -> float:
+    """Return the seconds of measuring costs: as many passes for any split, once per point."""
+    wanted, size = config.evaluation.costs, config.evaluation.costs_batch_size
+    return points * _seconds(lambda: measured_costs(wanted, model, small, [], size)) if wanted else 0.0
 
 
 def _along(model: VisionModel, evaluator: Evaluator, values: list[KnobValue]) -> float:

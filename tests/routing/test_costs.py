@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -118,6 +120,29 @@ def test_one_run_of_a_machine_measures_at_a_time(tmp_path: Path) -> None:
         assert not done.wait(3)
     worker.join(60)
     assert done.is_set()
+
+
+def test_another_process_that_measures_is_waited_for(tmp_path: Path) -> None:
+    hold = (
+        "import sys; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "measuring.lock")]
+    entered = Event()
+
+    def enter() -> None:
+        with costs._alone():
+            entered.set()
+
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        worker = Thread(target=enter)
+        worker.start()
+        assert not entered.wait(1)
+        other.communicate("\n")
+    worker.join(30)
+    assert entered.is_set()
 
 
 def test_energy_is_the_difference_of_a_counter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,3 +61,23 @@ def test_a_few_real_steps(capsys: pytest.CaptureFixture[str]) -> None:
     assert how_long(missing, concurrency=1).startswith("time: not measured: ")
     assert main(["sweep", "digits", "--dry-run", "--no-timing"]) == 0
     assert "time: " not in capsys.readouterr().out
+
+
+def test_measured_costs_are_timed_once_per_point_whatever_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation 2 s for a fifth of the images, five points besides the default, half a second to measure one."""
+    clock = [0.0]
+
+    def takes(seconds: float) -> None:
+        clock[0] += seconds
+
+    def evaluate(config: RunConfig, *rest: object) -> None:
+        takes(2.0 + 0.5 * len(config.evaluation.costs))
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(timing, "measure_latency", lambda model, evaluator: None)
+    monkeypatch.setattr(timing, "evaluate_trained", evaluate)
+    monkeypatch.setattr(timing, "measured_costs", lambda *given: takes(0.5))
+    monkeypatch.setattr(timing, "knob_values", lambda model, evaluator: list(range(5)))
+    few = SimpleNamespace(along_knob=lambda model, values: None)
+    config = RunConfig.from_dict({"evaluation.costs": ["latency_ms"]})
+    assert timing._after(config, None, few, scale=5.0) == pytest.approx(5 * 2 + 6 * 0.5)  # type: ignore[arg-type]
