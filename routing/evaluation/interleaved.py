@@ -40,5 +40,5 @@ def interleaved(
 
 
 def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    for index in range(torch.cuda.device_count()):
+        torch.cuda.synchronize(index)
