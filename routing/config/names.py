@@ -5,7 +5,7 @@ Here, because tables and figures read them as well, which import no model.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from routing.config.registry import MODELS
 
@@ -24,6 +24,11 @@ POST_HOC = "post_hoc"
 ORACLE = "oracle"
 """The router mode that is told the answer's place: a bound on what a router can reach, no model to choose."""
 ROUTER_MODE = "model.router.mode"
+
+
+def is_told(keys: Mapping[str, object]) -> bool:
+    """Return whether a run or a row of a table, by dotted key, is an oracle's: on no front, whatever it reaches."""
+    return keys.get(ROUTER_MODE) == ORACLE
 
 
 def is_baseline(model_name: object) -> bool:

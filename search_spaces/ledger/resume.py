@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from routing.config.names import is_told
 from routing.config.script import read_run
 from routing.constraints import violations
 from routing.errors import InputError
@@ -52,6 +53,8 @@ from search_spaces.study.schema import constraints_of
 from search_spaces.words import FoundPoint, of_model
 
 if TYPE_CHECKING:
+    from routing.config.script import AnyRun
+    from routing.constraints import Constraint
     from routing.objectives import Objective
     from search_spaces.plan import Blueprint
     from search_spaces.study.schema import Study
@@ -193,7 +196,7 @@ def replay(
         curve, broken = _curve(trial, history, objectives), violations(proposer.constraints, content.get("metrics", {}))
         proposer.replay(setting_of(trial), trial.state, trial.values, curve, broken)
         _replay_history(rule, trial, folder, history)
-        found = values_of(content, objectives, proposer.constraints)
+        found = points_to_choose(plan, trial, content, objectives, proposer.constraints)
         points.append([(model, point) for model in [_model(plan, trial)] * bool(found) for point in found])
     return points
 
@@ -230,12 +233,35 @@ def _replay_history(rule: Rule, trial: FrozenTrial, folder: Path, history: list[
         return  # a trial without a readable history is not compared at any rung
 
 
+def points_to_choose(
+    plan: Blueprint,
+    trial: FrozenTrial,
+    content: dict[str, Any],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+) -> list[list[float]]:
+    """Return the objectives of the points of a trial that can be on the front: see ``values_of``; an oracle has none.
+
+    Args:
+        content: of its metrics.json, empty where there is none.
+    """
+    found = values_of(content, objectives, constraints)
+    run = _run(plan, trial) if found else None
+    return [] if run is not None and is_told(run.dotted()) else found
+
+
 def _model(plan: Blueprint, trial: FrozenTrial) -> str:
     """Return what a trial trained, empty where the study has changed since."""
+    run = _run(plan, trial)
+    return "" if run is None else of_model(run, plan.keys)
+
+
+def _run(plan: Blueprint, trial: FrozenTrial) -> AnyRun | None:
+    """Return the run of a trial, None where the study has changed since."""
     try:
-        return of_model(plan.configure(plan.space.restore(setting_of(trial))), plan.keys)
+        return plan.configure(plan.space.restore(setting_of(trial)))
     except (InputError, KeyError):
-        return ""
+        return None
 
 
 def _content(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from routing.commands.console import duration
-from routing.config.names import ORACLE, ROUTER_MODE
+from routing.config.names import is_told
 from routing.config.script import AnyRun, read_run
 from routing.constraints import Constraint, first_broken
 from routing.errors import InputError
@@ -129,7 +129,7 @@ class Collector:
             for point in points:
                 values = [point.get(objective.metric) for objective in objectives]
                 numbers = [float(value) for value in values if isinstance(value, (int, float))]
-                if len(numbers) == len(objectives) and not point.get(VIOLATES) and point.get(ROUTER_MODE) != ORACLE:
+                if len(numbers) == len(objectives) and not point.get(VIOLATES) and not is_told(point):
                     owners.append(number)
                     found.append(numbers)
         kept = is_on_front(losses_of(found, objectives))

@@ -18,7 +18,7 @@ from routing.files.mirror import Mirror
 from routing.files.results_folder import CHECKPOINT_FILE, TRIALS_FOLDER, trial_folder
 from routing.trainable import RunTrainable
 from search_spaces.ledger.ledger import LOST, Ledger
-from search_spaces.ledger.tables import values_of
+from search_spaces.ledger.resume import points_to_choose
 from search_spaces.on_ray.nodes import Nodes
 from search_spaces.on_ray.parts import WORKER_LOSSES, StopNow, StudyCallback, StudyScheduler
 from search_spaces.on_ray.requested import Requested
@@ -150,12 +150,13 @@ class Segments:
             self._collect(number, state)
         except RoutingError as error:  # --resume downloads it, or runs the trial again
             self.progress.say(f"trial {number}: {error}")
-        self.progress.finished(number, state.name, words, self._points(final))
+        self.progress.finished(number, state.name, words, self._points(number, final))
         self.end_on_plateau(proposer)
         changed.set()
 
-    def _points(self, final: dict[str, Any] | None) -> list[list[float]]:
-        return values_of(final or {}, self.study.objectives, constraints_of(self.study))
+    def _points(self, number: int, final: dict[str, Any] | None) -> list[list[float]]:
+        trial, limits = self.ledger.trial(number), constraints_of(self.study)
+        return points_to_choose(self.plan, trial, final or {}, self.study.objectives, limits)
 
     def end_on_plateau(self, proposer: Proposer) -> None:
         """Propose nothing more where nothing is gained; what runs is trained to its end."""

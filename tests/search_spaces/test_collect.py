@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 from optuna.trial import TrialState
@@ -16,8 +17,9 @@ from routing.files.results_folder import METRICS_FILE, MODEL_FILE, TEST_FILE, tr
 from routing.files.yaml_io import load_text
 from search_spaces.ledger.folder import drop_models, former_studies, keep_former_study, write_study
 from search_spaces.ledger.ledger import REASON, Ledger
-from search_spaces.ledger.resume import settle_running
+from search_spaces.ledger.resume import replayed, settle_running
 from search_spaces.ledger.tables import Collector, values_of, write_table
+from search_spaces.on_ray.segment import Segments
 from search_spaces.plan import blueprint
 from search_spaces.study.load import load_study, parse_study
 
@@ -186,6 +188,12 @@ def test_no_model_goes_because_an_oracle_is_better(tmp_path: Path) -> None:
     tables = Collector(tmp_path, lambda labels: plan.configure(plan.space.restore(labels)), study.objectives)
     tables.write(ledger.trials())
     assert tables.front_trials() == {1}
+    _, _, ended = replayed(ledger, study, plan, tmp_path)
+    assert ended == [[], [("attention_routing/top_k", [0.8, 1e6])]]  # best, hypervolume and plateau of a resumed sweep
+    found = Segments._points(SimpleNamespace(plan=plan, ledger=ledger, study=study), 0, {"points": [point]})
+    assert found == []  # and of one that runs
+    found = Segments._points(SimpleNamespace(plan=plan, ledger=ledger, study=study), 1, {"points": [point]})
+    assert found == [[0.8, 1e6]]
 
 
 def test_tables_take_the_union_of_columns(tmp_path: Path) -> None:
