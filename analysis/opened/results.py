@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import time
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,8 @@ class StudyResults(FigureMethods):
         if name is not None:
             return self._chosen(name)
         ((key, limit),) = limits.items()
+        if isinstance(limit, bool) or not isinstance(limit, Real):
+            raise InputError(f"pick: {key}={limit!r} is no number (valid: {key}=NUMBER)")
         if key in ("trial", "latency_ms"):
             return self._chosen(f"{key.removesuffix('_ms')}={limit:g}")
         return within(self._summary.results, key, limit)

@@ -22,11 +22,14 @@ def make_optimizer(model: VisionModel, settings: TrainingSection) -> torch.optim
     AdamW decouples weight decay (arXiv 1711.05101); SGD adds it to the gradient, as torch does.
 
     Raises:
-        InputError: a multiplier of a part that the model does not have; layer decay of a model without depth order.
+        InputError: a multiplier of a part that the model does not have; layer decay of a model without depth order;
+            a model in which nothing can be trained.
     """
     scales = rate_scales(model, settings)
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise InputError("model: nothing can be trained: it has no parameter that requires a gradient")
     for parameter in sorted(trainable, key=lambda p: p.ndim <= 1):  # stable: matrices first
         groups.setdefault((parameter.ndim > 1, scales.get(id(parameter), 1.0)), []).append(parameter)
     described = [

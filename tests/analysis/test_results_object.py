@@ -53,6 +53,9 @@ def test_picks(results: routing.Results) -> None:
     for wrong, why in (({"accuracy": 2.0}, "no point has accuracy >= 2"), ({"speed": 1.0}, "'speed' is no objective")):
         with pytest.raises(InputError, match=why):
             results.pick(**wrong)
+    for wrong in ({"flops": "4e5"}, {"trial": None}, {"accuracy": True}):
+        with pytest.raises(InputError, match="is no number"):
+            results.pick(**wrong)
     with pytest.raises(InputError, match="one of 'knee'"):
         results.pick()
 

@@ -89,6 +89,14 @@ def test_it_is_counted_as_executed(tiny: dict[str, Any], folder: Path) -> None:
     assert found.multiply_adds.tolist() == [8 * DATA + 80] * 3
 
 
+def test_a_network_without_parameters_is_refused(tiny: dict[str, Any]) -> None:
+    routing.register_module(
+        "fixed", lambda info: nn.Sequential(nn.AdaptiveAvgPool2d((1, info.num_outputs)), nn.Flatten())
+    )
+    with pytest.raises(InputError, match="nothing can be trained"):
+        trained(tiny, **{"model.name": "fixed"})
+
+
 def test_a_closed_form_is_checked(tiny: dict[str, Any]) -> None:
     for name, form in {"right": lambda info, width: width * (DATA + 10), "wrong": lambda info, width: 5}.items():
         routing.register_module(name, linear, closed_form=form)
