@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,8 @@ def _read(folder: Path, view: View) -> Store | None:
         images = folder / IMAGES_FILE if content["pixels"] else None
         if images is not None and images.stat().st_size < content["images"] * view.image_bytes:
             return None
+        if not (folder / _DIGESTS).is_file():  # cleaners of temporary folders delete single files
+            return None
         damaged = {int(row): why for row, why in content["damaged"].items()}
         return Store(folder, images, view.at_depth(content["bit_depth"]), damaged, content["key"], content["brightest"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -177,7 +180,11 @@ def _reserve(part: Path, count: int, view: View) -> tuple[Path, int]:
     """Make the file of pixels in its full size, so that a full disk is known now; return it and where pixels begin."""
     path, shape = part / IMAGES_FILE, (count, 3, view.height, view.width)
     total = math.prod(shape)
-    if not path.exists():
+    header = BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    start = len(header.getvalue())
+    if not path.exists() or path.stat().st_size != start + total:  # an interrupted reservation leaves a shorter file
+        path.unlink(missing_ok=True)
         free = shutil.disk_usage(part).free
         if total > free:
             raise RoutingError(
@@ -186,14 +193,12 @@ def _reserve(part: Path, count: int, view: View) -> tuple[Path, int]:
             )
         (part / _BLOCKS).unlink(missing_ok=True)
         with path.open("wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
+            file.write(header.getvalue())
             file.flush()
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, start + total)
             file.truncate(start + total)
-    return path, path.stat().st_size - total
+    return path, start
 
 
 def _finished(part: Path) -> dict[int, dict[str, Any]]:
@@ -218,6 +223,5 @@ def usable_cpus() -> int:
 
 
 def _size(count: float) -> str:
-    return next(
-        f"{count / 10**p:.3g} {u}" for p, u in ((12, "TB"), (9, "GB"), (6, "MB"), (0, "bytes")) if count >= 10**p
-    )
+    units = ((12, "TB"), (9, "GB"), (6, "MB"))
+    return next((f"{count / 10**p:.3g} {u}" for p, u in units if count >= 10**p), f"{count:,.0f} bytes")

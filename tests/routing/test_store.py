@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import struct
@@ -155,6 +156,40 @@ def test_a_disk_without_room_is_one_line(photographs: Path, cache: Path, monkeyp
     with pytest.raises(RoutingError, match=rf"{cache}: 320 images take 48.2 MB, and the disk has 1 MB left; set"):
         section(photographs).load()
     assert section(photographs, storage="files", input_size=16).load()["train"].images[0].shape == (3, 16, 16)
+
+
+def test_a_disk_without_a_byte_is_one_line_too(photographs: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(photographs)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    with pytest.raises(RoutingError, match=rf"{cache}: 320 images take 48.2 MB, and the disk has 0 bytes left; set"):
+        section(photographs).load()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs posix_fallocate")
+def test_a_build_goes_on_after_its_file_could_not_be_made(photographs: Path, cache: Path) -> None:
+    """A quota is met after the free space was asked for; the short file it leaves is not taken for a whole one."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(RoutingError, match=r"cannot be written: .*File too large; set ROUTING_CACHE"):
+            section(photographs, input_size=16).load()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    (left,) = cache.glob("*.part/images.npy")
+    assert left.stat().st_size < 320 * 3 * 16 * 16
+    found = section(photographs, input_size=16).load()
+    other = section(photographs, input_size=16, storage="files").load()
+    rows = torch.arange(len(found["train"]))
+    assert torch.equal(found["train"].images[rows], other["train"].images[rows])
+
+
+def test_an_entry_that_lost_a_file_is_built_again(photographs: Path, cache: Path) -> None:
+    section(photographs, input_size=16).load()
+    (digests,) = cache.glob("*/digests.txt")
+    before = digests.read_text()
+    digests.unlink()
+    section(photographs, input_size=16).load()
+    assert digests.read_text() == before
 
 
 def settle(root: Path) -> None:
