@@ -147,8 +147,7 @@ _OURS = (
     _cost("params", label="parameters", is_count=True),
     _cost("ms_per_image", label="inference time", unit="ms per image", heading="ms/image", **_AFTERWARDS),
     _cost("latency_ms", label="latency", unit="ms", above_low=True, on_request=True),
-    _cost("latency_ratio", label="latency, share of the reference", heading="latency ratio", above_low=True,
-          on_request=True),
+    _cost("latency_ratio", above_low=True, on_request=True),
     _cost("peak_memory_mb", label="peak memory", unit="MB", heading="peak memory, MB", above_low=True, on_request=True),
     _cost("energy_j", label="energy", unit="J", heading="energy, J", on_request=True),
     _cost("routing_ratio", scale="linear", **_RATIO),  # 0 where nothing is routed

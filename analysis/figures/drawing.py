@@ -124,8 +124,15 @@ def log_ticks(axes: Axes, which: Literal["x", "y"], span: float) -> None:
     steps: Any = (1, 1.5, 2, 3, 5, 7) if span < 4 else (1, 2, 5) if span < 300 else (1,)
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(EngFormatter(sep=" "))
+    axis.set_major_formatter(_Prefixed(sep=" "))
     axis.set_minor_formatter(NullFormatter())
+
+
+class _Prefixed(EngFormatter):
+    """200 k and 1 M; what is below 1,000 as it is: a ratio of 0.115 is not 115 m."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:.4g}" if abs(x) < 1000 else super().__call__(x, pos)
 
 
 def as_text(text: str) -> str:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.figure import Figure
 
+from analysis.figures.drawing import log_ticks
 from routing.pareto import front_order, is_on_front, non_domination_rank
 
 INF = np.inf
@@ -105,3 +107,11 @@ def test_a_million_points_in_two_seconds():
     front = is_on_front(losses)
     assert time.process_time() - start < 2
     assert 1 < front.sum() < 100
+
+
+def test_ticks_have_prefixes_above_a_thousand_only() -> None:
+    axes = Figure().subplots()
+    axes.set_xlim(0.1, 0.2)
+    log_ticks(axes, "x", 2.0)
+    formatter = axes.xaxis.get_major_formatter()
+    assert [formatter(value) for value in (0.115, 5, 200, 2e5, 1.5e9)] == ["0.115", "5", "200", "200 k", "1.5 G"]
