@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from routing.bench.gpu import check, latency, stacked, throughput
+from routing.bench.gpu import check, latency, packing, stacked, throughput
 from routing.bench.gpu.sizes import TINY
+from routing.bench.tables import markdown
 
 ROOT = Path(__file__).parents[2]
 NOT_THERE = ("ray", "optuna", "fvcore", "moocore", "plotly", "tensorboard", "lightning", "open_clip", "transformers")
@@ -43,6 +48,39 @@ def test_a_part_that_fails_or_is_late_does_not_take_the_others_along(
     monkeypatch.setitem(check.SECONDS, "tiny", -1)
     check.check("tiny", "cpu", tmp_path / "gpu.json", tmp_path / "gpu.md", ["routing"])
     assert "left out: no time left" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_part_that_is_stopped_leaves_no_process_behind(tmp_path: Path) -> None:
+    child = f"import time, pathlib; time.sleep(5); pathlib.Path({str(tmp_path / 'alive')!r}).touch()"
+    part = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    started = time.monotonic()
+    assert check._run([sys.executable, "-c", part], started + 2) == "stopped after 2 s"
+    assert time.monotonic() - started < 4
+    time.sleep(max(0.0, started + 8 - time.monotonic()))
+    assert not (tmp_path / "alive").exists()
+
+
+def test_a_service_that_serves_nobody_leaves_the_figures_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The multi-process service may start in a container and then refuse every client."""
+    places: list[bool] = []
+
+    def rate(count: int, sizes: object, device: str) -> float:
+        if places:
+            raise RuntimeError("a training ended while it started: MPS server is not ready")
+        return 60.0 * count
+
+    @contextmanager
+    def service() -> Iterator[bool]:
+        places.append(True)
+        yield True
+
+    monkeypatch.setattr(packing, "together", rate)
+    monkeypatch.setattr(packing, "_multi_process_service", service)
+    (table,) = packing.bench(TINY, "cuda")
+    *measured, failed = table.rows
+    assert [row["ratio"] for row in measured] == [float(count) for count in TINY.processes]
+    assert failed["failed"] == "a training ended while it started: MPS server is not ready"
+    assert failed["failed"] in markdown(table)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

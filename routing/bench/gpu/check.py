@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +79,23 @@ def _tests(size: str, until: float) -> tuple[list[dict[str, Any]], str]:
 
 
 def _run(words: Sequence[str], until: float) -> str:
-    """Return ``done``, or in one line why not."""
+    """Return ``done``, or in one line why not; what is stopped takes the processes it started along."""
     left = until - time.monotonic()
     if left <= 0:
         return "left out: no time left"
-    try:
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=left)
-    except subprocess.TimeoutExpired:
-        return f"stopped after {left:.0f} s"
-    if ended.returncode == 0:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            out, error = process.communicate(timeout=left)
+        except subprocess.TimeoutExpired:
+            return f"stopped after {left:.0f} s"
+        finally:
+            with suppress(ProcessLookupError):  # trainings that wait for a start signal would wait for ever
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode == 0:
         return "done"
-    lines = (ended.stderr.strip() or ended.stdout.strip()).splitlines()
-    return f"exit code {ended.returncode}: {lines[-1][:200] if lines else 'nothing said'}"
+    lines = (error.strip() or out.strip()).splitlines()
+    return f"exit code {process.returncode}: {lines[-1][:200] if lines else 'nothing said'}"
 
 
 def _commit() -> str | None:

@@ -29,6 +29,7 @@ COLUMNS = {
     "processes": "processes",
     "trainings_per_minute": "trainings/minute",
     "ratio": "of one process, times",
+    "failed": "left out",
 }
 
 
@@ -38,7 +39,7 @@ def bench(sizes: Sizes, device: str) -> list[BenchTable]:
     if device == "cuda":
         with _multi_process_service() as has_started:
             if has_started:
-                rows += _rows(sizes, device, "MPS")
+                rows += _as_far_as_it_works(sizes, device, "MPS")
     return [BenchTable(f"trainings at once: {FAMILY}, {sizes.steps * EPOCHS} steps of {sizes.batch}", COLUMNS, rows)]
 
 
@@ -49,6 +50,14 @@ def _rows(sizes: Sizes, device: str, shared: str) -> Iterator[dict[str, Any]]:
         alone = rate if alone is None else alone
         row = {"device": device, "shared": shared, "processes": count, "trainings_per_minute": rate}
         yield {**row, "ratio": rate / alone}
+
+
+def _as_far_as_it_works(sizes: Sizes, device: str, shared: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows until one fails, then a row with the reason: the rows measured before are kept."""
+    try:
+        yield from _rows(sizes, device, shared)
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:  # a service that starts and serves nobody
+        yield {"device": device, "shared": shared, "failed": " ".join(str(error).split())[-100:]}
 
 
 def together(count: int, sizes: Sizes, device: str) -> float:
